@@ -1,0 +1,1 @@
+"""Images: references, registries, layouts, layers and the runtime specification."""

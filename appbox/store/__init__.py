@@ -1,0 +1,1 @@
+"""What appbox keeps on disk: bundles, generations, ranges, the lock and the journal."""

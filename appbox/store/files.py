@@ -1,0 +1,128 @@
+"""Small durable file operations relative to directory descriptors.
+
+Every function leaves either the old state or the new one, complete: new bytes are written beside their place, made
+durable and renamed. Errors are the plain `OSError`s of the system calls; the command line puts them into words.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+from collections.abc import Iterator
+
+from appbox.errors import AppboxError
+
+TEMPORARY = ".appbox-tmp"
+"""Suffix of a file that is not yet in its place; whoever holds the lock may delete it."""
+
+
+@contextlib.contextmanager
+def directory(path: str | bytes, dir_fd: int | None = None) -> Iterator[int]:
+    """Open a directory, never through a final symlink, and close it afterwards."""
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=dir_fd)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def read(name: str, limit: int, dir_fd: int | None = None) -> bytes:
+    """Return the bytes of a regular file of at most `limit` bytes.
+
+    Raises OSError (FileNotFoundError, ELOOP for a symlink…) or AppboxError when it is no regular file or is larger.
+    """
+    fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY, dir_fd=dir_fd)
+    with open(fd, "rb") as file:
+        info = os.fstat(fd)
+        if not stat.S_ISREG(info.st_mode):
+            raise AppboxError("is not a regular file", where=name)
+        data = file.read(limit + 1)
+    if len(data) > limit:
+        raise AppboxError(f"is larger than {limit} bytes", where=name)
+    return data
+
+
+def read_if_present(name: str, limit: int, dir_fd: int | None = None) -> bytes | None:
+    """Return what `read` returns, or None when there is no such file."""
+    try:
+        return read(name, limit, dir_fd)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
+def create(
+    name: str, data: bytes, *, mode: int, dir_fd: int, owner: tuple[int, int] = (0, 0), durable: bool = True
+) -> None:
+    """Create a new file with exactly `mode` and `owner`; FileExistsError when the name is taken."""
+    fd = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=dir_fd)
+    with open(fd, "wb") as file:
+        file.write(data)
+        file.flush()
+        info = os.fstat(fd)
+        if owner != (info.st_uid, info.st_gid):
+            os.fchown(fd, *owner)
+        os.fchmod(fd, mode)  # after chown, which clears setuid
+        if durable:
+            os.fsync(fd)
+
+
+def replace(name: str, data: bytes, *, mode: int, dir_fd: int, owner: tuple[int, int] = (0, 0)) -> None:
+    """Write a file atomically and durably: readers see the old bytes or the new ones."""
+    temporary = f".{name}{TEMPORARY}"
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(temporary, dir_fd=dir_fd)
+    try:
+        create(temporary, data, mode=mode, dir_fd=dir_fd, owner=owner)
+        os.rename(temporary, name, src_dir_fd=dir_fd, dst_dir_fd=dir_fd)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary, dir_fd=dir_fd)
+        raise
+    os.fsync(dir_fd)
+
+
+def link(name: str, target: str, *, dir_fd: int) -> None:
+    """Make `name` a symlink to `target`, replacing a symlink of that name atomically and durably."""
+    temporary = f".{name}{TEMPORARY}"
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(temporary, dir_fd=dir_fd)
+    os.symlink(target, temporary, dir_fd=dir_fd)
+    try:
+        os.rename(temporary, name, src_dir_fd=dir_fd, dst_dir_fd=dir_fd)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary, dir_fd=dir_fd)
+        raise
+    os.fsync(dir_fd)
+
+
+def remove(name: str, *, dir_fd: int) -> bool:
+    """Delete a file or symlink durably; return whether there was one."""
+    try:
+        os.unlink(name, dir_fd=dir_fd)
+    except FileNotFoundError:
+        return False
+    os.fsync(dir_fd)
+    return True
+
+
+def link_target(name: str, dir_fd: int | None = None) -> str | None:
+    """Return where a symlink points, or None when there is no symlink of that name."""
+    try:
+        return os.readlink(name, dir_fd=dir_fd)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        if error.errno == 22:  # EINVAL: there is something, and it is no symlink
+            return None
+        raise
+
+
+def exists(name: str, dir_fd: int | None = None) -> bool:
+    """Return whether there is anything of that name; a dangling symlink counts."""
+    try:
+        os.lstat(name, dir_fd=dir_fd)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
