@@ -33,13 +33,17 @@ def read(name: str, limit: int, dir_fd: int | None = None) -> bytes:
     Raises OSError (FileNotFoundError, ELOOP for a symlink…) or AppboxError when it is no regular file or is larger.
     """
     fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY, dir_fd=dir_fd)
+    return read_descriptor(fd, limit, where=name)
+
+
+def read_descriptor(fd: int, limit: int, *, where: str) -> bytes:
+    """Return the bytes of an open regular file of at most `limit` bytes, and close it."""
     with open(fd, "rb") as file:
-        info = os.fstat(fd)
-        if not stat.S_ISREG(info.st_mode):
-            raise AppboxError("is not a regular file", where=name)
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            raise AppboxError("is not a regular file", where=where)
         data = file.read(limit + 1)
     if len(data) > limit:
-        raise AppboxError(f"is larger than {limit} bytes", where=name)
+        raise AppboxError(f"is larger than {limit} bytes", where=where)
     return data
 
 

@@ -1,0 +1,5 @@
+"""`python -m appbox`."""
+
+from appbox.cli import main
+
+main()

@@ -1,0 +1,208 @@
+"""The effects that a plan is made of, each as a value that can describe itself. Nothing here does anything."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar
+
+from appbox.store import paths
+
+
+@dataclass(frozen=True, slots=True)
+class Action(ABC):
+    """One effect as a value: for which service, why, and what in words."""
+
+    kind: ClassVar[str]
+    service: str
+    reason: str
+
+    @property
+    @abstractmethod
+    def sentence(self) -> str:
+        """What will be done, beginning with a verb."""
+
+
+@dataclass(frozen=True, slots=True)
+class AllocateRange(Action):
+    """Give a service its own range of host ids."""
+
+    kind: ClassVar[str] = "allocate-range"
+    base: int
+    size: int
+
+    @property
+    def sentence(self) -> str:
+        """See `Action`."""
+        return f"give it the user ids {self.base} to {self.base + self.size - 1} of the host"
+
+
+@dataclass(frozen=True, slots=True)
+class Unpack(Action):
+    """Fetch an image's layers and unpack them beside the running version."""
+
+    kind: ClassVar[str] = "unpack"
+    directory: str
+    reference: str
+    digest: str
+    layers: int
+    size: int
+
+    @property
+    def sentence(self) -> str:
+        """See `Action`."""
+        many = "layer" if self.layers == 1 else "layers"
+        return f"unpack {self.reference} ({self.layers} {many}, {megabytes(self.size)}) for {self.directory}"
+
+
+@dataclass(frozen=True, slots=True)
+class Publish(Action):
+    """Give the finished version its place by one rename."""
+
+    kind: ClassVar[str] = "publish"
+    directory: str
+    replaces: str = ""
+
+    @property
+    def sentence(self) -> str:
+        """See `Action`."""
+        text = f"publish {paths.CONTAINERS}/{self.directory}"
+        return f"{text}, keeping what is there as {paths.CONTAINERS}/{self.replaces}" if self.replaces else text
+
+
+@dataclass(frozen=True, slots=True)
+class MakeVolume(Action):
+    """Make a volume's directory."""
+
+    kind: ClassVar[str] = "make-volume"
+    volume: str
+    path: str
+    target: str
+    owner: str
+    seed: bool
+
+    @property
+    def sentence(self) -> str:
+        """See `Action`."""
+        seed = ", filled from the image" if self.seed else ""
+        return f"make volume {self.volume} in {self.path} for {self.target}, owner {self.owner}{seed}"
+
+
+@dataclass(frozen=True, slots=True)
+class RenderConfig(Action):
+    """Write config.json, run script and configuration files as a new generation of the version."""
+
+    kind: ClassVar[str] = "render-config"
+    directory: str
+    generation: int
+    changes: tuple[str, ...]
+    diff: str = ""
+
+    @property
+    def sentence(self) -> str:
+        """See `Action`."""
+        return f"write {', '.join(self.changes)} as generation {self.generation} of {self.directory}"
+
+
+@dataclass(frozen=True, slots=True)
+class InstallUnit(Action):
+    """Write the unit file."""
+
+    kind: ClassVar[str] = "install-unit"
+    path: str
+    diff: str = ""
+
+    @property
+    def sentence(self) -> str:
+        """See `Action`."""
+        return f"write {self.path}"
+
+
+@dataclass(frozen=True, slots=True)
+class Enable(Action):
+    """Let the init system start the service at boot, or no longer."""
+
+    kind: ClassVar[str] = "enable"
+    on: bool
+
+    @property
+    def sentence(self) -> str:
+        """See `Action`."""
+        return "start it at boot" if self.on else "do not start it at boot"
+
+
+@dataclass(frozen=True, slots=True)
+class Stop(Action):
+    """Stop the service."""
+
+    kind: ClassVar[str] = "stop"
+
+    @property
+    def sentence(self) -> str:
+        """See `Action`."""
+        return "stop it"
+
+
+@dataclass(frozen=True, slots=True)
+class Switch(Action):
+    """Make a version the current one, with one rename."""
+
+    kind: ClassVar[str] = "switch"
+    previous: str
+    directory: str
+
+    @property
+    def sentence(self) -> str:
+        """See `Action`."""
+        if self.previous and self.previous != self.directory:
+            return f"switch {paths.CONTAINERS}/{self.service} from {self.previous} to {self.directory}"
+        return f"point {paths.CONTAINERS}/{self.service} to {self.directory}"
+
+
+@dataclass(frozen=True, slots=True)
+class CarryData(Action):
+    """Move the volumes of the previous version to the new one, by a rename."""
+
+    kind: ClassVar[str] = "carry-data"
+    origin: str
+    directory: str
+
+    @property
+    def sentence(self) -> str:
+        """See `Action`."""
+        return f"move the volumes from {self.origin}/{paths.DATA} to {self.directory}/{paths.DATA}"
+
+
+@dataclass(frozen=True, slots=True)
+class Start(Action):
+    """Start the service and see that it runs."""
+
+    kind: ClassVar[str] = "start"
+
+    @property
+    def sentence(self) -> str:
+        """See `Action`."""
+        return "start it"
+
+
+@dataclass(frozen=True, slots=True)
+class Restart(Action):
+    """Stop and start the service and see that it runs."""
+
+    kind: ClassVar[str] = "restart"
+
+    @property
+    def sentence(self) -> str:
+        """See `Action`."""
+        return "restart it"
+
+
+def describe(action: Action) -> dict[str, Any]:
+    """Return an action as JSON data: kind, service, sentence, reason and its own fields."""
+    data = {f.name: getattr(action, f.name) for f in fields(action)}
+    return {"kind": action.kind, "sentence": action.sentence, **data}
+
+
+def megabytes(size: int) -> str:
+    """Return a number of bytes in words of the scale that a person reads."""
+    return f"{size / 1e6:.1f} MB" if size >= 100_000 else f"{size / 1e3:.1f} kB"

@@ -1,0 +1,263 @@
+"""Does what a plan names, in its order, and nothing else. The caller holds the lock.
+
+Everything is prepared beside the running version; only then the service is stopped, switched and started. Each step is
+durable before the next begins, and doing the same plan again after a crash at any point ends in the same state.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Final
+
+from appbox import desired as desires
+from appbox import observe
+from appbox.actions import (
+    Action,
+    AllocateRange,
+    CarryData,
+    Enable,
+    InstallUnit,
+    MakeVolume,
+    Publish,
+    RenderConfig,
+    Restart,
+    Start,
+    Stop,
+    Switch,
+    Unpack,
+)
+from appbox.desired import Desired
+from appbox.errors import AppboxError, Refused
+from appbox.host import runc, services
+from appbox.host.facts import Facts
+from appbox.layers import layers_of
+from appbox.locked import Locked
+from appbox.oci import unpack
+from appbox.oci.cache import Cache
+from appbox.oci.source import Progress, Source
+from appbox.plan import Observed, ServicePlan, carry_origin, data_holder, needs_restart
+from appbox.store import bundle, data, files, paths, ranges, unitfiles
+from appbox.store.root import Root
+from appbox.volumes import VolumeSpec
+
+@dataclass(slots=True)
+class Work:
+    """One service while its plan is carried out. `desired` is completed once the rootfs is there."""
+
+    root: Root
+    facts: Facts
+    cache: Cache
+    locked: Locked
+    plan: ServicePlan
+    open_image: Callable[[], Source]
+    told: Callable[[Action], None]
+    progress: Progress | None = None
+    desired: Desired = field(init=False)
+    staged: bool = False
+
+    def __post_init__(self) -> None:
+        self.desired = self.plan.desired
+
+    @property
+    def observed(self) -> Observed:
+        """What was on the host when the plan was made."""
+        return self.plan.observed
+
+
+def run(work: Work) -> None:
+    """Carry out a service's plan.
+
+    Raises AppboxError when a step fails; what was current before is then still current and complete, unless the error
+    says that the service did not start.
+    """
+    try:
+        for action in work.plan.actions:
+            work.told(action)
+            _HANDLERS[type(action)](work, action)
+    finally:
+        if work.staged:
+            with work.root.directory(paths.CONTAINERS) as containers:
+                bundle.clean(containers)
+
+
+def _allocate(work: Work, action: Action) -> None:
+    assert isinstance(action, AllocateRange)  # noqa: S101
+    table = ranges.load(work.root)
+    if any(base == action.base for name, base in table.items() if name != action.service):
+        raise AppboxError("its range of user ids was taken meanwhile", where=action.service, hint="run apply again")
+    ranges.save(work.root, {**table, action.service: action.base})
+
+
+@contextlib.contextmanager
+def _containers(work: Work) -> Iterator[int]:
+    with work.root.directory(paths.CONTAINERS) as containers:
+        yield containers
+
+
+@contextlib.contextmanager
+def _bundle(work: Work) -> Iterator[int]:
+    """Open the version directory that is worked on: the staged one until it is published."""
+    name = paths.STAGING if work.staged else work.desired.directory
+    with _containers(work) as containers, files.directory(name, containers) as fd:
+        yield fd
+
+
+def _unpack(work: Work, action: Action) -> None:
+    wanted = work.desired
+    work.root.make(paths.CONTAINERS)
+    with _containers(work) as containers:
+        work.staged = True
+        bundle.stage(containers, base=wanted.base, mapped=wanted.mapped)
+    image = work.locked.image
+    with work.open_image() as source, _bundle(work) as fd:
+        source.fetch(image, work.progress)
+        layers = layers_of(source, image)
+        with files.directory(paths.ROOTFS, fd) as rootfs:
+            idmap = unpack.IdMap(wanted.base, wanted.size)
+            unpack.unpack(layers, rootfs, idmap, durable=False)  # publishing syncs the file system
+            bundle.neutralise(rootfs, wanted.base)
+            facts = observe.rootfs_facts(rootfs, wanted.base, desires.wanted_nodes(work.locked))
+        bundle.keep_image(fd, image.manifest_bytes, image.config_bytes)
+        origin = carry_origin(wanted, work.observed)
+        if origin:
+            bundle.announce_carry(fd, origin)
+        else:
+            _make_data(fd)
+    work.desired = desires.build(work.locked, work.facts, wanted.base, facts)
+    del action
+
+
+def _make_data(fd: int) -> None:
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(paths.DATA, 0o711, dir_fd=fd)
+        os.chmod(paths.DATA, 0o711, dir_fd=fd)
+
+
+def _make_volume(work: Work, action: Action) -> None:
+    assert isinstance(action, MakeVolume)  # noqa: S101
+    volume = next(v for v in work.desired.volumes if v.name == action.volume)
+    with contextlib.ExitStack() as stack:
+        fd = stack.enter_context(_bundle(work))
+        rootfs = stack.enter_context(files.directory(paths.ROOTFS, fd))
+        seed = data.open_seed(rootfs, volume.target) if volume.seed else None
+        if seed is not None:
+            stack.callback(os.close, seed)
+        parent, name = _volume_place(work, volume, fd, stack)
+        data.make(parent, name, _making(work.desired, volume, seed))
+
+
+def _making(wanted: Desired, volume: VolumeSpec, seed: int | None) -> data.Making:
+    uid, gid = volume.owner or (0, 0)
+    return data.Making((wanted.base + uid, wanted.base + gid), volume.mode, seed)
+
+
+def _volume_place(work: Work, volume: VolumeSpec, fd: int, stack: contextlib.ExitStack) -> tuple[int, str]:
+    """Return the open directory that a volume is made in, and its name there.
+
+    A new volume of a service whose data is about to move is made where the data still is, so that it moves in one piece.
+    """
+    if volume.kind == "host":
+        folder, _, name = volume.source.rpartition("/")
+        work.root.make(folder or "/")
+        return stack.enter_context(work.root.directory(folder or "/")), name
+    holder = data_holder(work.desired, work.observed)
+    if holder:
+        containers = stack.enter_context(_containers(work))
+        fd = stack.enter_context(files.directory(holder, containers))
+    _make_data(fd)
+    return stack.enter_context(files.directory(paths.DATA, fd)), volume.name
+
+
+def _render(work: Work, action: Action) -> None:
+    assert isinstance(action, RenderConfig)  # noqa: S101
+    wanted = work.desired
+    if not wanted.complete:
+        raise Refused("the root file system is not known", where=wanted.name)  # a plan without Unpack has read it
+    target = None if work.staged else work.observed.target
+    effective = action.generation
+    if target is not None and not needs_restart(wanted, work.observed):
+        found = target.meta.get("effective", target.generation)
+        effective = found if isinstance(found, int) else effective
+    now = datetime.now(UTC).replace(microsecond=0, tzinfo=None)
+    extra = f"created = {now.isoformat()}Z\neffective = {effective}\n".encode()
+    with _bundle(work) as fd:
+        bundle.write_generation(fd, action.generation, wanted.files, extra)
+        bundle.forget_generations(fd)
+
+
+def _publish(work: Work, action: Action) -> None:
+    assert isinstance(action, Publish)  # noqa: S101
+    with _containers(work) as containers:
+        bundle.publish(containers, action.directory, action.replaces)
+    work.staged = False
+
+
+def _switch(work: Work, action: Action) -> None:
+    assert isinstance(action, Switch)  # noqa: S101
+    with _containers(work) as containers:
+        origin = carry_origin(work.desired, work.observed)
+        with files.directory(action.directory, containers) as fd:
+            if origin and files.link_target(paths.CARRY, fd) is None:
+                bundle.announce_carry(fd, origin)
+        bundle.switch(containers, action.service, action.directory)
+
+
+def _carry(work: Work, action: Action) -> None:
+    assert isinstance(action, CarryData)  # noqa: S101
+    with _containers(work) as containers:
+        bundle.carry(containers, action.directory)
+        with files.directory(action.directory, containers) as fd:
+            _make_data(fd)
+
+
+def _install_unit(work: Work, action: Action) -> None:
+    assert isinstance(action, InstallUnit)  # noqa: S101
+    if work.desired.unit is not None:
+        unitfiles.write(work.root, work.desired.unit)
+        if work.facts.live:
+            services.of_kind(work.facts.init).reload()
+
+
+def _enable(work: Work, action: Action) -> None:
+    assert isinstance(action, Enable)  # noqa: S101
+    unitfiles.enable(work.root, work.facts.init, action.service, on=action.on)
+    if work.facts.live:
+        services.of_kind(work.facts.init).reload()
+
+
+def _stop(work: Work, action: Action) -> None:
+    services.of_kind(work.facts.init).stop(action.service)
+    if runc.running(action.service) is not None:
+        raise AppboxError(
+            "is still running", where=action.service, why="its container was not started by its unit", hint="end it first"
+        )
+
+
+def _start(work: Work, action: Action) -> None:
+    services.of_kind(work.facts.init).start(action.service)
+    services.wait_until_runs(work.facts.init, action.service)
+
+
+def _restart(work: Work, action: Action) -> None:
+    services.of_kind(work.facts.init).restart(action.service)
+    services.wait_until_runs(work.facts.init, action.service)
+
+
+_HANDLERS: Final[dict[type[Action], Callable[[Work, Action], None]]] = {
+    AllocateRange: _allocate,
+    Unpack: _unpack,
+    MakeVolume: _make_volume,
+    RenderConfig: _render,
+    Publish: _publish,
+    Switch: _switch,
+    CarryData: _carry,
+    InstallUnit: _install_unit,
+    Enable: _enable,
+    Stop: _stop,
+    Start: _start,
+    Restart: _restart,
+}

@@ -1,0 +1,263 @@
+"""The commands: arguments and help texts. Each is a few lines; the work is done elsewhere and imported when needed."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated, Final
+
+import typer
+
+from appbox.errors import HostLacks, UsageError
+from appbox.session import Options, cache_path, require_root_user
+
+app: Final = typer.Typer(
+    name="appbox",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Turn container images into plain host services: a manifest in, an OCI bundle and a unit out.",
+    epilog="Global options may stand before or after the command. Exit codes: 0 done, 1 failed, 2 usage, 3 manifest "
+    "refused, 4 changes pending, 5 image unavailable, 6 refused as unsafe, 7 locked, 8 the host lacks something.",
+)
+
+_Files = Annotated[list[str], typer.Argument(help="Manifests, or directories of manifests.", metavar="FILE...")]
+_Name = Annotated[str, typer.Argument(help="The service.", metavar="NAME")]
+_INITS: Final = ("auto", "systemd", "openrc", "none")
+
+
+def _options(context: typer.Context) -> Options:
+    found = context.find_root().obj
+    return found if isinstance(found, Options) else Options()
+
+
+@app.callback()
+def _global(  # noqa: PLR0917
+    context: typer.Context,
+    root: Annotated[str, typer.Option(metavar="DIR", help="Work on the system in DIR and start nothing.")] = "/",
+    init: Annotated[str, typer.Option(metavar="|".join(_INITS), help="The init system to make units for.")] = "auto",
+    user: Annotated[bool, typer.Option("--user", help="Services of the ordinary user (not supported yet).")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Print only results and errors.")] = False,
+    verbose: Annotated[int, typer.Option("-v", "--verbose", count=True, help="Print more.")] = 0,
+    color: Annotated[str, typer.Option(metavar="auto|always|never", help="When to use colours.")] = "auto",
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
+) -> None:
+    if version:
+        from appbox import __version__  # noqa: PLC0415
+
+        print(f"appbox {__version__}")  # noqa: T201
+        raise typer.Exit
+    if init not in _INITS:
+        raise UsageError(f"{init!r} is no init system", where="--init", hint=f"choose one of {', '.join(_INITS)}")
+    if color not in {"auto", "always", "never"}:
+        raise UsageError(f"{color!r} is not known", where="--color", hint="choose auto, always or never")
+    if user:
+        raise HostLacks("services of ordinary users are not supported yet", where="--user")
+    context.obj = Options(root, init, json, -1 if quiet else verbose, color)
+
+
+@app.command(epilog="Example: appbox check services/")
+def check(context: typer.Context, files: _Files) -> None:
+    """Validate manifests and templates, without looking at the host."""
+    from appbox import checking  # noqa: PLC0415
+
+    options = _options(context)
+    found = checking.check(files)
+    data = {"ok": True, "services": [{"name": n, "version": v, "file": f} for n, v, f in found]}
+    options.result(data, "" if options.verbosity < 0 else "".join(f"{f}: {n} {v}: ok\n" for n, v, f in found))
+
+
+@app.command(epilog="Example: appbox plan --exit-code services/valkey.toml")
+def plan(
+    context: typer.Context,
+    files: _Files,
+    exit_code: Annotated[bool, typer.Option("--exit-code", help="End with 4 when something would change.")] = False,
+) -> None:
+    """Show what apply would do, and change nothing."""
+    from appbox import reconcile  # noqa: PLC0415
+
+    pending = reconcile.show(_options(context), files)
+    if exit_code and pending:
+        raise typer.Exit(4)
+
+
+@app.command(epilog="Example: appbox apply services/valkey.toml && rc-service valkey status")
+def apply(
+    context: typer.Context,
+    files: _Files,
+    no_start: Annotated[bool, typer.Option("--no-start", help="Start and restart nothing.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Ask nothing.")] = False,
+    wait: Annotated[bool, typer.Option("--wait", help="Wait for another appbox to finish.")] = False,
+) -> None:
+    """Make the host as the manifests say: pull, unpack, write units, start what changed."""
+    from appbox import reconcile  # noqa: PLC0415
+
+    del yes  # nothing that apply does so far is beyond a rollback
+    reconcile.apply(_options(context), files, start=not no_start, wait=wait)
+
+
+@app.command(epilog="Example: appbox status --json valkey")
+def status(
+    context: typer.Context, name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="One service.")] = None
+) -> None:
+    """Show the installed services: version, state, since when, digest."""
+    from appbox import status as states  # noqa: PLC0415
+
+    options = _options(context)
+    with options.open_root() as root:
+        if name is None:
+            found = states.every(root)
+            options.result([one.as_dict() for one in found], states.table(found))
+        else:
+            one = states.of(root, name)
+            options.result(one.as_dict(), states.details(one))
+
+
+@app.command(epilog="Example: appbox render services/valkey.toml -o /tmp/out")
+def render(
+    context: typer.Context,
+    files: _Files,
+    output: Annotated[str, typer.Option("-o", "--output", metavar="DIR", help="An empty or new directory.")],
+) -> None:
+    """Write every file that apply would generate to a directory, without root and without touching the host."""
+    from appbox import rendering  # noqa: PLC0415
+
+    options = _options(context)
+    written = rendering.render(options, files, output)
+    options.result({"files": written}, "" if options.verbosity < 0 else "".join(f"{path}\n" for path in written))
+
+
+@app.command(epilog="Example: appbox remove valkey; its data stays until appbox remove --purge valkey")
+def remove(
+    context: typer.Context,
+    name: _Name,
+    purge: Annotated[bool, typer.Option("--purge", help="Delete its data too.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Ask nothing.")] = False,
+    wait: Annotated[bool, typer.Option("--wait", help="Wait for another appbox to finish.")] = False,
+) -> None:
+    """Stop a service and remove its unit and versions; data stays unless purged."""
+    from appbox import reconcile  # noqa: PLC0415
+
+    options = _options(context)
+    if purge and not yes and sys.stdin.isatty() and sys.stdout.isatty():
+        typer.confirm(f"Delete all data of {name}?", abort=True)
+    reconcile.remove(options, name, purge=purge, wait=wait)
+
+
+@app.command(epilog="Example: appbox start valkey")
+def start(context: typer.Context, name: _Name) -> None:
+    """Start a service through the init system."""
+    _control(context, name, "start")
+
+
+@app.command(epilog="Example: appbox stop valkey")
+def stop(context: typer.Context, name: _Name) -> None:
+    """Stop a service through the init system."""
+    _control(context, name, "stop")
+
+
+@app.command(epilog="Example: appbox restart valkey")
+def restart(context: typer.Context, name: _Name) -> None:
+    """Stop and start a service through the init system."""
+    _control(context, name, "restart")
+
+
+def _control(context: typer.Context, name: str, verb: str) -> None:
+    from appbox import control  # noqa: PLC0415
+
+    options = _options(context)
+    require_root_user(f"appbox {verb}")
+    said = control.control(options, name, verb)
+    options.result({"name": name, "action": verb}, "" if options.verbosity < 0 else said)
+
+
+@app.command(epilog="Example: appbox logs -f valkey")
+def logs(
+    context: typer.Context,
+    name: _Name,
+    follow: Annotated[bool, typer.Option("-f", "--follow", help="Go on with new lines.")] = False,
+    lines: Annotated[int, typer.Option("-n", "--lines", min=0, help="How many lines from the end.")] = 100,
+) -> None:
+    """Show what a service wrote: from the journal, or from its log file under OpenRC."""
+    from appbox import control  # noqa: PLC0415
+
+    control.logs(_options(context), name, follow=follow, lines=lines)
+
+
+@app.command(
+    epilog="Example: appbox exec valkey valkey-cli ping",
+    context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},
+)
+def exec(  # noqa: A001
+    context: typer.Context,
+    name: _Name,
+    command: Annotated[list[str], typer.Argument(metavar="CMD...", help="The program and its arguments.")],
+) -> None:
+    """Run a program in a running service."""
+    from appbox import control  # noqa: PLC0415
+
+    require_root_user("appbox exec")
+    control.enter(_options(context), name, command[1:] if command[:1] == ["--"] else command)
+
+
+@app.command(epilog="Example: appbox shell valkey")
+def shell(context: typer.Context, name: _Name) -> None:
+    """Open a shell in a running service."""
+    from appbox import control  # noqa: PLC0415
+
+    require_root_user("appbox shell")
+    control.enter(_options(context), name, ["/bin/sh"])
+
+
+@app.command(epilog="Example: appbox run valkey; Ctrl-C ends it")
+def run(context: typer.Context, name: _Name) -> None:
+    """Run a service in the foreground, without an init system."""
+    from appbox import control  # noqa: PLC0415
+
+    require_root_user("appbox run")
+    control.foreground(_options(context), name)
+
+
+@app.command(epilog="Example: appbox schema > appbox.schema.json")
+def schema(context: typer.Context) -> None:
+    """Print the JSON schema of manifests, for editors."""
+    from appbox import report  # noqa: PLC0415
+    from appbox.schema import schema as manifest_schema  # noqa: PLC0415
+
+    del context
+    sys.stdout.write(report.as_json(manifest_schema()))
+
+
+image: Final = typer.Typer(no_args_is_help=True, help="Work with images alone: unpack and inspect them.")
+app.add_typer(image, name="image")
+
+_Platform = Annotated[str, typer.Option(metavar="OS/ARCH[/VARIANT]", help="Another platform than this host's.")]
+
+
+@image.command("unpack", epilog="Example: appbox image unpack docker://docker.io/library/alpine:3.22 rootfs")
+def image_unpack(
+    context: typer.Context,
+    source: Annotated[str, typer.Argument(metavar="SRC", help="docker://…, oci:DIR[:REF] or oci-archive:FILE[:REF].")],
+    directory: Annotated[str, typer.Argument(metavar="DIR", help="A new directory; it becomes the root file system.")],
+    id_map: Annotated[str, typer.Option("--map", metavar="BASE:SIZE", help="Add BASE to all owners.")] = "",
+    platform: _Platform = "",
+) -> None:
+    """Unpack an image to a directory, with the image's owners; nothing is left of a refused one."""
+    from appbox import images  # noqa: PLC0415
+
+    images.unpack(_options(context), source, directory, id_map=id_map, platform=platform)
+
+
+@image.command("inspect", epilog="Example: appbox image inspect oci:images/valkey")
+def image_inspect(
+    context: typer.Context,
+    source: Annotated[str, typer.Argument(metavar="SRC", help="docker://…, oci:DIR[:REF] or oci-archive:FILE[:REF].")],
+    platform: _Platform = "",
+) -> None:
+    """Show what an image is and wants: digest, platform, command, user, volumes, ports, layers."""
+    from appbox import images  # noqa: PLC0415
+
+    images.inspect(_options(context), source, platform=platform)
+
+

@@ -1,0 +1,76 @@
+"""Configuration files: a manifest's text, file or template to the bytes that the container sees. Pure.
+
+Templates run in Jinja2's sandbox with strict undefined names: a typing error is an error, never an empty value.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from appbox import toml_source
+from appbox.document import Document
+from appbox.errors import ManifestError, Problem
+from appbox.toml_source import Path
+
+SIZE_LIMIT: Final = 1 << 20
+"""Bytes of one configuration file or template, before and after rendering."""
+
+
+@dataclass(frozen=True, slots=True)
+class ConfigSource:
+    """One configuration file as it was found: `data` are the bytes of the text, file or template.
+
+    `origin` is the path of the template or file, "" for a text; `key` is where the manifest names it.
+    """
+
+    data: bytes
+    template: bool
+    origin: str
+    document: Document
+    key: Path
+
+
+def render(source: ConfigSource, variables: Mapping[str, Any], facts: Mapping[str, Any]) -> bytes:
+    """Return the file's bytes; ManifestError naming the template's file and line when it cannot be rendered."""
+    if not source.template:
+        return source.data
+    import jinja2  # noqa: PLC0415  # imported here: most commands render nothing
+    import jinja2.sandbox  # noqa: PLC0415
+
+    env = jinja2.sandbox.ImmutableSandboxedEnvironment(
+        undefined=jinja2.StrictUndefined, keep_trailing_newline=True, autoescape=False  # noqa: S701  # not HTML
+    )
+    try:
+        text = env.from_string(source.data.decode("utf-8")).render(**variables, vars=dict(variables), facts=dict(facts))
+    except jinja2.TemplateSyntaxError as error:
+        raise _refuse(source, f"template syntax: {error.message}", error.lineno) from error
+    except (jinja2.TemplateError, TypeError, ValueError, ArithmeticError, LookupError, AttributeError) as error:
+        raise _refuse(source, str(error) or type(error).__name__, _line_of(error)) from error
+    except (RecursionError, MemoryError) as error:
+        raise _refuse(source, "the template needs too much memory", 0) from error
+    data = text.encode("utf-8", "strict")
+    if len(data) > SIZE_LIMIT:
+        raise _refuse(source, f"the rendered file is larger than {SIZE_LIMIT} bytes", 0)
+    return data
+
+
+def _refuse(source: ConfigSource, message: str, line: int) -> ManifestError:
+    return ManifestError([Problem(source.origin, line, toml_source.dotted(source.key), message, _hint(message))])
+
+
+def _hint(message: str) -> str:
+    name = re.match(r"'(\w+)' is undefined", message)
+    return f"set {name[1]} in [vars], or use {name[1]} | default(…)" if name else ""
+
+
+def _line_of(error: BaseException) -> int:
+    """Return the template's line in which a run-time error arose; Jinja2 puts it into the traceback."""
+    line, trace = 0, error.__traceback__
+    while trace is not None:
+        if trace.tb_frame.f_code.co_filename == "<template>":
+            line = trace.tb_lineno
+        trace = trace.tb_next
+    return line

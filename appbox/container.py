@@ -1,0 +1,131 @@
+"""What runs in a service's container: an image's configuration, the manifest over it. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+from appbox import quantities
+from appbox.errors import Refused
+from appbox.fields import BadValueError
+from appbox.locked import Locked
+from appbox.oci import users
+from appbox.oci.capabilities import ALL_CAPABILITIES, DEFAULT_CAPABILITIES
+from appbox.oci.rootfs import RootfsFacts
+from appbox.oci.users import User
+from appbox.quantities import Signal
+
+_PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+"""PATH of a container whose image names none, as other runtimes set it."""
+
+_PRIVILEGED_PORT: Final = 1024
+
+
+def user(locked: Locked, rootfs: RootfsFacts | None, size: int) -> User | None:
+    """Return whom the process starts as, None before the unpacking.
+
+    Raises ManifestError or Refused when the image does not know the user, or the service has no such id.
+    """
+    if rootfs is None:
+        return None
+    wanted = locked.manifest.process.user
+    name = locked.image.config.user if wanted == "image" else wanted
+    try:
+        found = users.lookup(name, rootfs.passwd, rootfs.group)
+    except Refused as error:
+        if wanted == "image":
+            raise
+        raise locked.refuse(("process", "user"), error.what, error.why) from error
+    for number in (found.uid, found.gid, *found.groups):
+        if number >= size:
+            raise Refused(f"user {name!r} has the id {number}", why=f"a service has the ids below {size}")
+    return found
+
+
+def args(locked: Locked) -> tuple[str, ...]:
+    """Return the argument vector. An entrypoint of the manifest leaves nothing of the image's command, as elsewhere."""
+    process, config = locked.manifest.process, locked.image.config
+    if process.entrypoint is not None:
+        found = (*process.entrypoint, *(process.args or ()))
+    else:
+        found = (*config.entrypoint, *(config.cmd if process.args is None else process.args))
+    if not found:
+        raise locked.refuse(("process",), "the image names nothing to run", "set entrypoint or args in [process]")
+    return found
+
+
+def env(locked: Locked, hostname: str) -> tuple[str, ...]:
+    """Return the environment: the usual PATH, the image's variables, the manifest's over them; each name once."""
+    merged = {"PATH": _PATH, "HOSTNAME": hostname}
+    for entry in locked.image.config.env:
+        name, separator, value = entry.partition("=")
+        if not name or not separator:
+            raise Refused(f"the image's environment has {entry[:60]!r}", why="it is no NAME=VALUE")
+        merged[name] = value
+    merged |= dict(locked.manifest.process.env)
+    return tuple(f"{name}={value}" for name, value in merged.items())
+
+
+def workdir(locked: Locked) -> str:
+    """Return the working directory; Refused when the image's is no path of the container.
+
+    A path below /proc leads out of the container by a descriptor that the runtime has open (CVE-2024-21626).
+    """
+    found = locked.manifest.process.workdir or locked.image.config.working_dir or "/"
+    parts = [part for part in found.split("/") if part not in {"", "."}]
+    if "\0" in found or ".." in parts or parts[:1] == ["proc"]:
+        raise Refused(f"the working directory {found!r} is not one of the container", hint="set process.workdir")
+    return "/" + "/".join(parts)
+
+
+def stop_signal(locked: Locked) -> Signal:
+    """Return the signal that stops the service: the manifest's, the image's, or SIGTERM."""
+    chosen = locked.manifest.process.stop_signal
+    if chosen is not None:
+        return chosen
+    text = locked.image.config.stop_signal
+    try:
+        return quantities.signal(int(text) if text.isdigit() else text or "SIGTERM")
+    except BadValueError as error:
+        raise Refused(
+            f"STOPSIGNAL {text[:40]!r} of the image is no signal", hint="set process.stop_signal"
+        ) from error
+
+
+def hostname(locked: Locked) -> str:
+    """Return the host name inside the container: the manifest's, or the service's name as far as it can be one."""
+    wanted = locked.manifest.network.hostname
+    return wanted or locked.manifest.name.replace("_", "-").rstrip(".-")[:63].rstrip(".-")
+
+
+def capabilities(locked: Locked) -> frozenset[str]:
+    """Return the capabilities that the container has at most."""
+    changes = locked.manifest.security.capabilities
+    add = ALL_CAPABILITIES if "ALL" in changes.add else frozenset(changes.add)
+    drop = ALL_CAPABILITIES if "ALL" in changes.drop else frozenset(changes.drop)
+    # What is added by name survives `drop = ["ALL"]`, which is how least privilege is written.
+    return ((DEFAULT_CAPABILITIES - drop) | add) if "ALL" in changes.drop else (DEFAULT_CAPABILITIES | add) - drop
+
+
+def notes(locked: Locked, *, mapped: bool) -> Iterator[str]:
+    """Yield what the operator should know of a combination that works otherwise than hoped for, or not at all."""
+    manifest, config = locked.manifest, locked.image.config
+    if "network" not in manifest.model_fields_set:
+        yield 'there is no [network] table: the service has no network (mode = "none")'
+    low = [port for port in config.exposed_ports if _port(port) < _PRIVILEGED_PORT]
+    if low and mapped and manifest.network.mode == "host":
+        yield (
+            f"the image listens on port {', '.join(low)}: on the host's network a service with user ids of its own may "
+            "bind only ports from 1024 on; configure another port, or set security.userns = \"host\""
+        )
+    for source, there in locked.sources.items():
+        if there is not None and not (there.directory and there.empty) and mapped:
+            yield (
+                f"{source} is not empty and keeps its owners ({there.uid}:{there.gid} at the top): files that do not "
+                "belong to the service's user ids can only be read as others may"
+            )
+
+
+def _port(text: str) -> int:
+    number = text.partition("/")[0].partition("-")[0]
+    return int(number) if number.isascii() and number.isdigit() and len(number) < 6 else _PRIVILEGED_PORT

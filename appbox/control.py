@@ -1,0 +1,75 @@
+"""Starting, stopping and looking into services that are installed: through the init system and runc."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Final, NoReturn
+
+from appbox.errors import AppboxError, HostLacks, UsageError
+from appbox.host import gather, process, runc, services
+from appbox.host.facts import InitKind
+from appbox.session import Options
+from appbox.status import unknown
+from appbox.store import paths, state
+from appbox.store.root import Root
+
+_DONE: Final = {"start": "started", "stop": "stopped", "restart": "restarted"}
+
+
+def control(options: Options, name: str, verb: str) -> str:
+    """Start, stop or restart a service, and return what was done as a line."""
+    with options.open_root() as root:
+        init = _ready(options, root, name)
+        control = services.of_kind(init)
+        if verb == "stop":
+            control.stop(name)
+        else:
+            process.need("runc", "services run through it", hint="apt install runc, or apk add runc")
+            (control.start if verb == "start" else control.restart)(name)
+            services.wait_until_runs(init, name)
+    return f"{name}: {_DONE[verb]}\n"
+
+
+def _ready(options: Options, root: Root, name: str) -> InitKind:
+    """Return the init system of a live root in which `name` is installed."""
+    if not root.live:
+        raise UsageError("nothing is started or stopped below --root", where=root.path)
+    if name not in state.names(root):
+        raise unknown(name)
+    return gather.detect_init(root) if options.init == "auto" else gather.known_init(options.init)
+
+
+def enter(options: Options, name: str, command: list[str]) -> NoReturn:
+    """Become a program inside a running service; its exit code is ours."""
+    with options.open_root() as root:
+        _ready(options, root, name)
+    terminal = sys.stdin.isatty() and sys.stdout.isatty()
+    runc.enter(name, command, terminal=terminal)
+
+
+def foreground(options: Options, name: str) -> NoReturn:
+    """Become the service's run script: nothing of appbox stays behind."""
+    with options.open_root() as root:
+        _ready(options, root, name)
+    process.need("runc", "services run through it", hint="apt install runc, or apk add runc")
+    if runc.running(name) is not None:
+        raise AppboxError("is running already", where=name, hint=f"appbox stop {name}")
+    process.become([f"{paths.CONTAINERS}/{name}/run"])
+
+
+def logs(options: Options, name: str, *, follow: bool, lines: int) -> None:
+    """Show a service's last lines: as the journal has them, or its log file."""
+    with options.open_root() as root:
+        init = _ready(options, root, name)
+    if init == "systemd":
+        journal = process.need("journalctl", "systemd keeps the logs")
+        more = [*(["--follow"] if follow else []), *(["--output", "json"] if options.json else ["--output", "cat"])]
+        process.become([journal, "--unit", f"{name}.service", "--no-pager", "--lines", str(lines), *more])
+    path = paths.log_file(name)
+    if not os.path.exists(path):
+        if init == "none":
+            raise HostLacks("without an init system nothing keeps its logs", where=name, hint="they go where it was run")
+        raise AppboxError("has not written anything yet", where=name, why=f"{path} does not exist")
+    tail = process.need("tail", "it shows log files")
+    process.become([tail, "-n", str(lines), *(["-F"] if follow else []), "--", path])

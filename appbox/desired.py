@@ -1,0 +1,277 @@
+"""A manifest compiled: every file that a service consists of, as text. Pure: the same input gives the same bytes.
+
+Before the unpacking, what only the rootfs can tell is missing; `build` is then called again with the rootfs's facts.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+import tomli_w
+
+from appbox import __version__, configuration, container, volumes
+from appbox.errors import ManifestError, Refused
+from appbox.host import ranges
+from appbox.host.facts import Facts
+from appbox.locked import Locked
+from appbox.manifest import as_table
+from appbox.oci import runtime_spec
+from appbox.oci.model import Descriptor
+from appbox.oci.rootfs import Node, RootfsFacts
+from appbox.oci.runtime_spec import Container, IdMap, Mount
+from appbox.oci.users import User
+from appbox.store import paths
+from appbox.units import openrc, systemd
+from appbox.units.model import RestartLimit, RunScript, StopSignal, Unit, UnitFile
+from appbox.units.render import run_script
+from appbox.volumes import VolumeSpec
+
+UNKNOWN: Final = "known after unpack"
+
+RESOLV_CONF: Final = "/etc/resolv.conf"
+HOSTS: Final = "/etc/hosts"
+HOSTNAME: Final = "/etc/hostname"
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """A file of a generation: path relative to it, owner in host ids; `restarts`: a running service must restart."""
+
+    path: str
+    data: bytes
+    mode: int
+    owner: tuple[int, int] = (0, 0)
+    restarts: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Desired:
+    """A service as it should be. `base` and `size` are its range of host ids; without a user namespace `base` is 0.
+
+    `complete` is false before the unpacking: `files` then read `UNKNOWN` where a number has to come from the rootfs.
+    """
+
+    name: str
+    version: str
+    reference: str
+    digest: str
+    layers: tuple[Descriptor, ...]
+    base: int
+    size: int
+    mapped: bool
+    files: tuple[File, ...]
+    unit: UnitFile | None
+    volumes: tuple[VolumeSpec, ...]
+    enable: bool
+    notes: tuple[str, ...]
+    complete: bool
+
+    @property
+    def directory(self) -> str:
+        """The version's directory, relative to the containers."""
+        return paths.version_directory(self.name, self.version)
+
+
+def wanted_nodes(locked: Locked) -> tuple[str, ...]:
+    """Return the paths of the rootfs whose nodes `build` asks for, sorted."""
+    manifest = locked.manifest
+    found = {RESOLV_CONF, HOSTS, HOSTNAME, "/", *manifest.config}
+    found |= {volume.path for volume in manifest.volumes.values()}
+    found |= {"/" + path.strip("/") for path in locked.image.config.volumes}
+    return tuple(sorted(found))
+
+
+def build(locked: Locked, facts: Facts, base: int, rootfs: RootfsFacts | None) -> Desired:
+    """Return the service that a manifest describes on a host.
+
+    `base` is the first id of the service's range. Raises ManifestError for templates and combinations that cannot
+    work, Refused for an image that claims impossible things.
+    """
+    manifest = locked.manifest
+    mapped = manifest.security.userns == "auto"
+    base = base if mapped else 0
+    user = container.user(locked, rootfs, ranges.SIZE)
+    bundle = paths.bundle(manifest.name, manifest.version)
+    found = volumes.build(locked, bundle, user, rootfs)
+    for volume in found:
+        if volume.owner is not None and max(volume.owner) >= ranges.SIZE:
+            raise Refused(f"volume {volume.name} would belong to the id {max(volume.owner)}", where=manifest.name)
+    configs = _configs(locked, facts, base, user, rootfs)
+    unit = _unit(locked)
+    files = [*configs, *_identity(locked), _spec(locked, bundle, mapped, base, user, found, rootfs)]
+    files += [_run(locked, base, rootfs), _meta(locked, base, mapped, user)]
+    return Desired(
+        name=manifest.name,
+        version=manifest.version,
+        reference=locked.image.reference,
+        digest=str(locked.image.digest),
+        layers=locked.image.manifest.layers,
+        base=base,
+        size=ranges.SIZE,
+        mapped=mapped,
+        files=tuple(sorted(files, key=lambda file: file.path)),
+        unit=_render_unit(unit, facts),
+        volumes=found,
+        enable=manifest.service.enable,
+        notes=tuple(container.notes(locked, mapped=mapped)),
+        complete=rootfs is not None,
+    )
+
+
+def _configs(
+    locked: Locked, facts: Facts, base: int, user: User | None, rootfs: RootfsFacts | None
+) -> list[File]:
+    """Render every configuration file; all problems are reported at once."""
+    found, problems = [], []
+    for path, config in locked.manifest.config.items():
+        owner = (user.uid, user.gid) if config.owner == "image" and user else None
+        if config.owner != "image":
+            owner = volumes.lookup(config.owner, rootfs)
+        uid, gid = owner or (0, 0)
+        if max(uid, gid) >= ranges.SIZE:
+            message = f"a service has the ids below {ranges.SIZE}"
+            problems.append(locked.document.problem(("config", path, "owner"), message))
+        try:
+            data = configuration.render(locked.configs[path], locked.manifest.vars, facts.for_templates())
+        except ManifestError as error:
+            problems += error.problems
+            continue
+        restarts = config.on_change != "none"
+        found.append(File(f"config{path}", data, config.mode, (base + uid, base + gid), restarts))
+    if problems:
+        raise ManifestError(problems)
+    return found
+
+
+def _identity(locked: Locked) -> list[File]:
+    """Return /etc/hosts and /etc/hostname: some programs exit when their own host name resolves to nothing."""
+    name = container.hostname(locked)
+    hosts = f"127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n127.0.1.1 {name}\n"
+    return [File("etc/hosts", hosts.encode(), 0o644), File("etc/hostname", f"{name}\n".encode(), 0o644)]
+
+
+def _spec(
+    locked: Locked,
+    bundle: str,
+    mapped: bool,
+    base: int,
+    user: User | None,
+    found: tuple[VolumeSpec, ...],
+    rootfs: RootfsFacts | None,
+) -> File:
+    manifest = locked.manifest
+    host = container.hostname(locked)
+    network: Literal["host", "none"] = "host" if manifest.network.mode == "host" else "none"
+    spec = runtime_spec.spec(
+        Container(
+            args=container.args(locked),
+            env=container.env(locked, host),
+            cwd=container.workdir(locked),
+            user=user or User(0, 0),
+            hostname=host,
+            capabilities=container.capabilities(locked),
+            no_new_privileges=manifest.security.no_new_privileges,
+            userns=IdMap(base, ranges.SIZE) if mapped else None,
+            network=network,
+            mounts=_mounts(locked, bundle, found, rootfs),
+            seccomp=manifest.security.seccomp,
+            architecture=locked.image.platform.architecture,
+            cgroups_path=manifest.name,
+        )
+    )
+    if user is None:
+        spec["process"]["user"] = UNKNOWN
+    return File("config.json", runtime_spec.dumps(spec).encode(), 0o600)
+
+
+def _mounts(
+    locked: Locked, bundle: str, found: tuple[VolumeSpec, ...], rootfs: RootfsFacts | None
+) -> tuple[Mount, ...]:
+    """Return the service's mounts, outer ones first."""
+    sources = {
+        RESOLV_CONF: f"{bundle}/{paths.LIVE}/resolv.conf",
+        HOSTS: f"{bundle}/{paths.CURRENT}/etc/hosts",
+        HOSTNAME: f"{bundle}/{paths.CURRENT}/etc/hostname",
+        **{path: f"{bundle}/config{path}" for path in locked.manifest.config},
+    }
+    options = ("bind", "ro", "nosuid", "nodev", "noexec")
+    mounts = {volume.target: volume.mount() for volume in found}
+    for path, source in sources.items():
+        node = volumes.resolve(path, rootfs)
+        place = node.path if node else path
+        if place in mounts:
+            raise locked.refuse(("config", path), f"a volume or another file is at {place} too")
+        mounts[place] = Mount(place, source, "", options)
+    return tuple(mounts[place] for place in sorted(mounts, key=lambda place: place.split("/")))
+
+
+def _run(locked: Locked, base: int, rootfs: RootfsFacts | None) -> File:
+    top = rootfs.nodes["/"] if rootfs else Node("/", "directory")
+    text = run_script(
+        RunScript(
+            name=locked.manifest.name,
+            version=locked.manifest.version,
+            base=base,
+            root_uid=base + top.uid,
+            root_gid=base + top.gid,
+            root_mode=top.mode,
+            resolver=locked.manifest.network.mode == "host",
+            stop_signal=_stop_signal(locked),
+        )
+    )
+    return File("run", text.encode(), 0o755)
+
+
+def _unit(locked: Locked) -> Unit:
+    manifest = locked.manifest
+    service = manifest.service
+    return Unit(
+        name=manifest.name,
+        version=manifest.version,
+        restart=service.restart,
+        restart_delay=service.restart_delay,
+        restart_limit=RestartLimit(service.restart_limit.count, service.restart_limit.seconds),
+        stop_signal=_stop_signal(locked),
+        stop_timeout=manifest.process.stop_timeout,
+        mounts_for=tuple(sorted(v.source for v in manifest.volumes.values() if v.source)),
+        network=manifest.network.mode == "host",
+    )
+
+
+def _stop_signal(locked: Locked) -> StopSignal:
+    signal = container.stop_signal(locked)
+    return StopSignal(signal.name, signal.number)
+
+
+def _render_unit(unit: Unit, facts: Facts) -> UnitFile | None:
+    if facts.init == "systemd":
+        return systemd.render(unit)
+    return openrc.render(unit) if facts.init == "openrc" else None
+
+
+def _meta(locked: Locked, base: int, mapped: bool, user: User | None) -> File:
+    """Return bundle.toml: where everything came from, and the manifest as it was understood."""
+    image, manifest = locked.image, locked.manifest
+    data: dict[str, Any] = {
+        "schema": 1,
+        "appbox": __version__,
+        "name": manifest.name,
+        "version": manifest.version,
+        "uid_base": base,
+        "userns": mapped,
+        "user": f"{user.uid}:{user.gid}" if user else UNKNOWN,
+        "source": os.path.abspath(locked.document.file),
+        "stop_signal": container.stop_signal(locked).name,
+        "image": {
+            "reference": image.reference,
+            "digest": str(image.digest),
+            "index": str(image.index_digest or ""),
+            "platform": str(image.platform),
+            "layers": [{"digest": str(d.digest), "size": d.size, "media_type": d.media_type} for d in image.manifest.layers],
+        },
+        "manifest": as_table(manifest),
+    }
+    return File("bundle.toml", tomli_w.dumps(data, multiline_strings=False).encode(), 0o644)
+

@@ -1,0 +1,121 @@
+"""Starting programs: the only place that does. No shell, no inherited input, bounded output and time."""
+
+from __future__ import annotations
+
+import os
+import selectors
+import signal
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import NoReturn
+
+from appbox.errors import AppboxError, HostLacks
+
+OUTPUT_LIMIT = 1 << 20
+"""Bytes kept of each of a program's outputs; the rest is read and dropped, so that it never blocks."""
+
+SEARCH = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin")
+"""Where programs are looked for: fixed, because appbox runs as root and PATH may hold a user's directory."""
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """How a program ended: exit code (negative: the signal), standard output and error as text."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def message(self) -> str:
+        """The last non-empty line that the program printed, for an error's reason."""
+        lines = [line.strip() for line in (self.err + "\n" + self.out).splitlines() if line.strip()]
+        return lines[-1] if lines else f"exit code {self.code}"
+
+
+def find(program: str) -> str | None:
+    """Return the absolute path of a program, or None."""
+    for folder in SEARCH:
+        path = f"{folder}/{program}"
+        if os.access(path, os.X_OK) and os.path.isfile(path):
+            return path
+    return None
+
+
+def need(program: str, why: str, hint: str = "") -> str:
+    """Return the absolute path of a program; HostLacks when the host has none."""
+    path = find(program)
+    if path is None:
+        raise HostLacks(f"{program} is not installed", why=why, hint=hint or f"install the package that has {program}")
+    return path
+
+
+def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Return a small clean environment for programs of the host."""
+    kept = {key: os.environ[key] for key in ("TERM", "LANG", "TZ") if key in os.environ}
+    return {**kept, "PATH": ":".join(SEARCH), "LC_ALL": "C", "HOME": "/root", **(extra or {})}
+
+
+def run(argv: Sequence[str], *, timeout: float = 120.0, stdin: bytes = b"") -> Result:
+    """Run a program to its end and return how it ended.
+
+    `timeout` is in seconds; a program that takes longer is killed and AppboxError raised. HostLacks when the
+    program cannot be started.
+    """
+    try:
+        process = subprocess.Popen(
+            list(argv),
+            stdin=subprocess.PIPE if stdin else subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=environment(),
+            cwd="/",
+            start_new_session=True,
+        )
+    except OSError as error:
+        raise HostLacks("cannot be started", where=argv[0], why=error.strerror or str(error)) from error
+    with process:
+        try:
+            out, err = _communicate(process, stdin, timeout)
+        except BaseException:
+            os.killpg(process.pid, signal.SIGKILL)
+            raise
+    return Result(process.returncode, out.decode("utf-8", "replace"), err.decode("utf-8", "replace"))
+
+
+def _communicate(process: subprocess.Popen[bytes], stdin: bytes, timeout: float) -> tuple[bytes, bytes]:
+    """Feed and drain a process; keep `OUTPUT_LIMIT` bytes of each output."""
+    if process.stdin is not None:
+        process.stdin.write(stdin)  # callers pass less than a pipe holds
+        process.stdin.close()
+    outputs: dict[object, bytearray] = {process.stdout: bytearray(), process.stderr: bytearray()}
+    deadline = time.monotonic() + timeout
+    with selectors.DefaultSelector() as selector:
+        for stream in (process.stdout, process.stderr):
+            if stream is not None:
+                selector.register(stream, selectors.EVENT_READ)
+        while selector.get_map():
+            left = deadline - time.monotonic()
+            if left <= 0:
+                raise AppboxError(f"took longer than {timeout:g} s and was stopped", where=str(process.args[0]))  # type: ignore[index]
+            for key, _ in selector.select(left):
+                data = os.read(key.fd, 65536)
+                if not data:
+                    selector.unregister(key.fileobj)
+                kept = outputs[key.fileobj]
+                kept += data[: max(0, OUTPUT_LIMIT - len(kept))]
+    try:
+        process.wait(max(0.1, deadline - time.monotonic()))
+    except subprocess.TimeoutExpired as error:
+        raise AppboxError(f"took longer than {timeout:g} s and was stopped", where=str(error.cmd[0])) from error
+    return bytes(outputs[process.stdout]), bytes(outputs[process.stderr])
+
+
+def become(argv: Sequence[str], extra: Mapping[str, str] | None = None) -> NoReturn:
+    """Replace this process by a program, so that nothing of appbox stays behind."""
+    try:
+        os.execve(argv[0], list(argv), environment(extra))
+    except OSError as error:
+        raise HostLacks("cannot be started", where=argv[0], why=error.strerror or str(error)) from error

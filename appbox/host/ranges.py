@@ -1,0 +1,50 @@
+"""Which range of host ids a service gets. Pure: the ranges in use come in, the answer goes out.
+
+Each service has 65,536 ids of its own, so that container id N is host id base + N and no two services share an id.
+The first base is 0x70000000: systemd's table of ids (docs/UIDS-GIDS.md) leaves 1879048192 to 2147483647 unused,
+which is above what useradd hands out in /etc/subuid and below the signed 32-bit limit that old file systems have.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Final
+
+from appbox.errors import AppboxError
+from appbox.host.facts import IdRange
+
+SIZE: Final = 65536
+FIRST: Final = 0x70000000
+END: Final = 0x80000000
+
+
+def allocate(name: str, ranges: Mapping[str, int], taken: Iterable[IdRange]) -> int:
+    """Return the base of the range of service `name`: the one it has, or the lowest free one.
+
+    Raises AppboxError when all 4,096 ranges are in use.
+    """
+    if name in ranges:
+        return ranges[name]
+    used = set(ranges.values())
+    foreign = [r for r in taken if r.end > FIRST and r.base < END]
+    for base in range(FIRST, END, SIZE):
+        if base not in used and not any(IdRange(base, SIZE).overlaps(r) for r in foreign):
+            return base
+    raise AppboxError("no free range of user ids is left", where=name, hint="remove --purge services no longer used")
+
+
+def parse_subids(text: str) -> list[IdRange]:
+    """Return the ranges of /etc/subuid or /etc/subgid (subuid(5)); lines that are not `name:base:size` are skipped."""
+    found = []
+    for line in text.splitlines():
+        parts = line.strip().split(":")
+        if len(parts) == 3 and all(p.isascii() and p.isdigit() and len(p) <= 10 for p in parts[1:]):
+            found.append(IdRange(int(parts[1]), int(parts[2])))
+    return found
+
+
+def parse_users(text: str) -> list[IdRange]:
+    """Return the ids of passwd(5) or group(5) lines, each as a range of one."""
+    fields = (line.split(":") for line in text.splitlines())
+    ids = (parts[2] for parts in fields if len(parts) > 2)
+    return [IdRange(int(i), 1) for i in ids if i.isascii() and i.isdigit() and len(i) <= 10]

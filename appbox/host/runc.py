@@ -1,0 +1,80 @@
+"""Containers as runc keeps them: its state files are read directly, which costs no process per service."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final, NoReturn
+
+from appbox.errors import AppboxError
+from appbox.host import process
+from appbox.store import files
+
+STATE: Final = "/run/runc"
+"""runc's default state root when run as root."""
+
+_LIMIT: Final = 4 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A container that runs: the host's number of its first process, since when, and which bundle it was made from."""
+
+    pid: int
+    since: datetime
+    bundle: str
+
+
+def running(name: str) -> Running | None:
+    """Return the running container of a service, or None: no state, or its first process is gone."""
+    data = files.read_if_present(f"{STATE}/{name}/state.json", _LIMIT)
+    if data is None:
+        return None
+    try:
+        state = json.loads(data)
+        pid, started = int(state["init_process_pid"]), int(state["init_process_start"])
+        since = datetime.fromisoformat(str(state["created"]).split(".")[0].rstrip("Z") + "+00:00")
+        labels = state.get("config", {}).get("labels") or []
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return None
+    if start_time(pid) != started:
+        return None
+    bundle = next((str(label)[7:] for label in labels if str(label).startswith("bundle=")), "")
+    return Running(pid, since, bundle)
+
+
+def start_time(pid: int) -> int | None:
+    """Return a process's start time in clock ticks since boot (proc_pid_stat(5), field 22); None when it is dead."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            fields = file.read(4096).rpartition(b")")[2].split()
+    except OSError:
+        return None
+    return None if fields[0] in {b"Z", b"X"} else int(fields[19])
+
+
+def enter(name: str, command: list[str], *, terminal: bool) -> NoReturn:
+    """Replace this process by `runc exec` in a running service."""
+    if running(name) is None:
+        raise AppboxError("is not running", where=name, hint=f"appbox start {name}")
+    runc = process.need("runc", f"{name} runs through it")
+    argv = [runc, "exec", *(["--tty"] if terminal else []), name, *command]
+    process.become(argv)
+
+
+def kill(name: str, signal: str) -> None:
+    """Send a signal to a service's first process through runc; AppboxError when that fails."""
+    result = process.run([process.need("runc", f"{name} runs through it"), "kill", name, signal])
+    if result.code != 0:
+        raise AppboxError("cannot be signalled", where=name, why=result.message)
+
+
+def version() -> str | None:
+    """Return the first line of `runc --version`, or None when the host has no runc."""
+    path = process.find("runc")
+    if path is None:
+        return None
+    lines = process.run([path, "--version"]).out.splitlines()
+    return lines[0] if lines and os.path.exists(path) else None

@@ -1,0 +1,189 @@
+"""The init system: starting and stopping units, and what it knows of them.
+
+Units are enabled by the links that `systemctl enable` and `rc-update add` would make, so that it works the same in a
+root that is not running, and needs no process.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Final, Protocol
+
+from appbox.errors import AppboxError, HostLacks
+from appbox.host import process, runc
+from appbox.host.facts import InitKind
+from appbox.store import paths
+
+_START_LIMIT: Final = 30.0
+"""Seconds within which the init system must have got a container to run."""
+
+_SETTLE: Final = 0.5
+"""Seconds that a started container must stay alive: most wrong configurations end it sooner."""
+
+_TIMEOUT: Final = 900.0
+"""Seconds that the init system may take for one start or stop; services have their own, shorter limits."""
+
+
+class Services(Protocol):
+    """What every init system can do with a unit."""
+
+    kind: InitKind
+
+    def reload(self) -> None:
+        """Make the init system read its unit files again."""
+
+    def start(self, name: str) -> None:
+        """Start a unit; nothing happens when it runs."""
+
+    def stop(self, name: str) -> None:
+        """Stop a unit and wait for its end; nothing happens when it does not run."""
+
+    def restart(self, name: str) -> None:
+        """Stop and start a unit."""
+
+    def log_tail(self, name: str, lines: int) -> list[str]:
+        """Return the last lines that the service wrote."""
+
+
+class Systemd:
+    """systemd through systemctl(1) and journalctl(1)."""
+
+    kind: InitKind = "systemd"
+
+    def reload(self) -> None:
+        """Run `systemctl daemon-reload`."""
+        self._ctl("daemon-reload")
+
+    def start(self, name: str) -> None:
+        """Run `systemctl start`, after forgetting earlier failures: they would count against the start limit."""
+        process.run([self._program(), "reset-failed", f"{name}.service"])
+        self._ctl("start", f"{name}.service")
+
+    def stop(self, name: str) -> None:
+        """Run `systemctl stop`."""
+        self._ctl("stop", f"{name}.service")
+
+    def restart(self, name: str) -> None:
+        """Run `systemctl restart`."""
+        process.run([self._program(), "reset-failed", f"{name}.service"])
+        self._ctl("restart", f"{name}.service")
+
+    def log_tail(self, name: str, lines: int) -> list[str]:
+        """Return the journal's last lines of the unit."""
+        journal = process.find("journalctl")
+        if journal is None:
+            return []
+        argv = [journal, "--unit", f"{name}.service", "--lines", str(lines), "--output", "cat", "--no-pager"]
+        return process.run(argv).out.splitlines()
+
+    def _program(self) -> str:
+        return process.need("systemctl", "systemd runs on this host")
+
+    def _ctl(self, verb: str, *units: str) -> None:
+        result = process.run([self._program(), verb, *units], timeout=_TIMEOUT)
+        if result.code != 0:
+            where = units[0] if units else "systemd"
+            raise AppboxError(f"systemctl {verb} failed", where=where, why=result.message, hint=_hint(units))
+
+
+class OpenRC:
+    """OpenRC through rc-service(8)."""
+
+    kind: InitKind = "openrc"
+
+    def reload(self) -> None:
+        """Do nothing: OpenRC reads a script whenever it runs it."""
+
+    def start(self, name: str) -> None:
+        """Run `rc-service start`, after forgetting an earlier crash."""
+        process.run([self._program(), name, "zap"]) if self._crashed(name) else None
+        self._rc(name, "start")
+
+    def stop(self, name: str) -> None:
+        """Run `rc-service stop`."""
+        self._rc(name, "stop")
+
+    def restart(self, name: str) -> None:
+        """Run `rc-service restart`."""
+        self._rc(name, "restart")
+
+    def log_tail(self, name: str, lines: int) -> list[str]:
+        """Return the last lines of the log file."""
+        try:
+            with open(paths.log_file(name), "rb") as file:
+                file.seek(0, 2)
+                file.seek(max(0, file.tell() - 65536))
+                return file.read(65536).decode("utf-8", "replace").splitlines()[-lines:]
+        except OSError:
+            return []
+
+    def _crashed(self, name: str) -> bool:
+        return process.run([self._program(), name, "status"]).code == 32  # rc-service(8): crashed
+
+    def _program(self) -> str:
+        return process.need("rc-service", "OpenRC runs on this host")
+
+    def _rc(self, name: str, verb: str) -> None:
+        result = process.run([self._program(), name, verb], timeout=_TIMEOUT)
+        if result.code != 0:
+            raise AppboxError(f"rc-service {name} {verb} failed", where=name, why=result.message, hint=_hint((name,)))
+
+
+class NoInit:
+    """A host without a service manager: services run in the foreground with `appbox run`."""
+
+    kind: InitKind = "none"
+
+    def reload(self) -> None:
+        """Do nothing."""
+
+    def start(self, name: str) -> None:
+        """Raise HostLacks: nothing could keep the service running."""
+        raise HostLacks(
+            "there is no init system to start it", where=name, hint=f"run it in the foreground: appbox run {name}"
+        )
+
+    def stop(self, name: str) -> None:
+        """Raise HostLacks; a service in the foreground ends with its terminal or by `runc kill`."""
+        raise HostLacks("there is no init system to stop it", where=name, hint=f"end it where it runs, or runc kill {name}")
+
+    def restart(self, name: str) -> None:
+        """Raise HostLacks, as `start` does."""
+        self.start(name)
+
+    def log_tail(self, name: str, lines: int) -> list[str]:
+        """Return nothing: a service in the foreground writes to its terminal."""
+        del name, lines
+        return []
+
+
+def of_kind(kind: InitKind) -> Services:
+    """Return the control of an init system."""
+    if kind == "systemd":
+        return Systemd()
+    return OpenRC() if kind == "openrc" else NoInit()
+
+
+def wait_until_runs(kind: InitKind, name: str) -> None:
+    """Return when the service's container runs and stays alive for a moment; AppboxError with its last words if not."""
+    deadline = time.monotonic() + _START_LIMIT
+    while time.monotonic() < deadline:
+        found = runc.running(name)
+        if found is not None:
+            time.sleep(_SETTLE)
+            again = runc.running(name)
+            if again is not None and again.pid == found.pid:
+                return
+            break
+        time.sleep(0.02)
+    last = of_kind(kind).log_tail(name, 5)
+    raise AppboxError(
+        "does not stay up" if runc.running(name) else "did not start",
+        where=name,
+        why=" | ".join(line.strip() for line in last if line.strip()),
+        hint=f"appbox logs {name} shows more",
+    )
+
+
+def _hint(units: tuple[str, ...]) -> str:
+    return f"appbox logs {units[0].removesuffix('.service')} shows what it said" if units else ""

@@ -1,0 +1,134 @@
+"""System calls that Python's os module lacks: openat2, renameat2, syncfs, fchmodat2. The only user of ctypes.
+
+Every function raises OSError with errno as the kernel gave it; ENOSYS means a kernel that is too old, which the
+caller puts into words. Paths may be str or bytes and must not hold NUL, which raises ValueError.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+from typing import Final
+
+RESOLVE_NO_XDEV: Final = 0x01
+"""Never cross a mount point, bind mounts included (EXDEV)."""
+RESOLVE_NO_MAGICLINKS: Final = 0x02
+"""Never follow the links of /proc (ELOOP)."""
+RESOLVE_NO_SYMLINKS: Final = 0x04
+"""Never follow a symlink (ELOOP)."""
+RESOLVE_BENEATH: Final = 0x08
+"""Never leave the starting directory (EXDEV)."""
+RESOLVE_IN_ROOT: Final = 0x10
+"""The starting directory is `/` for absolute paths, for symlinks and for `..`."""
+
+RENAME_NOREPLACE: Final = 1
+"""Fail with EEXIST instead of replacing."""
+RENAME_EXCHANGE: Final = 2
+"""Swap both names in one step; both must exist."""
+
+AT_FDCWD: Final = -100
+AT_EMPTY_PATH: Final = 0x1000
+
+# One number on every architecture: they were added after the numbers had been unified in Linux 5.1.
+_NR_OPENAT2: Final = 437
+_NR_FCHMODAT2: Final = 452
+# renameat2 is older than that, and musl has no function for it.
+_NR_RENAMEAT2: Final = {
+    "x86_64": 316,
+    "aarch64": 276,
+    "riscv64": 276,
+    "loongarch64": 276,
+    "armv7l": 382,
+    "i686": 353,
+    "ppc64le": 357,
+    "s390x": 347,
+}
+
+_RACES: Final = 64
+"""Attempts at a path that others are renaming: the kernel gives EAGAIN when it cannot tell that `..` stayed inside."""
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_syscall = _libc.syscall
+_syscall.restype = ctypes.c_long
+
+
+class _OpenHow(ctypes.Structure):
+    """struct open_how of openat2(2)."""
+
+    _fields_ = (("flags", ctypes.c_uint64), ("mode", ctypes.c_uint64), ("resolve", ctypes.c_uint64))
+
+
+_HOW_SIZE: Final = ctypes.c_size_t(ctypes.sizeof(_OpenHow))
+
+
+def openat2(dir_fd: int, path: str | bytes, flags: int, *, mode: int = 0, resolve: int = 0) -> int:
+    """Open `path` below `dir_fd` under the RESOLVE_* rules and return the descriptor, always close-on-exec.
+
+    See openat2(2), Linux 5.6. `mode` must be 0 unless `flags` create something (EINVAL).
+    """
+    how = _OpenHow(flags | os.O_CLOEXEC, mode, resolve)
+    name = _path(path)
+    for _ in range(_RACES):
+        fd = _syscall(ctypes.c_long(_NR_OPENAT2), ctypes.c_int(dir_fd), name, ctypes.byref(how), _HOW_SIZE)
+        if fd >= 0:
+            return int(fd)
+        code = ctypes.get_errno()
+        if code not in (errno.EAGAIN, errno.EINTR):
+            break
+    raise _error(code, path)
+
+
+def renameat2(old_dir: int, old: str | bytes, new_dir: int, new: str | bytes, flags: int) -> None:
+    """Rename with RENAME_NOREPLACE or RENAME_EXCHANGE; EINVAL when the file system cannot. See renameat2(2)."""
+    number = _NR_RENAMEAT2.get(os.uname().machine)
+    if number is None:
+        raise _error(errno.ENOSYS, old)
+    done = _syscall(
+        ctypes.c_long(number),
+        ctypes.c_int(old_dir),
+        _path(old),
+        ctypes.c_int(new_dir),
+        _path(new),
+        ctypes.c_uint(flags),
+    )
+    if done < 0:
+        raise _error(ctypes.get_errno(), old, new)
+
+
+def syncfs(fd: int) -> None:
+    """Write everything of the file system that holds `fd` to its disk; raises EIO and ENOSPC of earlier writes too.
+
+    Earlier errors are reported since Linux 5.8. See syncfs(2).
+    """
+    if _libc.syncfs(ctypes.c_int(fd)) != 0:
+        raise _error(ctypes.get_errno(), "")
+
+
+def fchmod_path(fd: int, mode: int) -> None:
+    """Set the mode of what `fd` refers to, even when it was opened with O_PATH.
+
+    fchmodat2(2) exists since Linux 6.6; before, the descriptor's link in /proc leads to the very same inode.
+    """
+    done = _syscall(
+        ctypes.c_long(_NR_FCHMODAT2), ctypes.c_int(fd), b"", ctypes.c_uint(mode), ctypes.c_int(AT_EMPTY_PATH)
+    )
+    if done >= 0:
+        return
+    code = ctypes.get_errno()
+    if code != errno.ENOSYS:
+        raise _error(code, "")
+    os.chmod(f"/proc/self/fd/{fd}", mode)
+
+
+def _path(path: str | bytes) -> ctypes.c_char_p:
+    raw = os.fsencode(path)
+    if b"\0" in raw:
+        raise ValueError("embedded null byte")
+    return ctypes.c_char_p(raw)
+
+
+def _error(code: int, path: str | bytes, other: str | bytes | None = None) -> OSError:
+    if other is None:
+        return OSError(code, os.strerror(code), path or None)
+    return OSError(code, os.strerror(code), path, None, other)

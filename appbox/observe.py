@@ -1,0 +1,109 @@
+"""Looks at what is on the host for one service. It only reads; what should change is `plan`'s to say."""
+
+from __future__ import annotations
+
+import os
+from typing import Final
+
+from appbox.host import runc
+from appbox.host.facts import InitKind
+from appbox.host.inside import locate, read_inside
+from appbox.oci.rootfs import TABLE_LIMIT, RootfsFacts
+from appbox.plan import Observed
+from appbox.store import data, files, paths, state, unitfiles
+from appbox.store.root import Root
+from appbox.store.state import Installed
+
+_SLACK: Final = 1_000_000_000
+"""Nanoseconds that a start may lie before the configuration without counting as older: runc notes whole seconds."""
+
+
+def observe(root: Root, init: InitKind, name: str, directory: str) -> Observed:
+    """Return what the host has of service `name`; `directory` is that of the version it should have.
+
+    Raises AppboxError when the unit's or the directory's name is taken by something else.
+    """
+    unit = unitfiles.read(root, init, name)
+    current = state.load(root, name)
+    try:
+        with root.directory(paths.CONTAINERS) as containers:
+            refuse_foreign_link(containers, name)
+            same = current is not None and current.directory == directory
+            target = current if same else state.load_version(containers, name, directory)
+            target = None if target is not None and target.problem == state.GONE else target
+            kept = "" if current or target else _kept(containers, name)
+            holder = _holder(current, target, directory, kept)
+            volumes = _volumes(containers, holder)
+    except FileNotFoundError:
+        return Observed(unit=unit, enabled=unitfiles.enabled(root, init, name))
+    running = runc.running(name) if root.live else None
+    return Observed(
+        current=current,
+        target=target,
+        unit=unit,
+        enabled=unitfiles.enabled(root, init, name),
+        running=os.path.basename(running.bundle) or "unknown" if running else "",
+        stale=bool(running and target and running.since.timestamp() * 1e9 + _SLACK < target.written),
+        kept=kept,
+        data=volumes,
+    )
+
+
+def refuse_foreign_link(containers: int, name: str) -> None:
+    """Raise when something that is no link to a version has the service's name."""
+    if files.exists(name, containers) and not state.is_current_link(name, containers):
+        raise state.foreign(name, "it is not a link to a version of this service")
+
+
+def _holder(current: Installed | None, target: Installed | None, directory: str, kept: str) -> str:
+    for version in (target, current):
+        if version is not None and version.carry:
+            return version.carry
+    if current is not None:
+        return current.directory
+    return directory if target is not None else kept
+
+
+def _volumes(containers: int, holder: str) -> frozenset[str]:
+    if not holder:
+        return frozenset()
+    try:
+        with files.directory(f"{holder}/{paths.DATA}", containers) as fd:
+            return data.names(fd)
+    except (FileNotFoundError, NotADirectoryError):
+        return frozenset()
+
+
+def _kept(containers: int, name: str) -> str:
+    """Return the newest directory of a removed version of this service that still has data; empty for none."""
+    found: list[tuple[int, str]] = []
+    for entry in os.listdir(containers):
+        if not entry.startswith(f"{name}-") or not files.exists(f"{entry}/{paths.DATA}", containers):
+            continue
+        with files.directory(entry, containers) as bundle:
+            if state.kept_for(bundle) == name:
+                found.append((os.fstat(bundle).st_mtime_ns, entry))
+    return max(found)[1] if found else ""
+
+
+def rootfs_facts(rootfs: int, base: int, wanted: tuple[str, ...]) -> RootfsFacts:
+    """Return what an open root file system says of users and of the `wanted` paths; ids less `base`."""
+    nodes = {path: node for path in wanted if (node := locate(rootfs, path, base)) is not None}
+    return RootfsFacts(
+        passwd=read_inside(rootfs, "etc/passwd", TABLE_LIMIT),
+        group=read_inside(rootfs, "etc/group", TABLE_LIMIT),
+        nodes=nodes,
+    )
+
+
+def installed_rootfs(root: Root, version: Installed, wanted: tuple[str, ...]) -> RootfsFacts | None:
+    """Return the facts of an installed version's rootfs, None when it has none any more."""
+    try:
+        with (
+            root.directory(paths.CONTAINERS) as containers,
+            files.directory(version.directory, containers) as bundle,
+            files.directory(paths.ROOTFS, bundle) as rootfs,
+        ):
+            return rootfs_facts(rootfs, version.base, wanted)
+    except (FileNotFoundError, NotADirectoryError):
+        return None

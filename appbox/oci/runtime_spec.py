@@ -1,0 +1,238 @@
+"""`config.json`: what the OCI runtime is told of a service. Values in, a dictionary out; nothing is read or written.
+
+Rules that live here, with their sources:
+- the lowest `ociVersion` that suffices, so that other runtimes take the bundle (runtime-spec, config.md); `errnoRet` of
+  seccomp is younger, but every runtime that reads 1.0.2 knows it or must pass over it;
+- a process that is not root gets its capabilities in the bounding set only, and nobody gets inheritable or ambient ones
+  (capabilities(7), CVE-2022-24769);
+- the primary group is also a supplementary one, lest a process escape a mode that denies that group (CVE-2022-36109);
+- `/sys` cannot be mounted by a user namespace that does not own the network in it: the host's is bound, read-only;
+- paths below `/proc` and `/sys` that tell or change the host's state are masked or read-only (as moby has them);
+- limits that are not asked for are inherited: a runtime without CAP_SYS_RESOURCE may lower a limit, never raise it;
+- annotations are never written: `org.systemd.property.*` would become properties of a unit.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal
+
+from appbox.errors import Refused
+from appbox.oci import seccomp
+from appbox.oci.capabilities import ALL_CAPABILITIES, DEFAULT_CAPABILITIES
+from appbox.oci.users import User
+
+OCI_VERSION: Final = "1.0.2"
+
+MASKED_PATHS: Final = (
+    "/proc/acpi",
+    "/proc/asound",
+    "/proc/interrupts",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+    "/sys/devices/virtual/powercap",
+    "/sys/firmware",
+)
+"""Paths that tell of the host's hardware, keys or load."""
+
+READONLY_PATHS: Final = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
+"""Paths through which a process could change the host."""
+
+_PTS: Final = ("nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5")
+
+MAX_STRING: Final = 131_071
+"""Bytes in one argument or environment string: MAX_ARG_STRLEN of execve(2), less its NUL."""
+
+
+@dataclass(frozen=True, slots=True)
+class IdMap:
+    """Container id N is host id `base` + N, for users and groups alike, below `size`."""
+
+    base: int
+    size: int = 65536
+
+    def __post_init__(self) -> None:
+        if self.base < 1 or self.size < 1 or self.base + self.size > 2**32 - 1:
+            raise ValueError(f"no id range: {self.base}:{self.size}")
+
+
+@dataclass(frozen=True, slots=True)
+class Mount:
+    """One mount inside the container: runtime-spec, config.md, Mounts. An empty `type` is left out (a bind mount)."""
+
+    destination: str
+    source: str
+    type: str = ""
+    options: tuple[str, ...] = ()
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the mount as the specification writes it."""
+        data: dict[str, Any] = {"destination": self.destination}
+        if self.type:
+            data["type"] = self.type
+        data["source"] = self.source
+        if self.options:
+            data["options"] = list(self.options)
+        return data
+
+
+@dataclass(frozen=True, slots=True)
+class Rlimit:
+    """A resource limit by its name in getrlimit(2), as `RLIMIT_NOFILE`."""
+
+    type: str
+    soft: int
+    hard: int
+
+
+@dataclass(frozen=True, slots=True)
+class Container:
+    """Everything that config.json says of a service.
+
+    `env` holds `NAME=value` strings; `mounts` are the service's own, in the order in which they are to be made,
+    after the standard ones; `cgroups_path` is relative (see `spec`); `architecture` is the platform of the image (`amd64`,
+    `arm64`); `programs_32_bit` lets the seccomp filter know the platform's 32-bit programs, at the cost of a slower start.
+    """
+
+    args: tuple[str, ...]
+    env: tuple[str, ...] = ()
+    cwd: str = "/"
+    user: User = field(default_factory=lambda: User(0, 0))
+    hostname: str = ""
+    capabilities: frozenset[str] = DEFAULT_CAPABILITIES
+    no_new_privileges: bool = True
+    userns: IdMap | None = None
+    network: Literal["host", "none"] = "none"
+    mounts: tuple[Mount, ...] = ()
+    seccomp: Literal["default", "unconfined"] = "default"
+    architecture: str = "amd64"
+    cgroups_path: str = ""
+    rlimits: tuple[Rlimit, ...] = ()
+    read_only: bool = False
+    programs_32_bit: bool = False
+
+
+def spec(container: Container) -> dict[str, Any]:
+    """Return the OCI runtime configuration of `container`.
+
+    A relative `cgroups_path` is taken by runc from the parent of its own cgroup, so that a run script which moved
+    itself to `<unit>/supervisor` gets `<unit>/<cgroups_path>`, whatever the init system and slice.
+    Raises `Refused` for a string that no process could be given exactly.
+    """
+    return {
+        "ociVersion": OCI_VERSION,
+        "process": _process(container),
+        "root": {"path": "rootfs", "readonly": container.read_only},
+        **({"hostname": container.hostname} if container.hostname else {}),
+        "mounts": [mount.as_dict() for mount in (*_standard_mounts(container), *container.mounts)],
+        "linux": _linux(container),
+    }
+
+
+def dumps(data: dict[str, Any]) -> str:
+    """Return `data` as indented JSON that ends in a newline.
+
+    It is pure ASCII: any character comes back exactly, and none can be taken for something else on the way.
+    """
+    return json.dumps(data, indent=2, ensure_ascii=True, allow_nan=False) + "\n"
+
+
+def _process(container: Container) -> dict[str, Any]:
+    if not container.args:
+        raise Refused("there is nothing to run", where="args", hint="name a program in [process] entrypoint or args")
+    _exact("args", container.args)
+    _exact("env", container.env)
+    _exact("cwd", (container.cwd,))
+    data: dict[str, Any] = {
+        "terminal": False,
+        "user": _user(container.user),
+        "args": list(container.args),
+        "env": list(container.env),
+        "cwd": container.cwd,
+        "capabilities": _capabilities(container),
+        "noNewPrivileges": container.no_new_privileges,
+    }
+    if container.rlimits:
+        data["rlimits"] = [{"type": r.type, "soft": r.soft, "hard": r.hard} for r in container.rlimits]
+    return data
+
+
+def _exact(where: str, strings: Iterable[str]) -> None:
+    """Refuse what execve(2) cannot carry: NUL, half a surrogate pair, a string over MAX_ARG_STRLEN."""
+    for index, text in enumerate(strings):
+        try:
+            size = len(text.encode())
+        except UnicodeEncodeError:
+            raise Refused("a lone surrogate is no character", where=f"{where}[{index}]") from None
+        if "\0" in text:
+            raise Refused("a NUL character cannot be passed to a process", where=f"{where}[{index}]")
+        if size > MAX_STRING:
+            why = f"{size} bytes, and the kernel takes {MAX_STRING} at most"
+            raise Refused("the string is too long for a process", where=f"{where}[{index}]", why=why)
+
+
+def _user(user: User) -> dict[str, Any]:
+    groups = dict.fromkeys((user.gid, *user.groups))
+    return {"uid": user.uid, "gid": user.gid, "umask": 0o022, "additionalGids": list(groups)}
+
+
+def _capabilities(container: Container) -> dict[str, list[str]]:
+    unknown = sorted(container.capabilities - ALL_CAPABILITIES)
+    if unknown:
+        raise Refused("no such capability", where=", ".join(unknown))
+    names = sorted(container.capabilities)
+    held = names if container.user.uid == 0 else []
+    return {"bounding": names, "effective": held, "permitted": held, "inheritable": [], "ambient": []}
+
+
+def _standard_mounts(container: Container) -> tuple[Mount, ...]:
+    return (
+        Mount("/proc", "proc", "proc", ("nosuid", "noexec", "nodev")),
+        Mount("/dev", "tmpfs", "tmpfs", ("nosuid", "strictatime", "mode=755", "size=65536k")),
+        Mount("/dev/pts", "devpts", "devpts", _PTS),
+        Mount("/dev/shm", "shm", "tmpfs", ("nosuid", "noexec", "nodev", "mode=1777", "size=65536k")),  # noqa: S108
+        Mount("/dev/mqueue", "mqueue", "mqueue", ("nosuid", "noexec", "nodev")),
+        _sys(container),
+        Mount("/sys/fs/cgroup", "cgroup", "cgroup", ("nosuid", "noexec", "nodev", "relatime", "ro")),
+    )
+
+
+def _sys(container: Container) -> Mount:
+    # sysfs shows the devices of one network namespace and may be mounted only by the user namespace that owns it.
+    if container.userns and container.network == "host":
+        return Mount("/sys", "/sys", "none", ("rbind", "rslave", "nosuid", "noexec", "nodev", "ro"))
+    return Mount("/sys", "sysfs", "sysfs", ("nosuid", "noexec", "nodev", "ro"))
+
+
+def _linux(container: Container) -> dict[str, Any]:
+    data: dict[str, Any] = {"namespaces": [{"type": name} for name in _namespaces(container)]}
+    if container.userns:
+        mapping = {"containerID": 0, "hostID": container.userns.base, "size": container.userns.size}
+        data |= {"uidMappings": [mapping], "gidMappings": [dict(mapping)]}
+    if container.cgroups_path:
+        data["cgroupsPath"] = container.cgroups_path
+    # Everything is denied first; the runtime then allows the devices of runtime-spec, config-linux.md, Default Devices.
+    data["resources"] = {"devices": [{"allow": False, "access": "rwm"}]}
+    if container.seccomp == "default":
+        data["seccomp"] = seccomp.profile(
+            container.architecture, container.capabilities, programs_32_bit=container.programs_32_bit
+        )
+    data |= {"maskedPaths": list(MASKED_PATHS), "readonlyPaths": list(READONLY_PATHS)}
+    return data
+
+
+def _namespaces(container: Container) -> list[str]:
+    names = ["cgroup", "ipc", "mount", "pid", "uts"]
+    # A new network namespace has a loopback interface of its own, which runtimes bring up, and no other.
+    if container.network == "none":
+        names.append("network")
+    if container.userns:
+        names.append("user")
+    return sorted(names)

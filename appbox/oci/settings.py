@@ -1,0 +1,59 @@
+"""What the image sources take from the process and its host, as one value: environment, files, patience.
+
+Not here: which registries may be spoken to how (`registries`), and who may log in (`credentials`).
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+Helper: TypeAlias = Callable[[Sequence[str], bytes], str]
+"""Runs a credential helper: argument vector and standard input in, standard output back; raises `AppboxError`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """How patient the client is. Seconds, unless it says otherwise."""
+
+    connect: float = 10.0
+    read: float = 30.0  # without a single byte
+    drip: float = 60.0  # of waiting after which at least `drip_rate` must have been kept up
+    drip_rate: int = 1024  # bytes a second; a 9600 baud line has about that
+    tries: int = 5  # of one request, and of a download since it last made progress
+    first_delay: float = 0.5  # doubled for each further try
+    longest_delay: float = 60.0  # also the most that a Retry-After is obeyed for
+    sleep: Callable[[float], object] | None = None  # instead of a wait that an abort ends
+
+
+def look_up(host: str, port: int) -> list[str]:
+    """Return the addresses of `host`, in the system's order of preference; raise `OSError` when there is none."""
+    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return list(dict.fromkeys(str(address[0]) for *_, address in found))
+
+
+def _environ() -> dict[str, str]:
+    return dict(os.environ)
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """`etc` holds containers/registries.conf, containers/certs.d and docker/certs.d."""
+
+    environ: Mapping[str, str] = field(default_factory=_environ, hash=False)
+    uid: int = field(default_factory=os.geteuid)
+    etc: str = "/etc"
+    helper: Helper | None = None
+    timing: Timing = field(default_factory=Timing)
+    look_up: Callable[[str, int], Sequence[str]] = look_up
+
+    def home(self) -> str:
+        """Return the home directory, "/root" when the environment names none (cron, init scripts)."""
+        return self.environ.get("HOME") or "/root"
+
+    def config_home(self) -> str:
+        """Return $XDG_CONFIG_HOME or what stands for it."""
+        return self.environ.get("XDG_CONFIG_HOME") or f"{self.home()}/.config"

@@ -1,0 +1,423 @@
+"""The tar format, read strictly: blocks of bytes in, members and their data out. No effects, and no rules of images.
+
+Read are V7, ustar (POSIX.1-1988), pax (POSIX.1-2001), star and GNU tar's long names, base-256 numbers and sparse
+files. An archive that is not whole is an error, never a shorter one: every header must have its checksum, the end must
+be two zero blocks, and after them there may only be zeros (tar pads to its record size; anything else would be
+content that some tools see and others do not).
+
+Where the standards leave a choice, the one of Go's archive/tar is taken, as nearly all images are written and read by
+it: global headers are checked and then ignored, and an empty value in an extended header leaves the plain one valid.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections.abc import Iterable, Iterator
+from enum import Enum
+from typing import Final, NamedTuple
+from zlib import adler32
+
+from appbox.errors import Refused
+from appbox.oci import limits, pax, sparse
+from appbox.oci.sparse import Sparse
+
+BLOCK: Final = 512
+ZERO_BLOCK: Final = bytes(BLOCK)
+
+Span = tuple[bytes, int, int]
+"""A piece of a member's data: `block[start:end]`, not copied."""
+
+# name mode uid gid size mtime checksum type link magic version uname gname major minor prefix, 12 bytes of padding
+_FIELDS: Final = struct.Struct("100s8s8s8s12s12s8sc100s6s2s32s32s8s8s155s12x")
+_CHECKSUM: Final = slice(148, 156)
+
+_MAX_SECONDS: Final = 2**62
+"""Times are clamped to what a 64-bit time_t can count; the kernel then clamps to what the file system can hold."""
+_LONG_NAME: Final = 2 * (limits.PATH + 1)
+"""Bytes of a GNU long name: the longest path and a generous padding with NUL."""
+
+
+class Kind(Enum):
+    """What a member is."""
+
+    FILE = "file"
+    HARDLINK = "hard link"
+    SYMLINK = "symlink"
+    CHAR = "character device"
+    BLOCK = "block device"
+    DIRECTORY = "directory"
+    FIFO = "fifo"
+
+
+_KINDS: Final = {
+    b"0": Kind.FILE,
+    b"\0": Kind.FILE,  # V7
+    b"7": Kind.FILE,  # "contiguous": no file system of Linux knows a difference
+    b"S": Kind.FILE,  # GNU sparse
+    b"1": Kind.HARDLINK,
+    b"2": Kind.SYMLINK,
+    b"3": Kind.CHAR,
+    b"4": Kind.BLOCK,
+    b"5": Kind.DIRECTORY,
+    b"6": Kind.FIFO,
+}
+_IGNORED: Final = frozenset((b"g", b"V", b"M"))
+"""Global header, volume label, continuation of a member from an earlier volume: none of them makes a file."""
+
+
+class Member(NamedTuple):
+    """One member. A tuple, since a frozen dataclass takes four times as long to make and there may be a million.
+
+    `size` counts the bytes stored in the archive; `mtime` is in nanoseconds since 1970; `name` and `link` are the bytes
+    of the archive, unchecked except that they hold no NUL. `records` are those of the member's own extended header.
+    """
+
+    kind: Kind
+    name: bytes
+    link: bytes
+    mode: int
+    uid: int
+    gid: int
+    size: int
+    mtime: int
+    major: int
+    minor: int
+    records: pax.Records
+    sparse: Sparse | None
+
+
+class _Extra(NamedTuple):
+    """What extended headers and long names said about the member that follows them."""
+
+    records: pax.Records | None = None
+    name: bytes | None = None
+    link: bytes | None = None
+
+
+_NOTHING: Final = _Extra()
+_NO_RECORDS: Final[pax.Records] = []
+
+
+class Archive:
+    """Iterates over the members of a tar stream; `data()` yields the bytes of the current one, and may be left early.
+
+    `source` yields non-empty blocks of any size. `largest` bounds the size of a member. Raises `Refused`.
+    """
+
+    def __init__(self, source: Iterable[bytes], largest: int) -> None:
+        self._source = iter(source)
+        self._block = b""
+        self._at = 0
+        self._passed = 0  # bytes of the blocks before this one
+        self._left = 0  # bytes of the current member not yet read
+        self._padding = 0
+        self._largest = largest
+
+    def __iter__(self) -> Iterator[Member]:
+        while (member := self._next()) is not None:
+            yield member
+            self._skip()
+
+    @property
+    def position(self) -> int:
+        """Bytes read so far."""
+        return self._passed + self._at
+
+    def data(self) -> Iterator[Span]:
+        """Yield the rest of the current member's data in pieces, as they lie in the source's blocks."""
+        while self._left:
+            block, start = self._here()
+            end = min(start + self._left, len(block))
+            self._at = end
+            self._left -= end - start
+            yield block, start, end
+
+    def _here(self) -> tuple[bytes, int]:
+        """Return the block that holds the next byte, and its place there."""
+        while self._at >= len(self._block):
+            self._passed += len(self._block)
+            self._at = 0
+            self._block = b""
+            block = next(self._source, None)
+            if block is None:
+                raise Refused("the tar archive is truncated", why=f"it ends after {self._passed} bytes")
+            self._block = block
+        return self._block, self._at
+
+    def _take(self, size: int) -> bytes:
+        end = self._at + size
+        if end <= len(self._block):
+            piece = self._block[self._at : end]
+            self._at = end
+            return piece
+        pieces = []
+        while size:
+            block, start = self._here()
+            piece = block[start : start + size]
+            self._at = start + len(piece)
+            size -= len(piece)
+            pieces.append(piece)
+        return b"".join(pieces)
+
+    def _skip(self) -> None:
+        """Go to the next header, past what was not read of the data and past its padding."""
+        self._left += self._padding
+        self._padding = 0
+        for _ in self.data():
+            pass
+
+    def _next(self) -> Member | None:
+        extra = _NOTHING
+        while True:
+            header = self._take(BLOCK)
+            if not header[0] and header == ZERO_BLOCK:
+                self._end(extra)
+                return None
+            self._verify(header)
+            flag = header[156:157]
+            kind = _KINDS.get(flag)
+            if kind is not None:
+                return self._member(kind, header, extra)
+            extra = self._meta(flag, header, extra)
+
+    def _end(self, extra: _Extra) -> None:
+        """Read on to the end: `header` was the first zero block."""
+        if extra is not _NOTHING:
+            raise Refused("the tar archive ends after an extended header")
+        if self._take(BLOCK) != ZERO_BLOCK:
+            raise Refused("the tar archive has a lone zero block", why=f"before byte {self.position}")
+        rest = self._block[self._at :]
+        while True:
+            if rest.count(0) != len(rest):
+                raise Refused("there is data after the end of the tar archive", why=f"after byte {self.position}")
+            following = next(self._source, None)
+            if following is None:
+                return
+            rest = following
+
+    def _verify(self, header: bytes) -> None:
+        """Check the checksum: the sum of all bytes, those of the field itself counted as spaces.
+
+        adler32's lower half is 1 plus the sum modulo 65521, exact for 256 bytes, and six times faster than sum().
+        """
+        total = (adler32(header[:256]) & 0xFFFF) + (adler32(header[256:]) & 0xFFFF) - 2
+        total += 8 * 0x20 - sum(header[_CHECKSUM])
+        claimed = number("checksum", header[_CHECKSUM])
+        if claimed == total:
+            return
+        # Some old tars summed signed characters; POSIX asks readers to know that.
+        outside = header[:148] + header[156:]
+        if claimed != total - 256 * sum(byte > 0x7F for byte in outside):
+            raise Refused("a tar header has a wrong checksum", why=f"before byte {self.position}")
+
+    def _size(self, field: bytes, most: int) -> int:
+        size = number("size", field)
+        if not 0 <= size <= most:
+            raise Refused("a tar member has an absurd size", why=f"{size} bytes, before byte {self.position}")
+        return size
+
+    def _open(self, size: int) -> None:
+        self._left = size
+        self._padding = -size % BLOCK
+
+    def _meta(self, flag: bytes, header: bytes, extra: _Extra) -> _Extra:
+        """Read a header that makes no file, and return what is then known about the next member."""
+        field = header[124:136]
+        if flag == b"x":
+            _once(extra.records)
+            return extra._replace(records=pax.records(self._payload(field, limits.EXTENDED_HEADER)))
+        if flag == b"L":
+            _once(extra.name)
+            return extra._replace(name=_long(self._payload(field, _LONG_NAME)))
+        if flag == b"K":
+            _once(extra.link)
+            return extra._replace(link=_long(self._payload(field, _LONG_NAME)))
+        if flag not in _IGNORED:
+            raise Refused(f"tar type {flag!r} is not known", where=_shown(header[:100]))
+        if flag == b"g":
+            pax.records(self._payload(field, limits.EXTENDED_HEADER))
+            return extra
+        self._open(self._size(field, self._largest))
+        self._skip()
+        return _NOTHING
+
+    def _payload(self, field: bytes, most: int) -> bytes:
+        size = self._size(field, most)
+        self._open(size)
+        payload = self._take(size)
+        self._left = 0
+        self._skip()
+        return payload
+
+    def _member(self, kind: Kind, header: bytes, extra: _Extra) -> Member:
+        """Return the member that `header` and `extra` describe, ready for `data()`."""
+        name, mode, uid, gid, size, mtime, _, flag, link, magic, _, _, _, major, minor, prefix = _FIELDS.unpack(header)
+        name = _text(name)
+        if magic == b"ustar\0" and prefix[0]:
+            # star has its own fields at the end of the prefix.
+            name = _text(prefix[:131] if header[508:] == b"tar\0" else prefix) + b"/" + name
+        device = kind is Kind.CHAR or kind is Kind.BLOCK
+        member = Member(
+            kind=kind,
+            name=name,
+            link=_text(link) if link[0] else b"",
+            mode=_positive("mode", mode) & 0o7777,
+            uid=_positive("uid", uid),
+            gid=_positive("gid", gid),
+            size=self._size(size, self._largest),
+            mtime=_clamp(number("mtime", mtime)) * 10**9,
+            major=_positive("major", major) if device else 0,
+            minor=_positive("minor", minor) if device else 0,
+            records=_NO_RECORDS,
+            sparse=None,
+        )
+        if extra is not _NOTHING:
+            member = _extended(member, extra)
+        if kind is Kind.FILE and member.name[-1:] == b"/":
+            if flag != b"\0":
+                raise Refused("the name of a file ends in a slash", where=_shown(member.name))
+            member = member._replace(kind=Kind.DIRECTORY)  # V7 had no type for them
+        return self._stored(member, header if flag == b"S" else b"")
+
+    def _stored(self, member: Member, sparse_header: bytes) -> Member:
+        """Open the member's data, and read the map when it is sparse.
+
+        Only files have data: POSIX gives the sizes of the other types other meanings ("ustar Interchange Format").
+        """
+        if member.kind is not Kind.FILE:
+            return member._replace(size=0)
+        if member.size > self._largest:
+            raise Refused("a tar member has an absurd size", where=_shown(member.name), why=f"{member.size} bytes")
+        self._open(member.size)
+        if sparse_header:
+            return self._old_sparse(member, sparse_header)
+        if member.records and any(key.startswith(b"GNU.sparse.") for key, _ in member.records):
+            return self._pax_sparse(member)
+        return member
+
+    def _old_sparse(self, member: Member, header: bytes) -> Member:
+        """Read the map of a member of type S: in its header, and in blocks between that and the data."""
+        numbers = _map_fields(header, *sparse.OLD_HEADER)
+        more = header[482]
+        while more:
+            block = self._take(BLOCK)
+            numbers += _map_fields(block, *sparse.OLD_EXTENSION)
+            more = block[504]
+            if len(numbers) > 2 * sparse.SEGMENTS:
+                raise Refused("the map of a sparse file is too long", where=_shown(member.name))
+        size = self._size(header[483:495], self._largest)
+        return member._replace(sparse=sparse.build(numbers, size, member.size))
+
+    def _pax_sparse(self, member: Member) -> Member:
+        """Read the map of the PAX forms: in records (0.0, 0.1), or in front of the data (1.0)."""
+        found = dict(member.records)
+        size = found.get(b"GNU.sparse.realsize", found.get(b"GNU.sparse.size"))
+        numbers = sparse.from_records(member.records)
+        if found.get(b"GNU.sparse.major") == b"1" and found.get(b"GNU.sparse.minor") == b"0":
+            numbers = self._stored_map()
+        if size is None or numbers is None:
+            raise Refused("a sparse file has no size or no map", where=_shown(member.name))
+        real = pax.integer("GNU.sparse.size", size)
+        if real > self._largest:
+            raise Refused("a tar member has an absurd size", where=_shown(member.name), why=f"{real} bytes")
+        # The map's own blocks are part of the size in the header, and have been read by now.
+        member = member._replace(size=self._left, name=found.get(b"GNU.sparse.name") or member.name)
+        return member._replace(sparse=sparse.build(numbers, real, member.size))
+
+    def _stored_map(self) -> list[int]:
+        """Read the map of the PAX form 1.0: decimal lines, the first of them their number, padded to whole blocks."""
+        lines: list[bytes] = []
+        rest = b""
+        wanted = 1
+        while len(lines) < wanted:
+            if self._left < BLOCK:
+                raise Refused("the map of a sparse file is truncated")
+            self._left -= BLOCK
+            *whole, rest = (rest + self._take(BLOCK)).split(b"\n")
+            lines += whole
+            if lines and wanted == 1:
+                wanted = 1 + 2 * min(pax.integer("GNU.sparse.map", lines[0]), sparse.SEGMENTS + 1)
+            if len(rest) > BLOCK:
+                raise Refused("the map of a sparse file has an endless line")
+        return [pax.integer("GNU.sparse.map", line) for line in lines[1:wanted]]
+
+
+def number(key: str, field: bytes) -> int:
+    """Return a numeric field: octal digits between spaces and NULs, or GNU's base-256 when the first bit is set."""
+    first = field[0]
+    if first & 0x80:
+        bits = 8 * len(field) - 1
+        value = int.from_bytes(field, "big") & ((1 << bits) - 1)
+        return value - (1 << bits) if first & 0x40 else value
+    text = field.strip(b" \0")
+    if not text:
+        return 0
+    # int() alone would also take signs, underscores and spaces.
+    if not text.isdigit() or b"8" in text or b"9" in text:
+        raise Refused(f"the {key} of a tar header is not a number", why=repr(field))
+    return int(text, 8)
+
+
+def _positive(key: str, field: bytes) -> int:
+    value = number(key, field)
+    if value < 0:
+        raise Refused(f"the {key} of a tar header is negative", why=str(value))
+    return value
+
+
+def _clamp(seconds: int) -> int:
+    return max(-_MAX_SECONDS, min(seconds, _MAX_SECONDS))
+
+
+def _text(field: bytes) -> bytes:
+    """Return the field up to its NUL, or all of it."""
+    return field.partition(b"\0")[0]
+
+
+def _long(payload: bytes) -> bytes:
+    text = payload.rstrip(b"\0")
+    if b"\0" in text:
+        raise Refused("NUL in a long name of a tar archive", where=_shown(text))
+    return text
+
+
+def _once(earlier: object) -> None:
+    if earlier is not None:
+        raise Refused("a tar member has two extended headers of the same type")
+
+
+def _shown(name: bytes) -> str:
+    return os.fsdecode(_text(name)[:200])
+
+
+def _map_fields(block: bytes, start: int, count: int) -> list[int]:
+    end = start + 24 * count
+    fields = [block[at : at + 12] for at in range(start, end, 12)]
+    return [_positive("sparse map", field) for field in fields]
+
+
+def _extended(member: Member, extra: _Extra) -> Member:
+    """Return the member with what its extended headers say."""
+    records = extra.records or _NO_RECORDS
+    found = {key: value for key, value in records if value}
+    if (extra.name and b"path" in found) or (extra.link and b"linkpath" in found):
+        raise Refused("a tar member has two long names", where=_shown(member.name))
+    mtime = member.mtime
+    if b"mtime" in found:
+        mtime = pax.nanoseconds("mtime", found[b"mtime"])
+        mtime = _clamp(mtime // 10**9) * 10**9 + mtime % 10**9
+    return member._replace(
+        name=extra.name or found.get(b"path") or member.name,
+        link=extra.link or found.get(b"linkpath") or member.link,
+        uid=_integer(found, "uid", member.uid),
+        gid=_integer(found, "gid", member.gid),
+        size=_integer(found, "size", member.size),
+        mtime=mtime,
+        records=records,
+    )
+
+
+def _integer(found: dict[bytes, bytes], key: str, plain: int) -> int:
+    value = found.get(key.encode())
+    return plain if value is None else pax.integer(key, value)

@@ -1,0 +1,184 @@
+"""Layers become a rootfs, in one streaming pass over each. Effects.
+
+Everything is verified before `unpack` returns, and written before it is verified: the caller unpacks into a directory
+of its own that nobody else can enter, publishes that afterwards, and removes it when anything was raised. The rules are
+in `tar` (the format), `layer` (what a member means), `limits` and `writer` (what happens on disk).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import sys
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from appbox.errors import AppboxError, HostLacks, Refused
+from appbox.host import syscalls
+from appbox.host.inside import locate, read_inside, remove_tree
+from appbox.oci.layer import Entry, IdMap, Whiteout, interpret
+from appbox.oci.limits import Limits
+from appbox.oci.listing import Listing
+from appbox.oci.stream import Layer, Stream
+from appbox.oci.tar import Archive
+from appbox.oci.writer import Writer
+
+__all__ = ["IdMap", "Layer", "Limits", "Report", "list_image", "locate", "read_inside", "remove_tree", "unpack"]
+
+Progress = Callable[[Layer, int], object]
+"""Is told, in the caller's thread, how many compressed bytes of a layer have been read so far."""
+
+_SWITCH: Final = 0.0005
+"""Seconds after which a thread that wants Python's lock gets it, instead of 5 ms: the threads here need it often and
+for microseconds, and would otherwise wait for one another."""
+
+_WHOLE: Final = IdMap(0, 1 << 32)
+_FULL: Final = frozenset((errno.ENOSPC, errno.EDQUOT))
+_HOSTILE: Final = frozenset((errno.ELOOP, errno.ENOTDIR, errno.EISDIR, errno.ENOENT, errno.EEXIST, errno.ENAMETOOLONG))
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What was unpacked, and what is not as in the image.
+
+    `entries` counts members, whiteouts included; `size` bytes of the uncompressed layers. `replaced` are devices and
+    fifos that became empty files; `dropped_xattrs` names extended attributes that are never kept.
+    """
+
+    entries: int
+    size: int
+    replaced: tuple[str, ...]
+    dropped_xattrs: tuple[str, ...]
+
+
+def unpack(
+    layers: Sequence[Layer],
+    root_fd: int,
+    idmap: IdMap,
+    *,
+    limits: Limits = Limits(),  # noqa: B008 - a frozen value
+    progress: Progress | None = None,
+    durable: bool = True,
+    devices: Literal["create", "empty"] = "create",
+) -> Report:
+    """Write the layers, lowest first, into the empty directory `root_fd`, owners shifted by `idmap`.
+
+    `root_fd` is opened for reading, not O_PATH. `durable`: return only when the disk has it all. Raises `Refused`,
+    `HostLacks`, `Unavailable` (a layer that cannot be read), `AppboxError` (disk full); the directory then holds
+    leftovers, which are the caller's to remove.
+    """
+    with _in_words(), _quick_switching():
+        if os.listdir(root_fd):
+            raise AppboxError("the directory to unpack into is not empty", hint="unpack into a new directory")
+        with contextlib.closing(Writer(root_fd, idmap, placeholders=devices == "empty")) as writer:
+            run = _Run(limits, progress, idmap)
+            for index, layer in enumerate(layers):
+                writer.begin(lowest=index == 0)
+                run.each(layer, writer.apply)
+                writer.end()
+            writer.finish()
+            if durable:
+                syscalls.syncfs(root_fd)
+            return Report(run.entries, run.uncompressed, tuple(writer.replaced), tuple(sorted(run.dropped)))
+
+
+def list_image(
+    layers: Sequence[Layer],
+    wanted: Collection[str] = (),
+    *,
+    limits: Limits = Limits(),  # noqa: B008
+) -> Listing:
+    """Return what the layers hold, verified, without writing anything; `wanted` are paths of files to be read.
+
+    A wanted file that is reached through symlinks of directories takes a second pass. Raises as `unpack` does.
+    """
+    with _in_words(), _quick_switching():
+        listing = Listing(wanted)
+        _list(layers, listing, limits)
+        if missed := listing.missed():
+            listing = Listing(wanted, also=missed)
+            _list(layers, listing, limits)
+        return listing
+
+
+def _list(layers: Sequence[Layer], listing: Listing, limits: Limits) -> None:
+    run = _Run(limits, None, _WHOLE)
+    for layer in layers:
+        listing.begin()
+        run.each(layer, listing.apply)
+
+
+class _Run:
+    """Goes through layers one by one, and counts what the limits are about."""
+
+    def __init__(self, limits: Limits, progress: Progress | None, idmap: IdMap) -> None:
+        self._limits = limits
+        self._progress = progress
+        self._idmap = idmap
+        self.entries = 0
+        self.compressed = 0
+        self.uncompressed = 0
+        self.dropped: set[str] = set()
+
+    def each(self, layer: Layer, act: Callable[[Entry | Whiteout, Iterator[tuple[bytes, int, int]]], object]) -> None:
+        """Call `act` with every change of the layer and its data; return when the layer is verified."""
+        with _about(layer), Stream(layer, self._limits, (self.compressed, self.uncompressed)) as stream:
+            archive = Archive(self._watched(stream), self._limits.size)
+            for member in archive:
+                self.entries += 1
+                if self.entries > self._limits.entries:
+                    raise Refused("the image has more entries than the limit", why=f"more than {self._limits.entries}")
+                change = interpret(member, self._idmap)
+                if isinstance(change, Entry) and change.xattrs.dropped:
+                    self.dropped.update(change.xattrs.dropped)
+                act(change, archive.data())
+            stream.verify()
+            self.compressed += stream.consumed
+            self.uncompressed += stream.produced
+
+    def _watched(self, stream: Stream) -> Iterator[bytes]:
+        for block in stream:
+            if self._progress:
+                self._progress(stream.layer, stream.consumed)
+            yield block
+
+
+@contextlib.contextmanager
+def _about(layer: Layer) -> Iterator[None]:
+    """Name the layer in what is refused about it."""
+    try:
+        yield
+    except Refused as error:
+        if layer.short in error.where:
+            raise
+        where = ": ".join(part for part in (layer.short, error.where) if part)
+        raise Refused(error.what, where=where, why=error.why, hint=error.hint) from error
+
+
+@contextlib.contextmanager
+def _quick_switching() -> Iterator[None]:
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(_SWITCH)
+    try:
+        yield
+    finally:
+        sys.setswitchinterval(before)
+
+
+@contextlib.contextmanager
+def _in_words() -> Iterator[None]:
+    """Put what the kernel says into words."""
+    try:
+        yield
+    except OSError as error:
+        where = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else ""
+        why = error.strerror or str(error)
+        if error.errno in _FULL:
+            raise AppboxError("no space left for unpacking", where=where, why=why, hint="free some space") from error
+        if error.errno in (errno.EPERM, errno.EACCES):
+            raise HostLacks("unpacking is not permitted", where=where, why=why, hint="run as root") from error
+        if error.errno in _HOSTILE:
+            raise Refused("an entry cannot be made inside the root", where=where, why=why) from error
+        raise AppboxError("unpacking failed", where=where, why=why) from error

@@ -1,0 +1,228 @@
+"""A rootfs into which layers are written, one after the other. Effects, all of them below one directory descriptor.
+
+What a layer made is remembered by the inode of its directory, so that the layer's own whiteouts spare it, in whatever
+order they come and whatever name the directory was reached by. Inodes that are freed and used again within a layer
+belong to things which that layer made, so this holds.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterable
+from typing import Final
+
+from appbox.errors import Refused
+from appbox.host.inside import remove_tree
+from appbox.oci import create
+from appbox.oci.directories import IMPLIED_MODE, Directories, Directory, clear_xattrs
+from appbox.oci.layer import Entry, IdMap, Whiteout, shown
+from appbox.oci.tar import Kind, Span
+
+_UP: Final = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+class Writer:
+    """Writes entries below `root_fd`, an empty directory opened for reading. Holds descriptors until `close`.
+
+    `placeholders`: make devices and fifos as empty files, and list them in `replaced`.
+    """
+
+    def __init__(self, root_fd: int, idmap: IdMap, *, placeholders: bool = False) -> None:
+        self._idmap = idmap
+        self._placeholders = placeholders
+        self._directories = Directories(root_fd, idmap)
+        self._root = self._directories.root
+        self._root_entry: Entry | None = None
+        self.replaced: list[str] = []
+        self._lowest = True
+        self._made: dict[int, set[bytes]] = {}  # names made by this layer, by the inode of their directory
+        self._touched: set[int] = set()  # directories which this layer describes or made something below
+        self._linked: list[Entry] = []  # hard links of this layer to files of lower ones
+
+    def close(self) -> None:
+        """Close the directories."""
+        self._directories.close()
+
+    def begin(self, *, lowest: bool) -> None:
+        """Begin a layer. In the lowest one whiteouts find nothing, so nothing has to be remembered."""
+        self._lowest = lowest
+        self._made = {}
+        self._touched = {self._root.inode}
+        self._linked = []
+
+    def end(self) -> None:
+        """End a layer: what it linked to must have outlived its own whiteouts."""
+        for entry in self._linked:
+            self._link_target(entry)
+
+    def finish(self) -> None:
+        """Give the root its attributes, and all directories their times."""
+        if self._root_entry is not None:
+            create.attributes(self._root.fd, self._root_entry, self._idmap)
+            self._directories.remember_time(self._root, self._root_entry.mtime)
+        else:
+            os.fchmod(self._root.fd, IMPLIED_MODE)
+        self._directories.set_times()
+
+    def apply(self, change: Entry | Whiteout, data: Iterable[Span]) -> None:
+        """Make or remove what `change` says. `data` is the content of a file."""
+        self._directories.settle()
+        if isinstance(change, Whiteout):
+            self._remove(change)
+        elif not change.name:
+            self._root_entry = change
+        else:
+            self._make(self._parent(change), change, data)
+
+    # Making
+
+    def _parent(self, entry: Entry) -> Directory:
+        try:
+            parent = self._directories.open(entry.parent, make=True)
+        except NotADirectoryError as error:
+            raise Refused("the directory of an entry is a file", where=entry.shown) from error
+        if not self._lowest:
+            self._touch(parent)
+        return parent
+
+    def _touch(self, directory: Directory) -> None:
+        """Remember the directory and those above it as ones in which this layer has something."""
+        inode, fd = directory.inode, directory.fd
+        while inode not in self._touched:
+            self._touched.add(inode)
+            above = os.open("..", _UP, dir_fd=fd)
+            if fd != directory.fd:
+                os.close(fd)
+            inode, fd = os.fstat(above).st_ino, above
+        if fd != directory.fd:
+            os.close(fd)
+
+    def _make(self, parent: Directory, entry: Entry, data: Iterable[Span]) -> None:
+        kind = entry.kind
+        if kind is Kind.FILE:
+            try:
+                create.regular(parent.fd, entry, self._idmap, data)
+            except FileExistsError:
+                self._clear(parent, entry.name)
+                create.regular(parent.fd, entry, self._idmap, data)
+        elif kind is Kind.DIRECTORY:
+            self._make_directory(parent, entry)
+        elif kind is Kind.HARDLINK:
+            self._link(parent, entry)
+        else:
+            self._clear(parent, entry.name)
+            self._make_other(parent, entry)
+        if not self._lowest:
+            self._made.setdefault(parent.inode, set()).add(entry.name)
+
+    def _make_directory(self, parent: Directory, entry: Entry) -> None:
+        fresh = self._mkdir(parent, entry.name)
+        made = self._directories.enter(parent, entry.name, entry.path)
+        if not fresh:
+            clear_xattrs(made.fd)
+        create.attributes(made.fd, entry, self._idmap)
+        self._directories.remember_time(made, entry.mtime)
+        if not self._lowest:
+            self._touched.add(made.inode)
+
+    def _mkdir(self, parent: Directory, name: bytes) -> bool:
+        """Make the directory, and return whether there was none."""
+        try:
+            os.mkdir(name, 0o700, dir_fd=parent.fd)
+        except FileExistsError:
+            if _is_directory(parent, name):
+                return False
+            self._clear(parent, name)
+            os.mkdir(name, 0o700, dir_fd=parent.fd)
+        return True
+
+    def _make_other(self, parent: Directory, entry: Entry) -> None:
+        if entry.kind is Kind.SYMLINK:
+            create.symlink(parent.fd, entry, self._idmap)
+        elif self._placeholders:
+            create.regular(parent.fd, entry, self._idmap, ())
+            self.replaced.append(entry.shown)
+        else:
+            create.special(parent.fd, entry, self._idmap)
+
+    def _link(self, parent: Directory, entry: Entry) -> None:
+        """Make a hard link. The attributes in its header are those of the file that has them already."""
+        above = self._link_target(entry)
+        target = entry.link.rpartition(b"/")[2]
+        if above.inode == parent.inode and target == entry.name:
+            raise Refused("a hard link leads to itself", where=entry.shown)
+        if self._clear(parent, entry.name):
+            above = self._link_target(entry)  # it may have been in what was just removed
+        os.link(target, entry.name, src_dir_fd=above.fd, dst_dir_fd=parent.fd, follow_symlinks=False)
+        if not self._lowest and target not in self._made.get(above.inode, ()):
+            self._linked.append(entry)
+
+    def _link_target(self, entry: Entry) -> Directory:
+        """Return the directory of a hard link's target; raise `Refused` when there is none, or it is a directory."""
+        parent, _, name = entry.link.rpartition(b"/")
+        try:
+            above = self._directories.open(parent)
+            is_directory = _is_directory(above, name)
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise Refused("a hard link leads to nothing", where=entry.shown, why=shown(entry.link)) from error
+        if is_directory:
+            raise Refused("a hard link leads to a directory", where=entry.shown, why=shown(entry.link))
+        return above
+
+    # Removing
+
+    def _clear(self, parent: Directory, name: bytes) -> bool:
+        """Remove what has the name, and return whether there was anything."""
+        try:
+            mode = os.stat(name, dir_fd=parent.fd, follow_symlinks=False).st_mode
+        except FileNotFoundError:
+            return False
+        remove_tree(parent.fd, name, self._directories.removed)
+        if stat.S_ISDIR(mode) or stat.S_ISLNK(mode):
+            self._directories.forget()
+        return True
+
+    def _remove(self, whiteout: Whiteout) -> None:
+        """Remove what lower layers have; what is not there is no error."""
+        if self._lowest:
+            return
+        try:
+            parent = self._directories.open(whiteout.parent)
+        except (FileNotFoundError, NotADirectoryError):
+            return
+        if whiteout.name:
+            self._purge(self._remove_lower(parent, whiteout.name))
+        else:
+            self._purge([parent.path])
+
+    def _purge(self, todo: list[bytes]) -> None:
+        """Remove everything from these directories that this layer has not made itself."""
+        while todo:
+            self._directories.settle()
+            directory = self._directories.open(todo.pop())
+            for name in os.listdir(directory.fd):
+                todo += self._remove_lower(directory, os.fsencode(name))
+
+    def _remove_lower(self, parent: Directory, name: bytes) -> list[bytes]:
+        """Remove `name` unless this layer made it; return the directory when something in it has to stay.
+
+        A directory that stays without being described by the layer becomes what it would be without the lower ones.
+        """
+        try:
+            status = os.stat(name, dir_fd=parent.fd, follow_symlinks=False)
+        except FileNotFoundError:
+            return []
+        described = name in self._made.get(parent.inode, ())
+        if not (stat.S_ISDIR(status.st_mode) and status.st_ino in self._touched):
+            if not described:
+                self._clear(parent, name)
+            return []
+        path = b"/".join((parent.path, name)) if parent.path else name
+        if not described:
+            self._directories.imply(self._directories.enter(parent, name, path))
+        return [path]
+
+
+def _is_directory(parent: Directory, name: bytes) -> bool:
+    return stat.S_ISDIR(os.stat(name, dir_fd=parent.fd, follow_symlinks=False).st_mode)

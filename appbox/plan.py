@@ -1,0 +1,285 @@
+"""What must change, as data. Nothing here reads or writes the host.
+
+`apply` may do only what a plan names, so reviewing a plan is reviewing the run.
+"""
+
+from __future__ import annotations
+
+import difflib
+import posixpath
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from appbox.actions import (
+    Action,
+    AllocateRange,
+    CarryData,
+    Enable,
+    InstallUnit,
+    MakeVolume,
+    Publish,
+    RenderConfig,
+    Restart,
+    Start,
+    Stop,
+    Switch,
+    Unpack,
+)
+from appbox.desired import UNKNOWN, Desired, File
+from appbox.errors import AppboxError
+from appbox.store import paths
+from appbox.store.state import GONE, Installed, Stored
+
+_DIFF_LINES: Final = 400
+"""Lines of a diff that are kept; what follows is counted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """A service on the host: `current` is its current version, `target` what is in the desired version's directory.
+
+    `unit` is the text of the unit file in our place, `enabled` whether its links are there. `running` is the version
+    directory that the running container was made from ("" when none runs); `stale` means that it was started before
+    the configuration that is current now. `data` are the names of the volumes that there are; `kept` is the directory of
+    a removed version whose data was kept.
+    """
+
+    current: Installed | None = None
+    target: Installed | None = None
+    unit: str | None = None
+    enabled: bool = False
+    running: str = ""
+    stale: bool = False
+    kept: str = ""
+    data: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class ServicePlan:
+    """All that will be done for one service, in order; `notes` are what its operator should know."""
+
+    desired: Desired
+    observed: Observed
+    actions: tuple[Action, ...]
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What `apply` does: the services in the order of their names."""
+
+    services: tuple[ServicePlan, ...]
+
+    @property
+    def actions(self) -> tuple[Action, ...]:
+        """Every action of every service, in order."""
+        return tuple(action for service in self.services for action in service.actions)
+
+
+def diff(desired: Desired, observed: Observed, *, live: bool, start: bool, new_range: bool) -> ServicePlan:
+    """Return what turns `observed` into `desired`; no action at all if they agree.
+
+    `live`: the init system of this root runs; `start`: services may be started; `new_range`: the service's range of
+    ids is not recorded yet. Raises AppboxError when the change would lose data or take what is not the service's.
+    """
+    actions = list(_actions(desired, observed, new_range=new_range))
+    if live and start and desired.unit is not None:
+        actions += _running_actions(desired, observed, actions)
+    return ServicePlan(desired, observed, tuple(actions), desired.notes)
+
+
+def _actions(desired: Desired, observed: Observed, *, new_range: bool) -> Iterator[Action]:
+    name, directory = desired.name, desired.directory
+    current, target = observed.current, observed.target
+    _refuse_new_ids(desired, current)
+    if new_range and desired.mapped:
+        yield AllocateRange(name, "it has a user namespace of its own", desired.base, desired.size)
+    rebuild = rebuild_reason(desired, target)
+    if rebuild:
+        yield _unpack(desired, rebuild)
+    yield from _volume_actions(desired, observed)
+    generation = _generation(desired, None if rebuild else target, rebuild)
+    if generation:
+        yield generation
+    previous = current.directory if current else ""
+    switching = previous != directory or (current is not None and current.problem == GONE)
+    if (rebuild or switching) and observed.running:
+        yield Stop(name, "its version changes" if switching else "its root file system changes")
+    if rebuild:
+        replaces = f"{paths.REPLACED}/{replaced_name(target)}" if target else ""
+        yield Publish(name, "it is complete", directory, replaces)
+    if switching:
+        why = "the manifest names this version" if previous else "no version is current"
+        yield Switch(name, why, previous, directory)
+    origin = carry_origin(desired, observed)
+    if origin:
+        yield CarryData(name, "data goes with the service", origin, directory)
+    yield from _unit_actions(desired, observed)
+
+
+def _unit_actions(desired: Desired, observed: Observed) -> Iterator[Action]:
+    unit = desired.unit
+    if unit is None:
+        return
+    if observed.unit != unit.text:
+        why = "there is no unit yet" if observed.unit is None else "the unit is not what the manifest says"
+        yield InstallUnit(desired.name, why, unit.path, unified(observed.unit or "", unit.text, unit.path))
+    if observed.enabled != desired.enable:
+        yield Enable(desired.name, f"service.enable is {str(desired.enable).lower()}", desired.enable)
+
+
+def _refuse_new_ids(desired: Desired, current: Installed | None) -> None:
+    """Refuse to change the ids of a service that has data: every file of it would belong to somebody else."""
+    if current is None or current.problem or current.base == desired.base:
+        return
+    raise AppboxError(
+        "security.userns of an installed service cannot change",
+        where=desired.name,
+        why=f"its data belongs to the ids from {current.base} on",
+        hint=f"save the data, then appbox remove --purge {desired.name}",
+    )
+
+
+def rebuild_reason(desired: Desired, target: Installed | None) -> str:
+    """Return why the version's directory has to be made, or made anew; empty when its rootfs is the right one."""
+    if target is None:
+        return "this version is not on the host"
+    if target.problem:
+        return f"{target.directory} {target.problem}"
+    if target.digest != desired.digest:
+        return f"the image has another digest now ({desired.digest[:19]}…)"
+    return "" if target.base == desired.base else "its range of user ids changed"
+
+
+def _unpack(desired: Desired, reason: str) -> Unpack:
+    size = sum(layer.size for layer in desired.layers)
+    return Unpack(
+        desired.name, reason, desired.directory, desired.reference, desired.digest, len(desired.layers), size
+    )
+
+
+def replaced_name(target: Installed) -> str:
+    """Return the name under which a version directory is kept when the same version is built anew."""
+    return f"{target.directory}@{target.digest.partition(':')[2][:12] or 'broken'}"
+
+
+def _volume_actions(desired: Desired, observed: Observed) -> Iterator[Action]:
+    for volume in desired.volumes:
+        missing = volume.name not in observed.data if volume.kind == "data" else volume.make
+        if volume.kind != "tmpfs" and missing:
+            owner = UNKNOWN if volume.owner is None else f"{volume.owner[0]}:{volume.owner[1]}"
+            yield MakeVolume(
+                desired.name, volume.reason, volume.name, volume.source, volume.target, owner, volume.seed
+            )  # fmt: skip
+
+
+def _generation(desired: Desired, target: Installed | None, rebuild: str) -> RenderConfig | None:
+    before: Mapping[str, Stored] = target.files if target else {}
+    changes = changed_files(desired, before)
+    if not changes:
+        return None
+    number = (target.generation if target else 0) + 1
+    shown = sorted({_shown(path) for path in changes})
+    reason = "the version is new" if rebuild else "the manifest, the image or the file on disk changed"
+    return RenderConfig(desired.name, reason, desired.directory, number, tuple(shown), _diff(desired, before, changes))
+
+
+def _shown(path: str) -> str:
+    """Return how a generation's file is called in a sentence: by its place in the container, if it is for there."""
+    return path.removeprefix("config") if path.startswith("config/") else path
+
+
+def changed_files(desired: Desired, before: Mapping[str, Stored]) -> list[str]:
+    """Return the paths of the generation's files that differ in bytes, mode or owner, sorted."""
+    after = {file.path: file for file in desired.files}
+    return sorted(p for p in {*after, *before} if not _same(after.get(p), before.get(p)))
+
+
+def _same(file: File | None, stored: Stored | None) -> bool:
+    if file is None or stored is None:
+        return False
+    if file.path == "bundle.toml":
+        return desired_meta(file.data) == desired_meta(stored.data)
+    return file.data == stored.data and file.mode == stored.mode and file.owner == stored.owner
+
+
+def desired_meta(text: bytes) -> bytes:
+    """Return bundle.toml without the lines that say when and as which generation it was written."""
+    lines = text.splitlines(keepends=True)
+    return b"".join(line for line in lines if not line.startswith((b"created = ", b"effective = ")))
+
+
+def _diff(desired: Desired, before: Mapping[str, Stored], changes: list[str]) -> str:
+    after = {file.path: file.data for file in desired.files}
+    texts = []
+    for path in changes:
+        old, new = before.get(path), after.get(path, b"")
+        texts.append(unified(_text(old.data) if old else "", _text(new), _shown(path)))
+    return "".join(texts)
+
+
+def _text(data: bytes) -> str:
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError:
+        return f"(binary, {len(data)} bytes)\n"
+
+
+def unified(old: str, new: str, path: str) -> str:
+    """Return a unified diff of a file's old and new text; empty when they are equal."""
+    name = posixpath.join("/", path).lstrip("/")
+    lines = list(
+        difflib.unified_diff(old.splitlines(), new.splitlines(), f"a/{name}" if old else "/dev/null", f"b/{name}", lineterm="")
+    )
+    if len(lines) > _DIFF_LINES:
+        lines[_DIFF_LINES:] = [f"… {len(lines) - _DIFF_LINES} more lines"]
+    return "".join(f"{line}\n" for line in lines)
+
+
+def carry_origin(desired: Desired, observed: Observed) -> str:
+    """Return the directory whose volumes move to the desired version, relative to the containers; empty for none."""
+    current, target = observed.current, observed.target
+    rebuild = bool(rebuild_reason(desired, target))
+    if target is not None and target.carry and not rebuild:
+        return target.carry
+    holder = data_holder(desired, observed)
+    if holder == desired.directory and not rebuild:
+        return ""
+    if holder == desired.directory and target is not None:
+        return f"{paths.REPLACED}/{replaced_name(target)}"
+    return holder if current is None or current.problem != GONE else ""
+
+
+def data_holder(desired: Desired, observed: Observed) -> str:
+    """Return the directory in which the service's volumes are before the change; empty when it has none yet."""
+    current, target = observed.current, observed.target
+    for version in (target, current):
+        if version is not None and version.carry:
+            return version.carry
+    if current is not None:
+        return current.directory if current.problem != GONE else ""
+    return desired.directory if target is not None else observed.kept
+
+
+def _running_actions(desired: Desired, observed: Observed, actions: list[Action]) -> list[Action]:
+    """Return the start or restart that the other actions make necessary."""
+    if not observed.running:
+        if desired.enable:
+            return [Start(desired.name, "it is enabled and does not run")]
+        return []
+    if any(isinstance(a, Stop) for a in actions):
+        return [Start(desired.name, "it was stopped for the change")]
+    changed = [a for a in actions if isinstance(a, RenderConfig | InstallUnit)]
+    if any(isinstance(a, InstallUnit) or needs_restart(desired, observed) for a in changed):
+        return [Restart(desired.name, "what it runs with changed")]
+    if observed.stale or observed.running != desired.directory:
+        return [Restart(desired.name, "it runs with an older configuration")]
+    return []
+
+
+def needs_restart(desired: Desired, observed: Observed) -> bool:
+    """Return whether a new generation changes anything that a running service would have to be restarted for."""
+    before = observed.target.files if observed.target else {}
+    calm = {"bundle.toml", *(f.path for f in desired.files if not f.restarts)}
+    return any(path not in calm for path in changed_files(desired, before))

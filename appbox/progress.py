@@ -1,0 +1,55 @@
+"""How far a download is: bars on a terminal, a line for each finished layer otherwise, nothing with -q."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from appbox.actions import megabytes
+from appbox.session import Options
+
+if TYPE_CHECKING:
+    from appbox.oci.digest import Digest
+    from appbox.oci.source import Progress
+
+
+@contextlib.contextmanager
+def progress(options: Options) -> Iterator[Progress | None]:
+    """Yield what to hand to a source; None when nothing is to be shown."""
+    if options.verbosity < 0 or options.json:
+        yield None
+    elif options.colored(sys.stdout):
+        with _bars() as shown:
+            yield shown
+    else:
+        yield _lines()
+
+
+def _lines() -> Progress:
+    finished: set[str] = set()
+
+    def show(digest: Digest, done: int, total: int) -> None:
+        if done >= total and str(digest) not in finished:
+            finished.add(str(digest))
+            sys.stdout.write(f"    layer {digest.hex[:12]} {megabytes(total)}\n")
+
+    return show
+
+
+@contextlib.contextmanager
+def _bars() -> Iterator[Progress]:
+    from rich import progress as rich  # noqa: PLC0415  # a third of a second that only a terminal pays
+
+    columns = ("    [progress.description]{task.description}", rich.BarColumn(), rich.DownloadColumn())
+    with rich.Progress(*columns, rich.TransferSpeedColumn(), transient=True) as display:
+        tasks: dict[str, rich.TaskID] = {}
+
+        def show(digest: Digest, done: int, total: int) -> None:
+            key = str(digest)
+            if key not in tasks:
+                tasks[key] = display.add_task(f"layer {digest.hex[:12]}", total=total)
+            display.update(tasks[key], completed=done)
+
+        yield show

@@ -1,0 +1,79 @@
+"""`appbox render`: every generated file, written to a directory, without root and without touching the host.
+
+What the rootfs has to tell is read from the headers of the image's layers, so nothing is unpacked.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+from appbox import desired as desires
+from appbox import resolve, sources
+from appbox.desired import Desired
+from appbox.errors import AppboxError
+from appbox.host import gather, ranges
+from appbox.host.facts import Facts
+from appbox.layers import layers_of
+from appbox.locked import Locked
+from appbox.oci.cache import Cache
+from appbox.oci.rootfs import RootfsFacts
+from appbox.oci.unpack import list_image
+from appbox.session import Options, cache_path
+from appbox.sources import Loaded
+from appbox.store import files
+from appbox.store import ranges as stored_ranges
+from appbox.store.root import Root
+
+
+def render(options: Options, arguments: Sequence[str], output: str) -> list[str]:
+    """Write the files of every manifest below `output` and return their paths relative to it, sorted.
+
+    Raises AppboxError when `output` is not empty.
+    """
+    loaded = sources.load(arguments)
+    with options.open_root() as root:
+        allocated = stored_ranges.load(root)
+        facts = gather.gather(root, options.init, allocated)
+        cache = Cache(cache_path(root))
+        rendered = []
+        for one in loaded:
+            name = one.manifest.name
+            base = ranges.allocate(name, allocated, facts.taken)
+            rendered.append(_render(root, one, facts, cache, base))
+            allocated[name] = base
+    return _write(rendered, output)
+
+
+def _render(root: Root, loaded: Loaded, facts: Facts, cache: Cache, base: int) -> Desired:
+    locked = resolve.resolve(loaded, facts, cache, root, None)
+    return desires.build(locked, facts, base, _facts_of_layers(loaded, locked, cache))
+
+
+def _facts_of_layers(loaded: Loaded, locked: Locked, cache: Cache) -> RootfsFacts:
+    with resolve.open_image(loaded, cache) as source:
+        source.fetch(locked.image)
+        listing = list_image(layers_of(source, locked.image), ("etc/passwd", "etc/group"))
+    return RootfsFacts(
+        passwd=listing.read("etc/passwd"),
+        group=listing.read("etc/group"),
+        nodes={p: node for p in desires.wanted_nodes(locked) if (node := listing.locate(p)) is not None},
+    )
+
+
+def _write(rendered: Sequence[Desired], output: str) -> list[str]:
+    os.makedirs(output, mode=0o755, exist_ok=True)
+    if os.listdir(output):
+        raise AppboxError("is not empty", where=output, hint="name a new directory")
+    written = []
+    for desired in rendered:
+        texts = {f"{desired.directory}/{file.path}": (file.data, file.mode) for file in desired.files}
+        if desired.unit is not None:
+            texts[f"{desired.directory}/unit{desired.unit.path}"] = (desired.unit.text.encode(), desired.unit.mode)
+        for path, (data, mode) in texts.items():
+            folder, _, name = os.path.join(output, path).rpartition("/")
+            os.makedirs(folder, mode=0o755, exist_ok=True)
+            with files.directory(folder) as fd:
+                files.create(name, data, mode=mode | 0o200, dir_fd=fd, owner=(os.geteuid(), os.getegid()), durable=False)
+            written.append(path)
+    return sorted(written)

@@ -1,0 +1,176 @@
+"""Version directories: staged beside their place, filled, made durable and published by one rename."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+from collections.abc import Iterable, Iterator
+from typing import Final
+
+from appbox.desired import File
+from appbox.errors import AppboxError
+from appbox.host import syscalls
+from appbox.host.inside import remove_tree
+from appbox.store import files, paths, state
+
+KEPT_GENERATIONS: Final = 5
+"""Generations of one version that stay on disk, the current one included."""
+
+_PLACEHOLDER: Final = b"# Replaced at each start by the host's resolvers.\n"
+
+
+def stage(containers: int, *, base: int, mapped: bool) -> None:
+    """Make an empty version directory as `.staging`, removing what an interrupted run left there.
+
+    Its mode is 0710 and its group the service's own root, so that the mapped root reaches its rootfs and users of the
+    host do not reach setuid files in it.
+    """
+    clean(containers)
+    os.mkdir(paths.STAGING, 0o700, dir_fd=containers)
+    with files.directory(paths.STAGING, containers) as fd:
+        os.fchown(fd, 0, base if mapped else 0)
+        os.fchmod(fd, 0o710 if mapped else 0o700)
+        for name in (paths.ROOTFS, paths.GENERATIONS, paths.LIVE, paths.IMAGE):
+            os.mkdir(name, 0o700, dir_fd=fd)
+        os.chmod(paths.LIVE, 0o711, dir_fd=fd)
+        os.chown(paths.ROOTFS, base, base, dir_fd=fd)
+        os.chmod(paths.ROOTFS, 0o755, dir_fd=fd)
+        with files.directory(paths.LIVE, fd) as live:
+            files.create("resolv.conf", _PLACEHOLDER, mode=0o644, dir_fd=live)
+        for name in paths.GENERATION_LINKS:
+            os.symlink(f"{paths.CURRENT}/{name}", name, dir_fd=fd)
+
+
+def clean(containers: int) -> None:
+    """Remove what an interrupted run left in the containers directory."""
+    remove_tree(containers, paths.STAGING)
+    for name in os.listdir(containers):
+        if name.endswith(files.TEMPORARY):
+            with contextlib.suppress(IsADirectoryError):
+                files.remove(name, dir_fd=containers)
+
+
+def neutralise(rootfs: int, base: int) -> None:
+    """Make plain directories of what the runtime mounts /dev, /proc and /sys on, whatever the image has there.
+
+    A symlink there has led old runtimes out of the root (CVE-2019-19921, CVE-2023-27561 and their like).
+    """
+    for name in ("dev", "proc", "sys"):
+        info = os.lstat(name, dir_fd=rootfs) if files.exists(name, rootfs) else None
+        if info is not None and stat.S_ISDIR(info.st_mode):
+            continue
+        if info is not None:
+            os.unlink(name, dir_fd=rootfs)
+        os.mkdir(name, 0o755, dir_fd=rootfs)
+        os.chown(name, base, base, dir_fd=rootfs)
+
+
+def keep_image(bundle: int, manifest: bytes, config: bytes) -> None:
+    """Write the image's manifest and configuration into a staged bundle: a later plan needs no registry for them."""
+    with files.directory(paths.IMAGE, bundle) as fd:
+        files.create("manifest.json", manifest, mode=0o600, dir_fd=fd)
+        files.create("config.json", config, mode=0o600, dir_fd=fd)
+
+
+def write_generation(bundle: int, number: int, contents: Iterable[File], extra: bytes) -> None:
+    """Write generation `number` and make it current; `extra` is put before bundle.toml's own lines."""
+    with files.directory(paths.GENERATIONS, bundle) as generations:
+        remove_tree(generations, str(number))
+        os.mkdir(str(number), 0o700, dir_fd=generations)
+        with files.directory(str(number), generations) as fd:
+            os.mkdir("config", 0o755, dir_fd=fd)
+            for file in contents:
+                data = extra + file.data if file.path == "bundle.toml" else file.data
+                with _parent(fd, file.path) as (parent, name):
+                    files.create(name, data, mode=file.mode, owner=file.owner, dir_fd=parent)
+            _sync_directories(fd)
+        os.fsync(generations)
+    files.link(paths.CURRENT, f"{paths.GENERATIONS}/{number}", dir_fd=bundle)
+
+
+@contextlib.contextmanager
+def _parent(fd: int, path: str) -> Iterator[tuple[int, str]]:
+    """Open the directory that holds `path` below `fd`, making what is missing."""
+    with contextlib.ExitStack() as stack:
+        *folders, name = path.split("/")
+        for folder in folders:
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(folder, 0o755, dir_fd=fd)
+            fd = stack.enter_context(files.directory(folder, fd))
+        yield fd, name
+
+
+def _sync_directories(fd: int) -> None:
+    for entry in os.listdir(fd):
+        if os.path.isdir(f"/proc/self/fd/{fd}/{entry}"):
+            with files.directory(entry, fd) as child:
+                _sync_directories(child)
+    os.fsync(fd)
+
+
+def forget_generations(bundle: int) -> None:
+    """Delete all but the newest generations; the current one always stays."""
+    current = state.current_generation(bundle)
+    with files.directory(paths.GENERATIONS, bundle) as generations:
+        numbers = sorted(int(name) for name in os.listdir(generations) if name.isascii() and name.isdigit())
+        for number in numbers[:-KEPT_GENERATIONS]:
+            if number != current:
+                remove_tree(generations, str(number))
+
+
+def publish(containers: int, directory: str, replaces: str) -> None:
+    """Give the staged bundle its name, durably, in one step.
+
+    With `replaces` (a path below the containers), what has the name now goes there: both change places at once.
+    """
+    with files.directory(paths.STAGING, containers) as fd:
+        syscalls.syncfs(fd)
+    if not replaces:
+        syscalls.renameat2(containers, paths.STAGING, containers, directory, syscalls.RENAME_NOREPLACE)
+        os.fsync(containers)
+        return
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(paths.REPLACED, 0o711, dir_fd=containers)
+    with files.directory(paths.REPLACED, containers) as replaced:
+        name = replaces.rpartition("/")[2]
+        if files.exists(f"{name}/{paths.DATA}", replaced):
+            raise AppboxError(
+                "has data that would be lost", where=f"{paths.CONTAINERS}/{replaces}", hint="move it to a safe place"
+            )
+        remove_tree(replaced, name)
+        os.rename(paths.STAGING, name, src_dir_fd=containers, dst_dir_fd=replaced)
+        os.fsync(replaced)
+        syscalls.renameat2(replaced, name, containers, directory, syscalls.RENAME_EXCHANGE)
+        os.fsync(replaced)
+    os.fsync(containers)
+
+
+def switch(containers: int, name: str, directory: str) -> None:
+    """Make a version the current one."""
+    files.link(name, directory, dir_fd=containers)
+
+
+def announce_carry(bundle: int, origin: str) -> None:
+    """Note in a bundle without data that its data is still in `origin`, a directory below the containers.
+
+    The note is a symlink, so that the run script can finish the move when nobody else did.
+    """
+    if files.exists(paths.DATA, bundle):
+        raise AppboxError("has data of its own", where=paths.DATA, hint="move one of the two data directories away")
+    files.link(paths.CARRY, f"../{origin}/{paths.DATA}", dir_fd=bundle)
+
+
+def carry(containers: int, directory: str) -> None:
+    """Finish moving data to a version; doing it again does nothing."""
+    with files.directory(directory, containers) as bundle:
+        origin = state.bundle_carry(bundle)
+        if not origin:
+            return
+        if not files.exists(paths.DATA, bundle):
+            with files.directory(origin, containers) as source:
+                if files.exists(paths.DATA, source):
+                    os.rename(paths.DATA, paths.DATA, src_dir_fd=source, dst_dir_fd=bundle)
+                    os.fsync(source)
+            os.fsync(bundle)
+        files.remove(paths.CARRY, dir_fd=bundle)

@@ -1,0 +1,205 @@
+"""What is installed, read from the bundles themselves. It only reads."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from appbox.errors import AppboxError
+from appbox.store import files, paths
+from appbox.store.root import Root
+
+GONE: Final = "is missing"
+REMOVED: Final = "was removed, and its data kept"
+
+_FILE_LIMIT = 16 << 20
+"""Bytes read of any one file of a generation; appbox never writes a larger one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A file of a generation as it is on disk; `owner` in host ids."""
+
+    data: bytes
+    mode: int
+    owner: tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Installed:
+    """The current version of a service.
+
+    `directory` is relative to the containers directory; `meta` is bundle.toml; `files` are the generation's, by
+    path. `problem` says why the bundle cannot be used, if so. `written` is when the configuration that a running
+    service must have was written (nanoseconds since 1970). `carry`: data of the previous version still has to be
+    moved here: the directory below the containers in which it is.
+    """
+
+    name: str
+    version: str
+    directory: str
+    generation: int
+    meta: Mapping[str, Any]
+    files: Mapping[str, Stored] = field(default_factory=dict)
+    problem: str = ""
+    carry: str = ""
+    written: int = 0
+
+    @property
+    def digest(self) -> str:
+        """Digest of the image manifest that the rootfs was made from."""
+        return str(self.meta.get("image", {}).get("digest", ""))
+
+    @property
+    def base(self) -> int:
+        """First host id of the service's range; 0 without a user namespace."""
+        value = self.meta.get("uid_base", 0)
+        return value if isinstance(value, int) else 0
+
+
+def names(root: Root) -> list[str]:
+    """Return the names of the installed services, sorted."""
+    try:
+        with root.directory(paths.CONTAINERS) as containers:
+            entries = os.listdir(containers)
+            return sorted(n for n in entries if not n.startswith(".") and is_current_link(n, containers))
+    except FileNotFoundError:
+        return []
+
+
+def is_current_link(name: str, containers: int) -> bool:
+    """Return whether `name` is a symlink to a version directory of that service beside it."""
+    target = files.link_target(name, containers)
+    return target is not None and "/" not in target and target.startswith(f"{name}-")
+
+
+def load(root: Root, name: str) -> Installed | None:
+    """Return the current version of a service, or None when it is not installed."""
+    try:
+        with root.directory(paths.CONTAINERS) as containers:
+            if not is_current_link(name, containers):
+                return None
+            target = files.link_target(name, containers) or ""
+            found = load_version(containers, name, target)
+            return found or Installed(name, target[len(name) + 1 :], target, 0, {}, problem=GONE)
+    except FileNotFoundError:
+        return None
+
+
+def load_version(containers: int, name: str, directory: str) -> Installed | None:
+    """Return what is in a version directory of a service, or None when there is none.
+
+    Raises AppboxError when the directory is not the service's: `a-1` with version `2` may not take `a`'s `1-2`.
+    """
+    try:
+        with files.directory(directory, containers) as bundle:
+            return _load(name, directory, bundle)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        if error.errno in {errno.ELOOP, errno.ENOTDIR}:
+            raise foreign(directory, "it is not a directory") from error
+        raise
+
+
+def foreign(directory: str, why: str) -> AppboxError:
+    """Return the error for a directory that belongs to somebody else."""
+    where = f"{paths.CONTAINERS}/{directory}"
+    return AppboxError("the directory is taken", where=where, why=why, hint="choose another name, or move it away")
+
+
+def _load(name: str, directory: str, bundle: int) -> Installed:
+    version = directory[len(name) + 1 :]
+    generation = current_generation(bundle)
+    carry = bundle_carry(bundle)
+    meta: dict[str, Any] = {}
+    try:
+        if not generation:
+            meta = read_meta(bundle)
+            problem = REMOVED
+        else:
+            with files.directory(f"{paths.GENERATIONS}/{generation}", bundle) as fd:
+                meta, problem = read_meta(fd), ""
+    except (OSError, AppboxError, ValueError) as error:
+        problem = f"its bundle.toml cannot be read ({error})"
+    if meta and (meta.get("name") != name or meta.get("version") != version):
+        raise foreign(directory, f"it is {meta.get('name')} {meta.get('version')}")
+    if problem:
+        if not meta and not _looks_like_bundle(bundle):
+            raise foreign(directory, "it was not made by appbox")
+        return Installed(name, version, directory, generation, meta, problem=problem, carry=carry)
+    with files.directory(f"{paths.GENERATIONS}/{generation}", bundle) as fd:
+        stored = dict(_walk(fd, ""))
+    written = _written(bundle, generation, meta)
+    return Installed(name, version, directory, generation, meta, stored, carry=carry, written=written)
+
+
+def kept_for(bundle: int) -> str:
+    """Return the service whose data a removed version's directory keeps; empty when it is none."""
+    return "" if current_generation(bundle) else service_of(bundle)
+
+
+def service_of(bundle: int) -> str:
+    """Return the service that an open version directory belongs to; empty when it is not known."""
+    generation = current_generation(bundle)
+    try:
+        if not generation:
+            return str(read_meta(bundle).get("name", ""))
+        with files.directory(f"{paths.GENERATIONS}/{generation}", bundle) as fd:
+            return str(read_meta(fd).get("name", ""))
+    except (OSError, AppboxError, ValueError):
+        return ""
+
+
+def _looks_like_bundle(bundle: int) -> bool:
+    return files.exists(paths.GENERATIONS, bundle) and files.link_target("run", bundle) == f"{paths.CURRENT}/run"
+
+
+def _written(bundle: int, generation: int, meta: Mapping[str, Any]) -> int:
+    """Return when the generation that a running service must have at least was written."""
+    effective = meta.get("effective", generation)
+    name = paths.CURRENT if effective == generation else f"{paths.GENERATIONS}/{effective}"
+    try:
+        return os.lstat(name, dir_fd=bundle).st_mtime_ns
+    except FileNotFoundError:
+        return 0
+
+
+def bundle_carry(bundle: int) -> str:
+    """Return the directory below the containers whose data is still to be moved to this bundle; empty for none."""
+    target = files.link_target(paths.CARRY, bundle) or ""
+    return target.removeprefix("../").removesuffix(f"/{paths.DATA}") if target.startswith("../") else ""
+
+
+def current_generation(bundle: int) -> int:
+    """Return the number of the generation that a version directory's links lead to; 0 for none."""
+    target = files.link_target(paths.CURRENT, bundle) or ""
+    number = target.removeprefix(f"{paths.GENERATIONS}/")
+    return int(number) if number.isascii() and number.isdigit() and len(number) < 10 else 0
+
+
+def read_meta(generation: int) -> dict[str, Any]:
+    """Return bundle.toml of an open generation directory; ValueError when it is no TOML."""
+    return tomllib.loads(files.read("bundle.toml", _FILE_LIMIT, generation).decode("utf-8"))
+
+
+def _walk(fd: int, prefix: str) -> list[tuple[str, Stored]]:
+    """Return every file below an open directory as (relative path, file), sorted."""
+    found: list[tuple[str, Stored]] = []
+    for name in sorted(os.listdir(fd)):
+        info = os.lstat(name, dir_fd=fd)
+        path = f"{prefix}{name}"
+        if stat.S_ISDIR(info.st_mode):
+            with files.directory(name, fd) as child:
+                found += _walk(child, f"{path}/")
+        elif stat.S_ISREG(info.st_mode):
+            data = files.read(name, _FILE_LIMIT, fd)
+            found.append((path, Stored(data, stat.S_IMODE(info.st_mode), (info.st_uid, info.st_gid))))
+        else:
+            found.append((path, Stored(b"", -1, (info.st_uid, info.st_gid))))
+    return found

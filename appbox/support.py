@@ -1,0 +1,112 @@
+"""Which keys appbox acts on. Whatever stands here is validated like the rest and then refused, never ignored.
+
+An issue that brings a feature deletes its lines here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from pydantic import BaseModel
+
+from appbox.fields import is_constraint, quoted
+from appbox.findings import Finding
+from appbox.quantities import IdRange
+from appbox.tables import Manifest
+from appbox.toml_source import Path, dotted
+
+Test = Callable[[Any], bool]
+
+
+def every_value(_: object) -> bool:
+    """No value of the key is acted on."""
+    return True
+
+
+def _one_of(*words: str) -> Test:
+    return lambda value: str(value).partition(":")[0] in words
+
+
+# Key, and which of its values are not acted on; a default never counts, since it is what happens anyway.
+# A key that is a table stands for all of its keys, and `*` for any name.
+NOT_YET: Mapping[str, Test] = {
+    "process.init": every_value,
+    "network.mode": _one_of("bridge", "pasta", "service"),
+    "network.ports": every_value,
+    "network.dns": every_value,
+    "network.hosts": every_value,
+    "config.*.on_change": _one_of("reload"),
+    "secrets": every_value,
+    "resources": every_value,
+    "security.userns": lambda value: isinstance(value, IdRange),
+    "security.rootfs": _one_of("persistent", "read-only"),
+    "security.apparmor": every_value,
+    "security.devices": every_value,
+    "security.sysctl": every_value,
+    "health": every_value,
+    "service.requires": every_value,
+    "service.after": every_value,
+    "service.wants": every_value,
+    "service.notify": every_value,
+    "service.schedule": every_value,
+    "service.reload": every_value,
+    "service.log": every_value,
+    "upgrade": every_value,
+    "policy": every_value,
+    "build": every_value,
+}
+
+
+class _Node(dict[str, "_Node"]):
+    """The keys of NOT_YET as a tree, so that one walk over a manifest is enough. `test` stands at the end of a key."""
+
+    test: Test | None = None
+
+
+def _tree() -> _Node:
+    top = _Node()
+    for key, test in NOT_YET.items():
+        node = top
+        for part in key.split("."):
+            node = node.setdefault(part, _Node())
+        node.test = test
+    return top
+
+
+_TREE = _tree()
+
+
+def unsupported(manifest: Manifest) -> Iterator[Finding]:
+    """Yield a finding for each key of `manifest` that would have no effect."""
+    if is_constraint(manifest.version):
+        yield Finding(("version",), "not supported yet: version constraint", "write the tag itself")
+    if manifest.image.startswith("docker-archive:"):
+        yield Finding(("image",), "not supported yet: docker-archive", "copy it to oci-archive:FILE with skopeo")
+    yield from _refused(manifest, _TREE, ())
+
+
+def _refused(value: object, node: _Node, path: Path) -> Iterator[Finding]:
+    """Yield a finding for each leaf below `value` that the tree names and that is not its default."""
+    if isinstance(value, BaseModel):
+        for key, inner in _set_keys(value):
+            below = node if node.test else node.get(key)
+            if below is not None:
+                yield from _refused(inner, below, (*path, key))
+    elif isinstance(value, Mapping) and any(isinstance(inner, BaseModel) for inner in value.values()):
+        below = node if node.test else node.get("*")
+        if below is not None:
+            for key, inner in value.items():
+                yield from _refused(inner, below, (*path, key))
+    elif node.test and node.test(value):
+        shown = f" = {quoted(str(value))}" if node.test is not every_value and isinstance(value, str) else ""
+        yield Finding(path, f"not supported yet: {dotted(path)}{shown}")
+
+
+def _set_keys(table: BaseModel) -> Iterator[tuple[str, object]]:
+    """Yield the keys and values of `table` that are not what they would be anyway."""
+    fields = type(table).model_fields
+    for name in sorted(table.model_fields_set):
+        value, field = getattr(table, name), fields[name]
+        if field.is_required() or value != field.default:
+            yield field.alias or name, value

@@ -1,0 +1,63 @@
+"""A service as an OpenRC init script (openrc-run(8), supervise-daemon(8)); text only.
+
+supervise-daemon starts a command again whenever it ends, and gives up after `respawn_max` times within `respawn_period`. It
+does not know restarts on failure only, or none: for these the run script stays beside the runtime, and asks the supervisor to
+end when the service ended well. With no restarts at all the script also refuses every start but the first after
+`start_pre`; the supervisor then gives up and marks the service failed, as systemd does.
+"""
+
+from __future__ import annotations
+
+from appbox.units.model import StopSignal, Unit, UnitFile, marker
+from appbox.units.render import template
+
+DIRECTORY = "/etc/init.d"
+LOGS = "/var/log/appbox"
+OPEN_FILES = 524_288
+"""The hard limit that systemd gives every service; init itself often has no more than 4,096."""
+
+
+def render(unit: Unit) -> UnitFile:
+    """Return the init script of a service."""
+    delay, times, period = _respawn(unit)
+    text = template(
+        "openrc/init.j2",
+        unit=unit,
+        marker=marker(unit.name),
+        arguments="unit" if unit.restart == "always" else f"unit {unit.restart}",
+        logs=LOGS,
+        delay=delay,
+        times=times,
+        period=period,
+        retry=f"{_signal(unit.stop_signal)}/{unit.stop_seconds}/KILL/5",
+        need=" ".join(("localmount", *sorted(set(unit.requires)))),
+        use=" ".join(sorted({"dns", "logger", "net", *(("netmount",) if unit.mounts_for else ()), *unit.wants})),
+        after=" ".join(sorted({"firewall", *unit.after})),
+        open_files=OPEN_FILES,
+    )
+    return UnitFile(path(unit.name), text, 0o755)
+
+
+def path(name: str) -> str:
+    """Return where the init script of the service `name` lies."""
+    return f"{DIRECTORY}/{name}"
+
+
+def log_path(name: str) -> str:
+    """Return the file that holds what the service `name` printed."""
+    return f"{LOGS}/{name}.log"
+
+
+def _respawn(unit: Unit) -> tuple[int, int, int]:
+    """Delay in seconds, how often (0: without a limit), and within how many seconds."""
+    if unit.restart == "no":
+        return 0, 1, 3600
+    # A limit out of reach is left out: supervise-daemon would warn of it at every start.
+    times = 0 if unit.never_too_often else unit.restart_limit.count
+    return unit.restart_delay, times, unit.restart_limit.seconds
+
+
+def _signal(signal: StopSignal) -> str:
+    """The signal as a retry schedule has it; real-time signals have no name there, and a bare number would be a time."""
+    name = signal.name.removeprefix("SIG")
+    return name if name.isalpha() and not name.startswith("RT") else f"-{signal.number}"

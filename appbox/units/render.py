@@ -1,0 +1,64 @@
+"""Templates to text. The templates (`generators/`, linked here as `templates`) lay out; what is in them is decided in Python.
+
+A last guard stands at the seam: whatever a template prints has to consist of characters that mean nothing to a shell, to
+systemd or to OpenRC, or rendering fails. It cannot trigger unless a value of `model` forgot to check itself.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+from importlib.resources import files
+from typing import Any, Final
+
+from jinja2 import Environment, FunctionLoader, StrictUndefined
+
+from appbox.units.model import RunScript, marker, success_statuses
+
+OVERLAY: Final = "redirect_dir=nofollow,metacopy=off,index=off,xino=off"
+"""What a lower directory of foreign origin must not ask for, and what differs from kernel to kernel, is settled."""
+
+_HARMLESS: Final = re.compile(r"[A-Za-z0-9 ./_:;,=+#-]*", re.ASCII)
+
+
+def run_script(script: RunScript) -> str:
+    """Return the POSIX script that starts this version of a service; it is to be executable."""
+    return template(
+        "run/run.sh.j2",
+        script=script,
+        marker=marker(script.name),
+        overlay=OVERLAY,
+        success=success_statuses(script.stop_signal),
+    )
+
+
+def template(name: str, **values: Any) -> str:
+    """Render the template `name` with `values`. Raises jinja2.UndefinedError for one that is missing."""
+    return _environment().get_template(name).render(**values)
+
+
+@cache
+def _environment() -> Environment:
+    return Environment(
+        loader=FunctionLoader(_source),
+        autoescape=False,  # noqa: S701 - shell and units are not HTML; `harmless` is stricter
+        undefined=StrictUndefined,
+        finalize=harmless,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        # `{#` is a parameter's length to a shell.
+        comment_start_string="{##",
+        comment_end_string="##}",
+    )
+
+
+def harmless(value: object) -> object:
+    """Return `value` if a template may print it; raises ValueError for text that could mean something."""
+    if not _HARMLESS.fullmatch(str(value)):
+        raise ValueError(f"free text in a unit: {str(value)!r}")
+    return value
+
+
+def _source(name: str) -> str:
+    return files("appbox.units").joinpath("templates", *name.split("/")).read_text(encoding="utf-8")

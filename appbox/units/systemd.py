@@ -1,0 +1,41 @@
+"""A service as a systemd unit file (systemd.unit(5), systemd.service(5)); text only.
+
+- Type=exec: systemd reports a start only when the script could be executed; the script then becomes the runtime.
+- KillMode=mixed: the stop signal goes to the runtime alone, which hands it to the service; SIGKILL goes to everything left.
+- Delegate=yes: the script makes cgroups below the unit's own.
+- PrivateMounts=yes: the overlay is seen by nobody else, and the kernel takes it away with the last process.
+- The first start counts for StartLimitBurst too, hence one more than there may be restarts.
+"""
+
+from __future__ import annotations
+
+from appbox.units.model import Unit, UnitFile, marker, success_statuses
+from appbox.units.render import template
+
+DIRECTORY = "/etc/systemd/system"
+
+
+def render(unit: Unit) -> UnitFile:
+    """Return the unit file of a service."""
+    text = template(
+        "systemd/service.j2",
+        unit=unit,
+        marker=marker(unit.name),
+        requires=_units(unit.requires),
+        wants=_units((*unit.wants, "net") if unit.network else unit.wants),
+        after=_units((*unit.requires, *unit.wants, *unit.after, "net")),
+        mounts=" ".join((unit.bundles, *unit.writable_mounts)),
+        burst=unit.restart_limit.count + 1,
+        success=" ".join(map(str, success_statuses(unit.stop_signal))),
+    )
+    return UnitFile(path(unit.name), text, 0o644)
+
+
+def path(name: str) -> str:
+    """Return where the unit file of the service `name` lies."""
+    return f"{DIRECTORY}/{name}.service"
+
+
+def _units(names: tuple[str, ...]) -> str:
+    """The units of these services in a stable order; `net` is the target that says the network is up."""
+    return " ".join(sorted({"network-online.target" if name == "net" else f"{name}.service" for name in names}))

@@ -1,0 +1,278 @@
+"""The types of a manifest's values for pydantic: the functions of `fields` and `quantities`, with their JSON schema.
+
+A value class is written back as the text that it was parsed from, so that a manifest survives being stored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Annotated, Any, TypeVar
+
+from pydantic import AfterValidator, PlainSerializer, PlainValidator, Strict, WithJsonSchema
+
+from appbox import fields, quantities
+from appbox.errors import AppboxError
+from appbox.fields import BadValueError, FrozenMap, kind, quoted
+from appbox.oci.capabilities import ALL_CAPABILITIES, canonical
+from appbox.oci.reference import parse_image
+from appbox.quantities import IdRange, Port, RestartLimit, Signal
+from appbox.variables import VARIABLE_PATTERN, variables
+
+V = TypeVar("V")
+
+
+def _string(pattern: str = "", **more: Any) -> WithJsonSchema:
+    return WithJsonSchema({"type": "string"} | ({"pattern": pattern} if pattern else {}) | more)
+
+
+def _integer(low: int, high: int) -> WithJsonSchema:
+    return WithJsonSchema({"type": "integer", "minimum": low, "maximum": high})
+
+
+def _whole(low: int, high: int) -> tuple[PlainValidator, WithJsonSchema]:
+    return PlainValidator(partial(quantities.whole, low=low, high=high)), _integer(low, high)
+
+
+def _either(*schemas: dict[str, Any]) -> WithJsonSchema:
+    return WithJsonSchema({"anyOf": list(schemas)})
+
+
+_TEXT = WithJsonSchema({"type": "string"})
+_SIZE = {"type": "string", "pattern": quantities.SIZE_PATTERN}
+_OCTAL = PlainSerializer(lambda mode: f"{mode:04o}", return_type=str, when_used="unless-none")
+_AS_TEXT = PlainSerializer(str, return_type=str, when_used="unless-none")
+
+Name = Annotated[str, PlainValidator(fields.name), _string(fields.NAME_PATTERN)]
+Label = Annotated[str, PlainValidator(fields.label), _string(fields.LABEL_PATTERN)]
+Version = Annotated[str, PlainValidator(fields.version), _string(fields.VERSION_PATTERN)]
+Digest = Annotated[str, PlainValidator(fields.digest), _string(fields.DIGEST_PATTERN)]
+Text = Annotated[str, PlainValidator(fields.text), _TEXT]
+Argument = Annotated[str, PlainValidator(fields.argument), _TEXT]
+Line = Annotated[str, PlainValidator(partial(fields.line, expected="a string")), _string(minLength=1)]
+EnvName = Annotated[str, PlainValidator(fields.environment_name), _string(fields.ENV_PATTERN)]
+Hostname = Annotated[str, PlainValidator(fields.hostname), _string(fields.HOSTNAME_PATTERN, maxLength=64)]
+Address = Annotated[str, PlainValidator(fields.address), _TEXT]
+Path = Annotated[str, PlainValidator(fields.path), _string("^/")]
+Target = Annotated[str, PlainValidator(fields.target), _string(fields.TARGET_PATTERN)]
+Source = Annotated[str, PlainValidator(fields.source), _string(fields.TARGET_PATTERN)]
+LocalFile = Annotated[str, PlainValidator(fields.local_file), _string(minLength=1)]
+User = Annotated[str, PlainValidator(fields.user), _string(fields.USER_PATTERN)]
+Url = Annotated[str, PlainValidator(fields.url), _string("^https?://")]
+FileMode = Annotated[int, PlainValidator(partial(fields.mode, limit=0o777)), _OCTAL, _string("^0?[0-7]{3}$")]
+DirectoryMode = Annotated[int, PlainValidator(partial(fields.mode, limit=0o1777)), _OCTAL, _string("^[01]?[0-7]{3}$")]
+Seconds = Annotated[int, PlainValidator(quantities.seconds), _integer(0, quantities.DAY)]
+SomeSeconds = Annotated[int, PlainValidator(partial(quantities.seconds, low=1)), _integer(1, quantities.DAY)]
+Count = Annotated[int, *_whole(1, 1000)]
+Weight = Annotated[int, *_whole(1, 10000)]
+Pids = Annotated[int, *_whole(1, 4194304)]
+PortNumber = Annotated[int, PlainValidator(quantities.port_number), _integer(1, 65535)]
+Size = Annotated[int, PlainValidator(quantities.size), _either({"type": "integer", "minimum": 1}, _SIZE)]
+SizeOrZero = Annotated[
+    int, PlainValidator(partial(quantities.size, low=0)), _either({"type": "integer", "minimum": 0}, _SIZE)
+]
+Cpus = Annotated[
+    float,
+    PlainValidator(partial(quantities.number, low=0, high=4096, expected="a number of processors")),
+    WithJsonSchema({"type": "number", "exclusiveMinimum": 0, "maximum": 4096}),
+]
+PublishedPort = Annotated[Port, PlainValidator(quantities.port), _AS_TEXT, _string(quantities.PORT_PATTERN)]
+StopSignal = Annotated[
+    Signal, PlainValidator(quantities.signal), _AS_TEXT, _either({"type": "string"}, {"type": "integer"})
+]
+Restarts = Annotated[
+    RestartLimit, PlainValidator(quantities.restart_limit), _AS_TEXT, _string(quantities.RESTART_LIMIT_PATTERN)
+]
+Schedule = Annotated[
+    str,
+    PlainValidator(partial(fields.matching, pattern=r"[A-Za-z0-9*,./:~ -]*", expected="a calendar expression")),
+    _string(r"^[A-Za-z0-9*,./:~ -]*$"),
+]
+
+
+def _image(value: object) -> str:
+    """The reference of an image, without a tag or a digest; see `oci.reference`."""
+    found = fields.line(value, "the reference of an image")
+    try:
+        parse_image(found)
+    except AppboxError as error:
+        raise BadValueError(": ".join(part for part in (error.what, error.why) if part), error.hint) from None
+    return found
+
+
+def _network_mode(value: object) -> str:
+    modes = ("host", "none", "bridge", "pasta")
+    found = fields.text(value)
+    if found.startswith("service:"):
+        return f"service:{fields.name(found.removeprefix('service:'))}"
+    if found not in modes:
+        raise BadValueError(
+            f"{quoted(found)} is not one of host, none, bridge, pasta, service:NAME", fields.nearest(found, modes)
+        )
+    return found
+
+
+def _userns(value: object) -> str | IdRange:
+    if value in ("auto", "host"):
+        return str(value)
+    if isinstance(value, str):
+        hint = fields.nearest(value, ("auto", "host"))
+        raise BadValueError(f'{quoted(value)} is not one of "auto", "host" and a table of base and size', hint)
+    return quantities.id_range(value)
+
+
+def _rlimit(value: object, *, bytes_: bool) -> int | str:
+    if value == "unlimited":
+        return "unlimited"
+    if bytes_:
+        return quantities.size(value, low=0)
+    return quantities.whole(value, 0, quantities.SIZE_LIMIT, 'a whole number or "unlimited"')
+
+
+def _reload(value: object) -> Signal | tuple[str, ...]:
+    if isinstance(value, str):
+        return quantities.signal(value)
+    return _command(value)
+
+
+def _command(value: object) -> tuple[str, ...]:
+    """A command as a list of its words; no shell splits it."""
+    if not isinstance(value, list | tuple):
+        hint = f"write [{quoted(value)}]" if isinstance(value, str) else ""
+        raise BadValueError(f"expected a list of strings, got {kind(value)}", hint)
+    if not value:
+        raise BadValueError("expected a command, got an empty list")
+    words = tuple(_element(fields.argument, word, i) for i, word in enumerate(value))
+    if not words[0]:
+        raise BadValueError("the program's name is empty", at=(0,))
+    return words
+
+
+def _element(parse: Callable[[object], V], value: object, index: int) -> V:
+    try:
+        return parse(value)
+    except BadValueError as error:
+        raise BadValueError(error.message, error.hint, at=(index, *error.at)) from None
+
+
+def _capability(value: object) -> str:
+    found = fields.text(value, "the name of a capability", "")
+    full = "ALL" if found.upper() == "ALL" else canonical(found)
+    if full is None:
+        close = fields.nearest(f"CAP_{found.upper().removeprefix('CAP_')}", ALL_CAPABILITIES)
+        raise BadValueError(f"{quoted(found)} is not a capability", close)
+    return full
+
+
+def _capabilities(value: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(sorted(set(value)))
+
+
+def _sysctl_value(value: object) -> str:
+    return str(quantities.whole(value, -(2**63), 2**63)) if type(value) is int else fields.line(value, "a string")
+
+
+# What runc lets a container set (libcontainer/configs/validate): the rest is the host's.
+_SYSCTLS = (
+    r"(net\..+|fs\.mqueue\..+|kernel\.(msgmax|msgmnb|msgmni|sem|shmall|shmmax|shmmni|shm_rmid_forced|domainname))"
+)
+
+
+def _sysctl_name(value: object) -> str:
+    found = fields.matching(value, r"[a-z0-9_]+([./][A-Za-z0-9_-]+)+", "the name of a kernel parameter")
+    dotted = found.replace("/", ".")
+    return fields.matching(dotted, _SYSCTLS, "a parameter that a container has of its own (net.*, fs.mqueue.*, IPC)")
+
+
+_CAPABILITY_SCHEMA = WithJsonSchema(
+    {"type": "string", "pattern": "^([Cc][Aa][Pp]_)?[A-Za-z_]+$", "examples": sorted(ALL_CAPABILITIES)}
+)
+_COMMAND_SCHEMA: dict[str, Any] = {"type": "array", "items": {"type": "string"}, "minItems": 1}
+_UNLIMITED = {"const": "unlimited"}
+
+Image = Annotated[str, PlainValidator(_image), _string(minLength=1)]
+Command = Annotated[tuple[str, ...], PlainValidator(_command), WithJsonSchema(_COMMAND_SCHEMA)]
+Reload = Annotated[
+    Signal | tuple[str, ...],
+    PlainValidator(_reload),
+    PlainSerializer(lambda v: str(v) if isinstance(v, Signal) else v, when_used="unless-none"),
+    _either({"type": "string"}, _COMMAND_SCHEMA),
+]
+NetworkMode = Annotated[str, PlainValidator(_network_mode), _string("^(host|none|bridge|pasta|service:.+)$")]
+Userns = Annotated[
+    str | IdRange,
+    PlainValidator(_userns),
+    _either(
+        {"enum": ["auto", "host"]},
+        {
+            "type": "object",
+            "properties": {"base": {"type": "integer", "minimum": 1}, "size": {"type": "integer", "minimum": 1}},
+            "required": ["base", "size"],
+            "additionalProperties": False,
+        },
+    ),
+]
+CountLimit = Annotated[
+    int | str, PlainValidator(partial(_rlimit, bytes_=False)), _either({"type": "integer", "minimum": 0}, _UNLIMITED)
+]
+ByteLimit = Annotated[
+    int | str,
+    PlainValidator(partial(_rlimit, bytes_=True)),
+    _either({"type": "integer", "minimum": 0}, _SIZE, _UNLIMITED),
+]
+Capability = Annotated[str, PlainValidator(_capability), _CAPABILITY_SCHEMA]
+Device = Annotated[
+    str,
+    PlainValidator(
+        partial(
+            fields.matching,
+            pattern=r"/dev/[^:\x00-\x20\x7f]+(:/dev/[^:\x00-\x20\x7f]+)?(:[rwm]{1,3})?",
+            expected='a device (as in "/dev/fuse" or "/dev/ttyUSB0:/dev/modem:rw")',
+        )
+    ),
+    _string("^/dev/"),
+]
+Profile = Annotated[
+    str,
+    PlainValidator(partial(fields.matching, pattern=r"[A-Za-z0-9_./-]*", expected="the name of a profile")),
+    _string(r"^[A-Za-z0-9_./-]*$"),
+]
+Package = Annotated[
+    str,
+    PlainValidator(
+        partial(fields.matching, pattern=r"[A-Za-z0-9][A-Za-z0-9+._:~=-]*", expected="the name of a package")
+    ),
+    _string(r"^[A-Za-z0-9][A-Za-z0-9+._:~=-]*$"),
+]
+RegistryPrefix = Annotated[
+    str,
+    PlainValidator(
+        partial(
+            fields.matching,
+            pattern=r"[A-Za-z0-9.-]+(:[0-9]{1,5})?(/[a-z0-9._-]+)*",
+            expected='a registry or a part of one (as in "docker.io/valkey")',
+        )
+    ),
+    _string(r"^[A-Za-z0-9.-]+(:[0-9]{1,5})?(/[a-z0-9._-]+)*$"),
+]
+SysctlName = Annotated[str, PlainValidator(_sysctl_name), _TEXT]
+SysctlValue = Annotated[str, PlainValidator(_sysctl_value), _either({"type": "string"}, {"type": "integer"})]
+
+# TOML has lists where a manifest has tuples; what stands in them stays strict.
+Arguments = Annotated[tuple[Argument, ...], Strict(False)]
+Addresses = Annotated[tuple[Address, ...], Strict(False)]
+Ports = Annotated[tuple[PublishedPort, ...], Strict(False)]
+Names = Annotated[tuple[Name, ...], Strict(False)]
+Hooks = Annotated[tuple[Command, ...], Strict(False)]
+Devices = Annotated[tuple[Device, ...], Strict(False)]
+LocalFiles = Annotated[tuple[LocalFile, ...], Strict(False)]
+PackageNames = Annotated[tuple[Package, ...], Strict(False)]
+RegistryPrefixes = Annotated[tuple[RegistryPrefix, ...], Strict(False)]
+Capabilities = Annotated[tuple[Capability, ...], Strict(False), AfterValidator(_capabilities)]
+Environment = Annotated[Mapping[EnvName, Argument], AfterValidator(fields.environment)]
+Variables = Annotated[
+    Mapping[str, Any],
+    PlainValidator(variables),
+    WithJsonSchema({"type": "object", "propertyNames": {"pattern": VARIABLE_PATTERN}}),
+]
+FROZEN = AfterValidator(FrozenMap)

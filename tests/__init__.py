@@ -1,0 +1,1 @@
+"""Everything that proves appbox: see `./dev help`."""

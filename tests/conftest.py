@@ -1,0 +1,76 @@
+"""What all tests share: what a test needs is said by its marker, and missing needs are an error where CI=true."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Generator, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.ground import cache, images, roots
+
+CI = os.environ.get("CI") == "true"
+
+# Marker -> programs; root rights are asked for apart.
+PROGRAMS = {
+    "runc": ("runc",),
+    "registry": ("docker-registry",),
+    "images": ("mmdebstrap",),
+    "init": ("mmdebstrap", "unshare", "nsenter"),
+}
+PRIVILEGED = ("root", "runc", "images", "init")
+
+
+def lacking(marker: str) -> str:
+    """Return why tests with `marker` cannot run here, "" when they can."""
+    if marker in PRIVILEGED and os.geteuid() != 0:
+        return "needs root"
+    missing = [program for program in PROGRAMS.get(marker, ()) if shutil.which(program) is None]
+    return f"needs {', '.join(missing)}; ./dev test installs it" if missing else ""
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip a test whose needs are not met; `pytest_runtest_makereport` makes a failure of it in CI."""
+    for marker in item.iter_markers():
+        if reason := lacking(marker.name):
+            pytest.skip(reason)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Turn a skipped test into a failed one where CI=true."""
+    report = yield
+    if CI and report.skipped and not hasattr(report, "wasxfail"):
+        report.outcome = "failed"
+        report.longrepr = f"{item.nodeid} was skipped, and CI=true: {call.excinfo.value if call.excinfo else ''}"
+    return report
+
+
+@pytest.fixture(scope="session")
+def image() -> Callable[[str], Path]:
+    """Return the OCI layout of an image of `tests.ground.recipes`, built when it is missing."""
+    return images.ensure
+
+
+@pytest.fixture(scope="session")
+def appbox_layer() -> Iterator[Callable[[roots.Root], Path]]:
+    """Return a layer with appbox installed for a root; made once per session."""
+    made: dict[Path, Path] = {}
+    place = cache.root() / "machines"
+    place.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="appbox.", dir=place) as scratch:
+
+        def layer(root: roots.Root) -> Path:
+            if root.environment not in made:
+                path = Path(scratch) / root.environment.name
+                path.mkdir()
+                roots.install_appbox(root, path)
+                made[root.environment] = path
+            return made[root.environment]
+
+        yield layer
