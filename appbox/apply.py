@@ -121,6 +121,7 @@ def _unpack(work: Work, action: Action) -> None:
             unpack.unpack(layers, rootfs, idmap, durable=False)  # publishing syncs the file system
             bundle.neutralise(rootfs, wanted.base)
             facts = observe.rootfs_facts(rootfs, wanted.base, desires.wanted_nodes(work.locked))
+        bundle.make_live(fd)
         bundle.keep_image(fd, image.manifest_bytes, image.config_bytes)
         origin = carry_origin(wanted, work.observed)
         if origin:

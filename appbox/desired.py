@@ -19,7 +19,7 @@ from appbox.locked import Locked
 from appbox.manifest import as_table
 from appbox.oci import runtime_spec
 from appbox.oci.model import Descriptor
-from appbox.oci.rootfs import Node, RootfsFacts
+from appbox.oci.rootfs import RootfsFacts
 from appbox.oci.runtime_spec import Container, IdMap, Mount
 from appbox.oci.users import User
 from appbox.store import paths
@@ -77,7 +77,7 @@ class Desired:
 def wanted_nodes(locked: Locked) -> tuple[str, ...]:
     """Return the paths of the rootfs whose nodes `build` asks for, sorted."""
     manifest = locked.manifest
-    found = {RESOLV_CONF, HOSTS, HOSTNAME, "/", *manifest.config}
+    found = {RESOLV_CONF, HOSTS, HOSTNAME, *manifest.config}
     found |= {volume.path for volume in manifest.volumes.values()}
     found |= {"/" + path.strip("/") for path in locked.image.config.volumes}
     return tuple(sorted(found))
@@ -101,7 +101,7 @@ def build(locked: Locked, facts: Facts, base: int, rootfs: RootfsFacts | None) -
     configs = _configs(locked, facts, base, user, rootfs)
     unit = _unit(locked)
     files = [*configs, *_identity(locked), _spec(locked, bundle, mapped, base, user, found, rootfs)]
-    files += [_run(locked, base, rootfs), _meta(locked, base, mapped, user)]
+    files += [_run(locked, base), _meta(locked, base, mapped, user)]
     return Desired(
         name=manifest.name,
         version=manifest.version,
@@ -207,16 +207,12 @@ def _mounts(
     return tuple(mounts[place] for place in sorted(mounts, key=lambda place: place.split("/")))
 
 
-def _run(locked: Locked, base: int, rootfs: RootfsFacts | None) -> File:
-    top = rootfs.nodes["/"] if rootfs else Node("/", "directory")
+def _run(locked: Locked, base: int) -> File:
     text = run_script(
         RunScript(
             name=locked.manifest.name,
             version=locked.manifest.version,
             base=base,
-            root_uid=base + top.uid,
-            root_gid=base + top.gid,
-            root_mode=top.mode,
             resolver=locked.manifest.network.mode == "host",
             stop_signal=_stop_signal(locked),
         )

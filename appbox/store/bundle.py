@@ -17,8 +17,6 @@ from appbox.store import files, paths, state
 KEPT_GENERATIONS: Final = 5
 """Generations of one version that stay on disk, the current one included."""
 
-_PLACEHOLDER: Final = b"# Replaced at each start by the host's resolvers.\n"
-
 
 def stage(containers: int, *, base: int, mapped: bool) -> None:
     """Make an empty version directory as `.staging`, removing what an interrupted run left there.
@@ -33,11 +31,8 @@ def stage(containers: int, *, base: int, mapped: bool) -> None:
         os.fchmod(fd, 0o710 if mapped else 0o700)
         for name in (paths.ROOTFS, paths.GENERATIONS, paths.LIVE, paths.IMAGE):
             os.mkdir(name, 0o700, dir_fd=fd)
-        os.chmod(paths.LIVE, 0o711, dir_fd=fd)
         os.chown(paths.ROOTFS, base, base, dir_fd=fd)
         os.chmod(paths.ROOTFS, 0o755, dir_fd=fd)
-        with files.directory(paths.LIVE, fd) as live:
-            files.create("resolv.conf", _PLACEHOLDER, mode=0o644, dir_fd=live)
         for name in paths.GENERATION_LINKS:
             os.symlink(f"{paths.CURRENT}/{name}", name, dir_fd=fd)
 
@@ -49,6 +44,22 @@ def clean(containers: int) -> None:
         if name.endswith(files.TEMPORARY):
             with contextlib.suppress(IsADirectoryError):
                 files.remove(name, dir_fd=containers)
+
+
+def make_live(bundle: int) -> None:
+    """Make the pattern of what the run script has in memory: upper like the rootfs itself, work, resolv.conf.
+
+    A directory of an overlay's upper layer shows its own owner and mode, so they are copied here.
+    """
+    with files.directory(paths.ROOTFS, bundle) as rootfs:
+        top = os.fstat(rootfs)
+    with files.directory(paths.LIVE, bundle) as live:
+        os.fchmod(live, 0o711)
+        for name, mode, owner in (("upper", stat.S_IMODE(top.st_mode), (top.st_uid, top.st_gid)), ("work", 0o700, (0, 0))):
+            os.mkdir(name, 0o700, dir_fd=live)
+            os.chown(name, *owner, dir_fd=live)
+            os.chmod(name, mode, dir_fd=live)
+        files.create("resolv.conf", b"", mode=0o644, dir_fd=live)
 
 
 def neutralise(rootfs: int, base: int) -> None:

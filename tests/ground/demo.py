@@ -12,8 +12,11 @@ from pathlib import Path
 PATIENCE = 30.0  # seconds
 
 
-def ping(port: int) -> str:
-    """Return what the server on loopback answers to PING, once it listens; raise OSError when it never does."""
+def ping(port: int, runner: str = "") -> str:
+    """Return what the server on loopback answers to PING, once it listens; raise OSError when it never does.
+
+    `runner` is the number of the process that would have to live for that.
+    """
     deadline = time.monotonic() + PATIENCE
     while True:
         try:
@@ -21,7 +24,7 @@ def ping(port: int) -> str:
                 server.sendall(b"PING\r\n")
                 return server.makefile("r", encoding="ascii").readline().strip()
         except OSError:
-            if time.monotonic() > deadline:
+            if time.monotonic() > deadline or (runner and not Path(f"/proc/{runner}").exists()):
                 raise
             time.sleep(0.1)
 
@@ -46,9 +49,13 @@ def described(path: Path) -> str:
 
 
 def main() -> int:
-    """`ping PORT` or `tree DIRECTORY NAME`."""
+    """`ping PORT [PROCESS]` or `tree DIRECTORY NAME`."""
     if sys.argv[1] == "ping":
-        answer = ping(int(sys.argv[2]))
+        try:
+            answer = ping(int(sys.argv[2]), *sys.argv[3:])
+        except OSError as error:
+            print(error, file=sys.stderr)
+            return 1
         print(answer.removeprefix("+"))
         return 0 if answer == "+PONG" else 1
     print("\n".join(tree(Path(sys.argv[2]), sys.argv[3])))

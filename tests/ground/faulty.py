@@ -139,7 +139,7 @@ def no_ranges(request: Request, answer: Answer) -> Answer:
 
 @dataclass
 class Faulty:
-    """The registry. `faults` are used up one by one, by the kind of request: manifests, blobs, token, v2, or a digest."""
+    """The registry. `faults` are used up one by one, by what is asked for: manifests, blobs, token, v2, or a digest."""
 
     content: Content
     faults: dict[str, list[Fault]] = field(default_factory=dict)
@@ -172,7 +172,9 @@ class Faulty:
 
     def _guarded(self, request: Request, match: re.Match[str] | None) -> Answer:
         if self.auth and not self._allowed(request.authorization or ""):
-            return _json(401, _errors("UNAUTHORIZED", "authentication required"), {"WWW-Authenticate": self._challenge()})
+            return _json(
+                401, _errors("UNAUTHORIZED", "authentication required"), {"WWW-Authenticate": self._challenge()}
+            )
         if match is None:
             return _json(200 if request.path == "/v2/" else 404, {})
         return self._manifest(match) if match["kind"] == "manifests" else self._blob(request, match)

@@ -117,7 +117,13 @@ def test_elements_and_nested_keys_have_lines() -> None:
     assert found["a",] == 1
     assert (found["a", 0], found["a", 1], found["a", 1, 1], found["a", 2, "b"], found["a", 2, "d"]) == (2, 3, 4, 5, 6)
     assert (found["x", "y"], found["x", "y", "z"]) == (9, 9)
-    assert (found["t",], found["t", 0, "u"], found["t", 1], found["t", 1, "u"], found["t", 1, "v", "w"]) == (10, 11, 12, 13, 15)
+    assert (found["t",], found["t", 0, "u"], found["t", 1], found["t", 1, "u"], found["t", 1, "v", "w"]) == (
+        10,
+        11,
+        12,
+        13,
+        15,
+    )
 
 
 def test_a_header_tells_more_than_what_only_implies_a_table() -> None:
@@ -147,7 +153,7 @@ def test_dotted(path: Path, text: str) -> None:
     ("text", "line", "words"),
     [
         ("a = 1\nb = \n", 2, "not valid TOML: invalid value"),
-        ("a = 1\nb = [1,\n", 2, "not valid TOML: unclosed array"),
+        ("a = 1\nb = [1\n", 2, "not valid TOML: unclosed array"),
         ('a = 1\n\nb = "x\n', 3, "not valid TOML: illegal character"),
         ("a = 1\na = 2\n", 2, "key given twice"),
         ("a.b = 1\n[a]\n", 2, "not valid TOML: cannot declare ('a',) twice"),
