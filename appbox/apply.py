@@ -44,6 +44,7 @@ from appbox.store import bundle, data, files, paths, ranges, unitfiles
 from appbox.store.root import Root
 from appbox.volumes import VolumeSpec
 
+
 @dataclass(slots=True)
 class Work:
     """One service while its plan is carried out. `desired` is completed once the rootfs is there."""
@@ -135,7 +136,7 @@ def _unpack(work: Work, action: Action) -> None:
 def _make_data(fd: int) -> None:
     with contextlib.suppress(FileExistsError):
         os.mkdir(paths.DATA, 0o711, dir_fd=fd)
-        os.chmod(paths.DATA, 0o711, dir_fd=fd)
+        os.chmod(paths.DATA, 0o711, dir_fd=fd)  # noqa: S103  # the mapped root has to get through
 
 
 def _make_volume(work: Work, action: Action) -> None:
@@ -159,7 +160,7 @@ def _making(wanted: Desired, volume: VolumeSpec, seed: int | None) -> data.Makin
 def _volume_place(work: Work, volume: VolumeSpec, fd: int, stack: contextlib.ExitStack) -> tuple[int, str]:
     """Return the open directory that a volume is made in, and its name there.
 
-    A new volume of a service whose data is about to move is made where the data still is, so that it moves in one piece.
+    A new volume of a service whose data is about to move is made where the data still is, to move in one piece.
     """
     if volume.kind == "host":
         folder, _, name = volume.source.rpartition("/")
@@ -234,7 +235,10 @@ def _stop(work: Work, action: Action) -> None:
     services.of_kind(work.facts.init).stop(action.service)
     if runc.running(action.service) is not None:
         raise AppboxError(
-            "is still running", where=action.service, why="its container was not started by its unit", hint="end it first"
+            "is still running",
+            where=action.service,
+            why="its container was not started by its unit",
+            hint="end it first",
         )
 
 

@@ -47,7 +47,9 @@ def run(arguments: list[str]) -> int:
         if os.environ.get("APPBOX_DEBUG"):
             raise
         why = printable(f"{type(error).__name__}: {error}")[:500]
-        return _fail(AppboxError("internal error", why=why, hint="APPBOX_DEBUG=1 shows where; please report it"), arguments)
+        return _fail(
+            AppboxError("internal error", why=why, hint="APPBOX_DEBUG=1 shows where; please report it"), arguments
+        )
 
 
 def _dispatch(arguments: list[str]) -> int:
@@ -92,7 +94,11 @@ def _in_words(error: OSError) -> Exception:
     from appbox.errors import AppboxError  # noqa: PLC0415
 
     names = [os.fsdecode(name) for name in (error.filename, error.filename2) if isinstance(name, str | bytes)]
-    hints = {28: "make room and run the same command again", 122: "make room and run the same command again", 13: "run it as root"}
+    hints = {
+        28: "make room and run the same command again",
+        122: "make room and run the same command again",
+        13: "run it as root",
+    }
     return AppboxError(
         error.strerror or str(error) or type(error).__name__,
         where=" → ".join(names),
@@ -105,9 +111,9 @@ def _fail(error: Exception, arguments: list[str]) -> int:
 
     assert isinstance(error, AppboxError)  # noqa: S101
     if "--json" in arguments:
-        from appbox import report  # noqa: PLC0415
+        from appbox.session import as_json  # noqa: PLC0415
 
-        sys.stdout.write(report.as_json({"error": error.as_dict()}))
+        sys.stdout.write(as_json({"error": error.as_dict()}))
     for line in str(error).splitlines() or [""]:
         sys.stderr.write(f"appbox: {line}\n")
     return error.exit_code

@@ -8,7 +8,7 @@ from typing import Annotated, Final
 import typer
 
 from appbox.errors import HostLacks, UsageError
-from appbox.session import Options, cache_path, require_root_user
+from appbox.session import Options, as_json, require_root_user
 
 app: Final = typer.Typer(
     name="appbox",
@@ -222,11 +222,10 @@ def run(context: typer.Context, name: _Name) -> None:
 @app.command(epilog="Example: appbox schema > appbox.schema.json")
 def schema(context: typer.Context) -> None:
     """Print the JSON schema of manifests, for editors."""
-    from appbox import report  # noqa: PLC0415
     from appbox.schema import schema as manifest_schema  # noqa: PLC0415
 
     del context
-    sys.stdout.write(report.as_json(manifest_schema()))
+    sys.stdout.write(as_json(manifest_schema()))
 
 
 image: Final = typer.Typer(no_args_is_help=True, help="Work with images alone: unpack and inspect them.")
@@ -259,5 +258,3 @@ def image_inspect(
     from appbox import images  # noqa: PLC0415
 
     images.inspect(_options(context), source, platform=platform)
-
-

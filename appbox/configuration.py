@@ -41,7 +41,9 @@ def render(source: ConfigSource, variables: Mapping[str, Any], facts: Mapping[st
     import jinja2.sandbox  # noqa: PLC0415
 
     env = jinja2.sandbox.ImmutableSandboxedEnvironment(
-        undefined=jinja2.StrictUndefined, keep_trailing_newline=True, autoescape=False  # noqa: S701  # not HTML
+        undefined=jinja2.StrictUndefined,
+        keep_trailing_newline=True,
+        autoescape=False,  # not HTML
     )
     try:
         text = env.from_string(source.data.decode("utf-8")).render(**variables, vars=dict(variables), facts=dict(facts))

@@ -87,9 +87,7 @@ def stop_signal(locked: Locked) -> Signal:
     try:
         return quantities.signal(int(text) if text.isdigit() else text or "SIGTERM")
     except BadValueError as error:
-        raise Refused(
-            f"STOPSIGNAL {text[:40]!r} of the image is no signal", hint="set process.stop_signal"
-        ) from error
+        raise Refused(f"STOPSIGNAL {text[:40]!r} of the image is no signal", hint="set process.stop_signal") from error
 
 
 def hostname(locked: Locked) -> str:
@@ -116,7 +114,7 @@ def notes(locked: Locked, *, mapped: bool) -> Iterator[str]:
     if low and mapped and manifest.network.mode == "host":
         yield (
             f"the image listens on port {', '.join(low)}: on the host's network a service with user ids of its own may "
-            "bind only ports from 1024 on; configure another port, or set security.userns = \"host\""
+            'bind only ports from 1024 on; configure another port, or set security.userns = "host"'
         )
     for source, there in locked.sources.items():
         if there is not None and not (there.directory and there.empty) and mapped:

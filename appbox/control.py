@@ -69,7 +69,9 @@ def logs(options: Options, name: str, *, follow: bool, lines: int) -> None:
     path = paths.log_file(name)
     if not os.path.exists(path):
         if init == "none":
-            raise HostLacks("without an init system nothing keeps its logs", where=name, hint="they go where it was run")
+            raise HostLacks(
+                "without an init system nothing keeps its logs", where=name, hint="they go where it was run"
+            )
         raise AppboxError("has not written anything yet", where=name, why=f"{path} does not exist")
     tail = process.need("tail", "it shows log files")
     process.become([tail, "-n", str(lines), *(["-F"] if follow else []), "--", path])

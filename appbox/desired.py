@@ -120,9 +120,7 @@ def build(locked: Locked, facts: Facts, base: int, rootfs: RootfsFacts | None) -
     )
 
 
-def _configs(
-    locked: Locked, facts: Facts, base: int, user: User | None, rootfs: RootfsFacts | None
-) -> list[File]:
+def _configs(locked: Locked, facts: Facts, base: int, user: User | None, rootfs: RootfsFacts | None) -> list[File]:
     """Render every configuration file; all problems are reported at once."""
     found, problems = [], []
     for path, config in locked.manifest.config.items():
@@ -152,7 +150,7 @@ def _identity(locked: Locked) -> list[File]:
     return [File("etc/hosts", hosts.encode(), 0o644), File("etc/hostname", f"{name}\n".encode(), 0o644)]
 
 
-def _spec(
+def _spec(  # noqa: PLR0917
     locked: Locked,
     bundle: str,
     mapped: bool,
@@ -265,9 +263,10 @@ def _meta(locked: Locked, base: int, mapped: bool, user: User | None) -> File:
             "digest": str(image.digest),
             "index": str(image.index_digest or ""),
             "platform": str(image.platform),
-            "layers": [{"digest": str(d.digest), "size": d.size, "media_type": d.media_type} for d in image.manifest.layers],
+            "layers": [
+                {"digest": str(d.digest), "size": d.size, "media_type": d.media_type} for d in image.manifest.layers
+            ],
         },
         "manifest": as_table(manifest),
     }
     return File("bundle.toml", tomli_w.dumps(data, multiline_strings=False).encode(), 0o644)
-

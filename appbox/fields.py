@@ -112,13 +112,21 @@ def text(value: object, expected: str = "a string", pattern: str = r"(?s).*") ->
     `pattern` only decides whether a number might be meant as text.
     """
     if not isinstance(value, str):
-        meant = type(value) in (int, float) and len(str(value)) < 20 and re.fullmatch(pattern, str(value))
-        # A decimal is not written back: 1.10 has become 1.1.
-        instead = f"write {quoted(str(value))}" if type(value) is int else "put it in quotes"
-        raise BadValueError(f"expected {expected}, got {kind(value)}", instead if meant else "")
+        raise BadValueError(f"expected {expected}, got {kind(value)}", _as_text(value, pattern))
     if "\0" in value:
         raise BadValueError("holds a NUL character, which no program can be given", "take it out")
     return value
+
+
+def _as_text(value: object, pattern: str) -> str:
+    """Return the hint for a number that is meant as text; empty when `pattern` does not take it."""
+    # Beyond that Python may refuse to print it, and nobody meant it.
+    if isinstance(value, bool) or not isinstance(value, int | float) or abs(value) >= 1e15:
+        return ""
+    if not re.fullmatch(pattern, str(value)):
+        return ""
+    # A decimal is not written back: 1.10 has become 1.1.
+    return f"write {quoted(str(value))}" if isinstance(value, int) else "put it in quotes"
 
 
 def argument(value: object) -> str:

@@ -90,7 +90,7 @@ def _finding(detail: ErrorDetails, path: Path) -> Finding:
         case "literal_error":
             return _literal(found, context["expected"], path)
         case "bool_type":
-            wish = str(found).lower()
+            wish = found.lower() if isinstance(found, str) else ""
             hint = f"write {wish}" if wish in ("true", "false") else ""
             return Finding(path, f"expected true or false, got {kind(found)}", hint)
         case "tuple_type":

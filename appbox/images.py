@@ -52,7 +52,7 @@ def unpack(options: Options, text: str, directory: str, *, id_map: str, platform
     options.result(data, "" if options.verbosity < 0 else printable(f"{directory}: {image.reference} {image.digest}\n"))
 
 
-def _unpack_to(
+def _unpack_to(  # noqa: PLR0917
     options: Options, cache: Cache, text: str, platform: str, idmap: unpacker.IdMap, folder: int, name: str
 ) -> Image:
     with sources.open_source(parse_transport(text), cache) as source:

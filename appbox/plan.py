@@ -41,8 +41,8 @@ class Observed:
 
     `unit` is the text of the unit file in our place, `enabled` whether its links are there. `running` is the version
     directory that the running container was made from ("" when none runs); `stale` means that it was started before
-    the configuration that is current now. `data` are the names of the volumes that there are; `kept` is the directory of
-    a removed version whose data was kept.
+    the configuration that is current now. `data` are the names of the volumes that there are; `kept` is the directory
+    of a removed version whose data was kept.
     """
 
     current: Installed | None = None
@@ -154,9 +154,7 @@ def rebuild_reason(desired: Desired, target: Installed | None) -> str:
 
 def _unpack(desired: Desired, reason: str) -> Unpack:
     size = sum(layer.size for layer in desired.layers)
-    return Unpack(
-        desired.name, reason, desired.directory, desired.reference, desired.digest, len(desired.layers), size
-    )
+    return Unpack(desired.name, reason, desired.directory, desired.reference, desired.digest, len(desired.layers), size)
 
 
 def replaced_name(target: Installed) -> str:
@@ -230,7 +228,9 @@ def unified(old: str, new: str, path: str) -> str:
     """Return a unified diff of a file's old and new text; empty when they are equal."""
     name = posixpath.join("/", path).lstrip("/")
     lines = list(
-        difflib.unified_diff(old.splitlines(), new.splitlines(), f"a/{name}" if old else "/dev/null", f"b/{name}", lineterm="")
+        difflib.unified_diff(
+            old.splitlines(), new.splitlines(), f"a/{name}" if old else "/dev/null", f"b/{name}", lineterm=""
+        )
     )
     if len(lines) > _DIFF_LINES:
         lines[_DIFF_LINES:] = [f"… {len(lines) - _DIFF_LINES} more lines"]

@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Sequence
 
-from appbox import planning, removal, report, resolve, sources
 from appbox import apply as applying
+from appbox import planning, removal, report, resolve, sources
 from appbox.actions import Action
 from appbox.errors import AppboxError, printable
 from appbox.host import gather, process
@@ -44,7 +44,9 @@ def apply(options: Options, arguments: Sequence[str], *, start: bool, wait: bool
             options.result({**report.plan_data(planned.plan), "done": True}, "")
         options.say(report.summary(done, planned.plan))
         if planned.plan.actions and planned.facts.init == "none":
-            options.say("no init system was found: no unit was made; appbox run NAME runs a service in the foreground\n")
+            options.say(
+                "no init system was found: no unit was made; appbox run NAME runs a service in the foreground\n"
+            )
 
 
 def _one(options: Options, root: Root, cache: Cache, planned: Planned, one: Prepared) -> ServicePlan:
@@ -87,4 +89,3 @@ def remove(options: Options, name: str, *, purge: bool, wait: bool) -> None:
         done = removal.remove(root, init, name, purge=purge)
     text = "".join(f"{name}: {sentence}\n" for sentence in done.sentences)
     options.result({"name": name, "done": done.sentences}, "" if options.verbosity < 0 else text)
-

@@ -84,7 +84,9 @@ def _stop(init: InitKind, name: str, unit: str | None, done: Removed) -> None:
         done.sentences.append("stopped it")
     if runc.running(name) is not None:
         if unit is None:
-            raise AppboxError("is running without a unit", where=name, hint="end it where it was started, then try again")
+            raise AppboxError(
+                "is running without a unit", where=name, hint="end it where it was started, then try again"
+            )
         result = process.run([process.need("runc", "the service runs"), "delete", "--force", name])
         if result.code != 0:
             raise AppboxError("cannot be stopped", where=name, why=result.message)

@@ -74,6 +74,8 @@ def _write(rendered: Sequence[Desired], output: str) -> list[str]:
             folder, _, name = os.path.join(output, path).rpartition("/")
             os.makedirs(folder, mode=0o755, exist_ok=True)
             with files.directory(folder) as fd:
-                files.create(name, data, mode=mode | 0o200, dir_fd=fd, owner=(os.geteuid(), os.getegid()), durable=False)
+                files.create(
+                    name, data, mode=mode | 0o200, dir_fd=fd, owner=(os.geteuid(), os.getegid()), durable=False
+                )
             written.append(path)
     return sorted(written)

@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from typing import Any
 
 from appbox.actions import Action, InstallUnit, RenderConfig, describe
 from appbox.errors import printable
 from appbox.plan import Plan, ServicePlan
-
-
-def as_json(data: Any) -> str:
-    """Return data as stable, indented JSON that ends in a newline."""
-    return json.dumps(data, indent=2, ensure_ascii=True, sort_keys=False) + "\n"
 
 
 def plan_data(plan: Plan) -> dict[str, Any]:

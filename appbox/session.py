@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from dataclasses import dataclass
@@ -30,9 +31,7 @@ class Options:
 
     def result(self, data: Any, text: str) -> None:
         """Write a command's result: as JSON, or as text also with -q."""
-        from appbox import report  # noqa: PLC0415
-
-        sys.stdout.write(report.as_json(data) if self.json else text)
+        sys.stdout.write(as_json(data) if self.json else text)
 
     def open_root(self) -> Root:
         """Open the root that the options name."""
@@ -43,6 +42,11 @@ class Options:
         if self.color == "auto":
             return stream.isatty() and not os.environ.get("NO_COLOR")
         return self.color == "always"
+
+
+def as_json(data: Any) -> str:
+    """Return data as stable, indented JSON that ends in a newline."""
+    return json.dumps(data, indent=2, ensure_ascii=True) + "\n"
 
 
 def require_root_user(what: str) -> None:

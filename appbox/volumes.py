@@ -68,9 +68,7 @@ def build(locked: Locked, bundle: str, user: User | None, rootfs: RootfsFacts | 
     return tuple(sorted(found, key=lambda volume: volume.target.split("/")))
 
 
-def _of_manifest(
-    locked: Locked, bundle: str, user: User | None, rootfs: RootfsFacts | None
-) -> Iterator[VolumeSpec]:
+def _of_manifest(locked: Locked, bundle: str, user: User | None, rootfs: RootfsFacts | None) -> Iterator[VolumeSpec]:
     for name, volume in locked.manifest.volumes.items():
         node = resolve(volume.path, rootfs)
         kind: Literal["data", "host", "tmpfs"] = "tmpfs" if volume.tmpfs else "host" if volume.source else "data"

@@ -62,4 +62,3 @@ def taken_ids(root: Root) -> tuple[IdRange, ...]:
     ):
         found += parse((root.read(path, _TABLE_LIMIT) or b"").decode("utf-8", "replace"))
     return tuple(r for r in found if r.end > ranges.FIRST)
-

@@ -116,6 +116,6 @@ def _communicate(process: subprocess.Popen[bytes], stdin: bytes, timeout: float)
 def become(argv: Sequence[str], extra: Mapping[str, str] | None = None) -> NoReturn:
     """Replace this process by a program, so that nothing of appbox stays behind."""
     try:
-        os.execve(argv[0], list(argv), environment(extra))
+        os.execve(argv[0], list(argv), environment(extra))  # noqa: S606  # that is the point
     except OSError as error:
         raise HostLacks("cannot be started", where=argv[0], why=error.strerror or str(error)) from error

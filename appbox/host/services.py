@@ -145,7 +145,9 @@ class NoInit:
 
     def stop(self, name: str) -> None:
         """Raise HostLacks; a service in the foreground ends with its terminal or by `runc kill`."""
-        raise HostLacks("there is no init system to stop it", where=name, hint=f"end it where it runs, or runc kill {name}")
+        raise HostLacks(
+            "there is no init system to stop it", where=name, hint=f"end it where it runs, or runc kill {name}"
+        )
 
     def restart(self, name: str) -> None:
         """Raise HostLacks, as `start` does."""

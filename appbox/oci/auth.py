@@ -90,15 +90,14 @@ class RegistryAuth(httpx.Auth):
         # The better scheme first, whatever the order in the header.
         for challenge in sorted(offers, key=lambda offer: offer.scheme != "bearer"):
             if challenge.scheme == "bearer" and challenge.parameters.get("realm"):
-                yield from self._fetch_token(self._checked(challenge, request), request)
-                break
-            if challenge.scheme == "basic" and (credentials := self._login()) and not self._basic:
-                self._basic = credentials.basic()
-                break
-        again = self._authorization()
-        if again and again != known:
+                again = yield from self._fetch_token(self._checked(challenge, request), request)
+            elif challenge.scheme == "basic" and (credentials := self._login()) and credentials.basic() != known:
+                again = self._basic = credentials.basic()
+            else:
+                continue
             request.headers["Authorization"] = again
             yield request
+            return
 
     def _authorization(self) -> str:
         token = self._tokens.get(self._realm) if self._realm else None
@@ -124,15 +123,15 @@ class RegistryAuth(httpx.Auth):
         scope = challenge.parameters.get("scope") or self._scope
         return Realm(str(url.copy_with(fragment=None)), challenge.parameters.get("service", ""), scope)
 
-    def _fetch_token(self, realm: Realm, request: httpx.Request) -> Flow:
+    def _fetch_token(self, realm: Realm, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, str]:
         self._tokens.pop(realm, None)  # the registry has just refused it
         response = yield self._token_request(realm, request)
         if response.status_code in RETRY_STATUSES:
             raise BusyError(response)
         if response.status_code != httpx.codes.OK:
             raise self._denied(response)
-        self._tokens[realm] = _token(response.read(), httpx.URL(realm.url).host)
-        self._realm = realm
+        self._realm, self._tokens[realm] = realm, _token(response.read(), httpx.URL(realm.url).host)
+        return f"Bearer {self._tokens[realm].value}"
 
     def _token_request(self, realm: Realm, request: httpx.Request) -> httpx.Request:
         """Return a GET with basic authentication, or the POST that trades in a refresh token."""

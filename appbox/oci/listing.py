@@ -158,7 +158,9 @@ class Listing:
         if not whiteout.name:
             self._purge(directory)
         elif whiteout.name in directory.below:
-            self._remove_lower(directory, whiteout.name)
+            stays = self._remove_lower(directory, whiteout.name)
+            if stays is not None:
+                self._purge(stays)
 
     def _purge(self, directory: _Item) -> None:
         todo = [directory]

@@ -32,7 +32,7 @@ def stage(containers: int, *, base: int, mapped: bool) -> None:
         for name in (paths.ROOTFS, paths.GENERATIONS, paths.LIVE, paths.IMAGE):
             os.mkdir(name, 0o700, dir_fd=fd)
         os.chown(paths.ROOTFS, base, base, dir_fd=fd)
-        os.chmod(paths.ROOTFS, 0o755, dir_fd=fd)
+        os.chmod(paths.ROOTFS, 0o755, dir_fd=fd)  # noqa: S103  # what an image without an entry for / gets
         for name in paths.GENERATION_LINKS:
             os.symlink(f"{paths.CURRENT}/{name}", name, dir_fd=fd)
 
@@ -55,7 +55,10 @@ def make_live(bundle: int) -> None:
         top = os.fstat(rootfs)
     with files.directory(paths.LIVE, bundle) as live:
         os.fchmod(live, 0o711)
-        for name, mode, owner in (("upper", stat.S_IMODE(top.st_mode), (top.st_uid, top.st_gid)), ("work", 0o700, (0, 0))):
+        for name, mode, owner in (
+            ("upper", stat.S_IMODE(top.st_mode), (top.st_uid, top.st_gid)),
+            ("work", 0o700, (0, 0)),
+        ):
             os.mkdir(name, 0o700, dir_fd=live)
             os.chown(name, *owner, dir_fd=live)
             os.chmod(name, mode, dir_fd=live)

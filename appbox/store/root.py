@@ -41,9 +41,7 @@ class Root:
     def open(self, path: str, flags: int) -> int:
         """Open a path inside the root and return the descriptor; OSError as open(2)."""
         try:
-            return syscalls.openat2(
-                self.fd, os.fsencode(path), flags | os.O_CLOEXEC, resolve=syscalls.RESOLVE_IN_ROOT
-            )
+            return syscalls.openat2(self.fd, os.fsencode(path), flags | os.O_CLOEXEC, resolve=syscalls.RESOLVE_IN_ROOT)
         except OSError as error:
             if error.errno == 38:  # ENOSYS
                 raise HostLacks("the kernel has no openat2", hint="Linux 5.6 or later is needed") from error
@@ -101,4 +99,3 @@ class Root:
         """Return the path of an existing directory as this process reaches it, symlinks resolved inside the root."""
         with self.directory(path) as fd:
             return os.readlink(f"/proc/self/fd/{fd}")
-

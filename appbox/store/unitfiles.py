@@ -14,7 +14,12 @@ from appbox.units.model import UnitFile, owner
 
 _LIMIT: Final = 1 << 20
 
-_SYSTEMD_PATH: Final = ("/run/systemd/system", "/usr/local/lib/systemd/system", "/usr/lib/systemd/system", "/lib/systemd/system")
+_SYSTEMD_PATH: Final = (
+    "/run/systemd/system",
+    "/usr/local/lib/systemd/system",
+    "/usr/lib/systemd/system",
+    "/lib/systemd/system",
+)
 """Where else systemd looks (systemd.unit(5)): ours in /etc would hide a unit of that name."""
 
 

@@ -39,7 +39,7 @@ def tables() -> Iterator[tuple[str, dict[str, Any]]]:
     yield from MADE["$defs"].items()
 
 
-@pytest.mark.parametrize(("name", "table"), tables(), ids=[name or "manifest" for name, _ in tables()])
+@pytest.mark.parametrize(("name", "table"), list(tables()), ids=[name or "manifest" for name, _ in tables()])
 def test_every_key_is_described_and_every_table_closed(name: str, table: dict[str, Any]) -> None:
     assert table["additionalProperties"] is False, name
     for key, found in table["properties"].items():

@@ -100,5 +100,5 @@ def test_fchmod_path_with_and_without_fchmodat2(tmp_path: Path, number: int, mon
     syscalls.fchmod_path(fd, 0o4711)
     assert stat.S_IMODE(os.fstat(fd).st_mode) == 0o4711
     os.close(fd)
-    with pytest.raises(OSError, match=os.strerror(errno.EBADF)):
+    with pytest.raises(OSError, match=r"Bad file descriptor|No such file"):
         syscalls.fchmod_path(-1, 0o600)
