@@ -96,6 +96,7 @@ class RenderConfig(Action):
     directory: str
     generation: int
     changes: tuple[str, ...]
+    new: bool
     diff: str = ""
 
     @property
@@ -110,6 +111,7 @@ class InstallUnit(Action):
 
     kind: ClassVar[str] = "install-unit"
     path: str
+    new: bool
     diff: str = ""
 
     @property

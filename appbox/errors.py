@@ -102,4 +102,4 @@ class ManifestError(AppboxError):
 
 def printable(text: str) -> str:
     """Return `text` with every character that a terminal might obey written as an escape."""
-    return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode("ascii") for c in text)
+    return "".join(c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode("ascii") for c in text)

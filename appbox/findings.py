@@ -16,6 +16,8 @@ from appbox.fields import BadValueError, kind, nearest, quoted
 from appbox.tables import Manifest
 from appbox.toml_source import Path, dotted
 
+# Looking for the nearest key takes a millisecond; nobody reads more hints than these.
+_HINTS = 100
 # What other tools call these keys.
 _SYNONYMS = {
     "capabilities": "security.capabilities",
@@ -55,8 +57,8 @@ class Finding:
 
 def findings(error: ValidationError, data: Mapping[str, Any]) -> Iterator[Finding]:
     """Yield a finding for each error of the validation of `data`."""
-    for detail in error.errors(include_url=False):
-        yield _finding(detail, _path(detail["loc"], data))
+    for count, detail in enumerate(error.errors(include_url=False)):
+        yield _finding(detail, _path(detail["loc"], data), helpful=count < _HINTS)
 
 
 def _path(loc: tuple[int | str, ...], data: object) -> Path:
@@ -78,7 +80,7 @@ def _inside(data: object, part: int | str) -> object:
     return data[part] if isinstance(data, list) and isinstance(part, int) and part < len(data) else None
 
 
-def _finding(detail: ErrorDetails, path: Path) -> Finding:
+def _finding(detail: ErrorDetails, path: Path, *, helpful: bool) -> Finding:
     found, context = detail["input"], detail.get("ctx", {})
     match detail["type"]:
         case "value_error":
@@ -86,7 +88,7 @@ def _finding(detail: ErrorDetails, path: Path) -> Finding:
         case "missing":
             return Finding(path, "is missing", _missing_hint(path))
         case "extra_forbidden":
-            return Finding(path, "unknown key", _unknown_hint(path))
+            return Finding(path, "unknown key", _unknown_hint(path) if helpful else "")
         case "literal_error":
             return _literal(found, context["expected"], path)
         case "bool_type":

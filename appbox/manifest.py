@@ -6,7 +6,7 @@ In three steps: `toml_source` and the models of `tables` say what each key may h
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from typing import Any
 
 from pydantic import ValidationError
@@ -83,7 +83,9 @@ def _everything(error: ValidationError, data: dict[str, Any]) -> list[Finding]:
         rest = Manifest.model_validate(_without(data, [finding.path for finding in found]))
     except ValidationError:
         return found
-    return found + [finding for finding in _refusals(rest) if not _touches(finding, found)]
+    broken = {finding.path for finding in found}
+    around = {path[:n] for path in broken for n in range(len(path))}
+    return found + [finding for finding in _refusals(rest) if not _touches(finding, broken, around)]
 
 
 def _refusals(manifest: Manifest) -> list[Finding]:
@@ -94,11 +96,10 @@ def _refusals(manifest: Manifest) -> list[Finding]:
     return broken + [finding for finding in support.unsupported(manifest) if finding.path not in never]
 
 
-def _touches(finding: Finding, broken: Iterable[Finding]) -> bool:
-    """Return whether one of the `broken` keys is part of `finding`, which then may be wrong itself."""
+def _touches(finding: Finding, broken: Container[Path], around: Container[Path]) -> bool:
+    """Return whether a broken key, or one around or in it, is part of `finding`, which then may be wrong itself."""
     return any(
-        path[: len(other.path)] == other.path or other.path[: len(path)] == path
-        for other in broken
+        path in around or any(path[: n + 1] in broken for n in range(len(path)))
         for path in (finding.path, *finding.because)
     )
 

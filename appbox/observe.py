@@ -11,8 +11,8 @@ from appbox.host.inside import locate, read_inside
 from appbox.oci.rootfs import TABLE_LIMIT, RootfsFacts
 from appbox.plan import Observed
 from appbox.store import data, files, paths, state, unitfiles
+from appbox.store.installed import GONE, Installed
 from appbox.store.root import Root
-from appbox.store.state import Installed
 
 _SLACK: Final = 1_000_000_000
 """Nanoseconds that a start may lie before the configuration without counting as older: runc notes whole seconds."""
@@ -30,7 +30,7 @@ def observe(root: Root, init: InitKind, name: str, directory: str) -> Observed:
             refuse_foreign_link(containers, name)
             same = current is not None and current.directory == directory
             target = current if same else state.load_version(containers, name, directory)
-            target = None if target is not None and target.problem == state.GONE else target
+            target = None if target is not None and target.problem == GONE else target
             kept = "" if current or target else _kept(containers, name)
             holder = _holder(current, target, directory, kept)
             volumes = _volumes(containers, holder)

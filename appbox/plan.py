@@ -29,7 +29,7 @@ from appbox.actions import (
 from appbox.desired import UNKNOWN, Desired, File
 from appbox.errors import AppboxError
 from appbox.store import paths
-from appbox.store.state import GONE, Installed, Stored
+from appbox.store.installed import GONE, Installed, Stored
 
 _DIFF_LINES: Final = 400
 """Lines of a diff that are kept; what follows is counted."""
@@ -124,7 +124,8 @@ def _unit_actions(desired: Desired, observed: Observed) -> Iterator[Action]:
         return
     if observed.unit != unit.text:
         why = "there is no unit yet" if observed.unit is None else "the unit is not what the manifest says"
-        yield InstallUnit(desired.name, why, unit.path, unified(observed.unit or "", unit.text, unit.path))
+        new = observed.unit is None
+        yield InstallUnit(desired.name, why, unit.path, new, unified(observed.unit or "", unit.text, unit.path))
     if observed.enabled != desired.enable:
         yield Enable(desired.name, f"service.enable is {str(desired.enable).lower()}", desired.enable)
 
@@ -180,7 +181,15 @@ def _generation(desired: Desired, target: Installed | None, rebuild: str) -> Ren
     number = (target.generation if target else 0) + 1
     shown = sorted({_shown(path) for path in changes})
     reason = "the version is new" if rebuild else "the manifest, the image or the file on disk changed"
-    return RenderConfig(desired.name, reason, desired.directory, number, tuple(shown), _diff(desired, before, changes))
+    return RenderConfig(
+        service=desired.name,
+        reason=reason,
+        directory=desired.directory,
+        generation=number,
+        changes=tuple(shown),
+        new=not before,
+        diff=_diff(desired, before, changes),
+    )
 
 
 def _shown(path: str) -> str:

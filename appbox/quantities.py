@@ -30,6 +30,8 @@ URG XCPU XFSZ VTALRM PROF WINCH IO PWR SYS
 _SIGNALS = dict(enumerate(_SIGNAL_NAMES.split(), start=1))
 _NUMBERS = {name: number for number, name in _SIGNALS.items()} | {"IOT": 6, "POLL": 29, "CLD": 17}
 RTMIN, RTMAX = 34, 64
+# The addresses of a published port that mean all of the host's.
+ANYWHERE = ("", "0.0.0.0", "::")
 # runc run keeps SIGCHLD and SIGURG to itself (signals.go), and SIGSTOP cannot be caught: none of them would arrive.
 _NOT_FORWARDED = frozenset({17, 19, 23})
 
@@ -68,12 +70,6 @@ class Port:
     def __str__(self) -> str:
         host = f"[{self.address}]" if ":" in self.address else self.address
         return f"{host}:{self.host_port}:{self.container_port}/{self.protocol}".lstrip(":")
-
-    def clashes(self, other: Port) -> bool:
-        """Return whether both claim the same port of the host."""
-        same = (self.host_port, self.protocol) == (other.host_port, other.protocol)
-        anywhere = {"", "0.0.0.0", "::"}
-        return same and (self.address == other.address or bool({self.address, other.address} & anywhere))
 
 
 @dataclass(frozen=True, slots=True)

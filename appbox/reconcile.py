@@ -25,7 +25,7 @@ def show(options: Options, arguments: Sequence[str]) -> bool:
     with options.open_root() as root:
         cache = Cache(cache_path(root))
         planned = planning.prepare(root, loaded, cache, init=options.init, start=True)
-    options.result(report.plan_data(planned.plan), report.plan_text(planned.plan, diffs=options.verbosity >= 0))
+    options.result(report.plan_data(planned.plan), report.plan_text(planned.plan, verbosity=options.verbosity))
     return bool(planned.plan.actions)
 
 

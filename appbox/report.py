@@ -19,24 +19,24 @@ def plan_data(plan: Plan) -> dict[str, Any]:
     }
 
 
-def plan_text(plan: Plan, *, diffs: bool) -> str:
-    """Return a plan for people; with `diffs` the changed files are shown as unified diffs."""
+def plan_text(plan: Plan, *, verbosity: int = 0) -> str:
+    """Return a plan for people, with unified diffs of the files that change; at verbosity 1 also of new ones."""
     lines: list[str] = []
     for service in plan.services:
-        lines += _service(service, diffs=diffs)
+        lines += _service(service, verbosity)
     if not plan.actions:
         lines.append("nothing to do")
     return printable("".join(f"{line}\n" for line in lines))
 
 
-def _service(service: ServicePlan, *, diffs: bool) -> Iterator[str]:
+def _service(service: ServicePlan, verbosity: int) -> Iterator[str]:
     desired = service.desired
     if not service.actions:
         return
     yield f"{desired.name} {desired.version}"
     for action in service.actions:
         yield f"  {sentence(action)}"
-        if diffs and isinstance(action, RenderConfig | InstallUnit) and action.diff:
+        if isinstance(action, RenderConfig | InstallUnit) and verbosity >= (1 if action.new else 0):
             yield from (f"      {line}" for line in action.diff.splitlines())
     for note in service.notes:
         yield f"  note: {note}"

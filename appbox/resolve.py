@@ -21,8 +21,8 @@ from appbox.oci.reference import OciArchive, OciLayout, RegistryImage, parse_ima
 from appbox.oci.source import Source
 from appbox.sources import Loaded
 from appbox.store import files, paths
+from appbox.store.installed import Installed
 from appbox.store.root import Root
-from appbox.store.state import Installed
 
 _DOCUMENT_LIMIT = 4 << 20
 

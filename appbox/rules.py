@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from itertools import combinations
 
-from appbox.fields import is_below, quoted
+from appbox.fields import quoted
 from appbox.findings import Finding
+from appbox.quantities import ANYWHERE, Port
 from appbox.tables import Manifest, Table, Volume
 from appbox.toml_source import Path, dotted
 
@@ -94,13 +94,21 @@ def _mounts(manifest: Manifest) -> Iterator[Finding]:
     for path, target in targets.items():
         if hint := _OWN_FILES.get(target):
             yield Finding(path, f"{quoted(target)} is made by appbox at each start", hint)
-    for (one, outer), (two, inner) in combinations(targets.items(), 2):
-        if outer == inner:
-            yield Finding(two, f"{quoted(inner)} is taken by {dotted(one)}", "mount them at different paths", (one,))
-        elif is_below(inner, outer):
-            yield from _nested(manifest, one, two, inner)
-        elif is_below(outer, inner):
-            yield from _nested(manifest, two, one, outer)
+    taken: dict[str, Path] = {}
+    for path, target in targets.items():
+        first = taken.setdefault(target, path)
+        if first != path:
+            message = f"{quoted(target)} is taken by {dotted(first)}"
+            yield Finding(path, message, "mount them at different paths", (first,))
+    for path, target in targets.items():
+        for outer in _parents(target):
+            if outer in taken:
+                yield from _nested(manifest, taken[outer], path, target)
+
+
+def _parents(target: str) -> Iterator[str]:
+    while target := target.rpartition("/")[0]:
+        yield target
 
 
 def _nested(manifest: Manifest, outer: Path, inner: Path, target: str) -> Iterator[Finding]:
@@ -128,10 +136,20 @@ def _network(manifest: Manifest) -> Iterator[Finding]:
             yield Finding(("network", "ports"), "the network's ports belong to the service that has it", "", mode)
         if network.mode == f"service:{manifest.name}":
             yield Finding(("network", "mode"), "the service cannot share its own network", "", (("name",),))
-    for (i, one), (k, two) in combinations(enumerate(network.ports), 2):
-        if one.clashes(two):
-            message = f"port {two.host_port}/{two.protocol} of the host is taken by ports[{i}]"
-            yield Finding(("network", "ports", k), message, "take another port")
+    yield from _port_clashes(network.ports)
+
+
+def _port_clashes(ports: tuple[Port, ...]) -> Iterator[Finding]:
+    """Every address of the host clashes with itself and with "all addresses"."""
+    taken: dict[tuple[int, str], dict[str, int]] = {}
+    for index, port in enumerate(ports):
+        others = taken.setdefault((port.host_port, port.protocol), {})
+        anywhere = port.address in ANYWHERE
+        rivals = [*others.values()][:1] if anywhere else [others[a] for a in (port.address, *ANYWHERE) if a in others]
+        if rivals:
+            message = f"port {port.host_port}/{port.protocol} of the host is taken by ports[{rivals[0]}]"
+            yield Finding(("network", "ports", index), message, "take another port")
+        others.setdefault(port.address, index)
 
 
 def _security(manifest: Manifest) -> Iterator[Finding]:

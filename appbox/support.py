@@ -8,12 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from pydantic import BaseModel
-
 from appbox.fields import is_constraint, quoted
 from appbox.findings import Finding
 from appbox.quantities import IdRange
-from appbox.tables import Manifest
+from appbox.tables import Manifest, Table
 from appbox.toml_source import Path, dotted
 
 Test = Callable[[Any], bool]
@@ -81,19 +79,17 @@ def unsupported(manifest: Manifest) -> Iterator[Finding]:
     """Yield a finding for each key of `manifest` that would have no effect."""
     if is_constraint(manifest.version):
         yield Finding(("version",), "not supported yet: version constraint", "write the tag itself")
-    if manifest.image.startswith("docker-archive:"):
-        yield Finding(("image",), "not supported yet: docker-archive", "copy it to oci-archive:FILE with skopeo")
     yield from _refused(manifest, _TREE, ())
 
 
 def _refused(value: object, node: _Node, path: Path) -> Iterator[Finding]:
     """Yield a finding for each leaf below `value` that the tree names and that is not its default."""
-    if isinstance(value, BaseModel):
+    if isinstance(value, Table):
         for key, inner in _set_keys(value):
             below = node if node.test else node.get(key)
             if below is not None:
                 yield from _refused(inner, below, (*path, key))
-    elif isinstance(value, Mapping) and any(isinstance(inner, BaseModel) for inner in value.values()):
+    elif isinstance(value, Mapping) and any(isinstance(inner, Table) for inner in value.values()):
         below = node if node.test else node.get("*")
         if below is not None:
             for key, inner in value.items():
@@ -103,7 +99,7 @@ def _refused(value: object, node: _Node, path: Path) -> Iterator[Finding]:
         yield Finding(path, f"not supported yet: {dotted(path)}{shown}")
 
 
-def _set_keys(table: BaseModel) -> Iterator[tuple[str, object]]:
+def _set_keys(table: Table) -> Iterator[tuple[str, object]]:
     """Yield the keys and values of `table` that are not what they would be anyway."""
     fields = type(table).model_fields
     for name in sorted(table.model_fields_set):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import tempfile
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
@@ -61,13 +60,11 @@ def image() -> Callable[[str], Path]:
 def appbox_layer() -> Iterator[Callable[[roots.Root], Path]]:
     """Return a layer with appbox installed for a root; made once per session."""
     made: dict[Path, Path] = {}
-    place = cache.root() / "machines"
-    place.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="appbox.", dir=place) as scratch:
+    with cache.scratch("appbox") as scratch:
 
         def layer(root: roots.Root) -> Path:
             if root.environment not in made:
-                path = Path(scratch) / root.environment.name
+                path = scratch / root.environment.name
                 path.mkdir()
                 roots.install_appbox(root, path)
                 made[root.environment] = path

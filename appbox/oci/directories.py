@@ -76,7 +76,7 @@ class Directories:
         try:
             found = self._direct(path)
         except OSError as error:
-            if error.errno not in (errno.ENOENT, errno.ELOOP):
+            if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
                 raise
             found = self._followed(path, make=make)
         self._keep(path, found)
@@ -126,9 +126,11 @@ class Directories:
         return made
 
     def _keep(self, path: bytes, directory: Directory) -> None:
-        if len(self._known) > _OPEN:
-            oldest = next(key for key in self._known if key)
-            self._stale.append(self._known.pop(oldest).fd)
+        evicted = path
+        if path not in self._known and len(self._known) > _OPEN:
+            evicted = next(key for key in self._known if key)
+        if evicted in self._known:
+            self._stale.append(self._known.pop(evicted).fd)
         self._known[path] = directory
 
     def _look(self, path: bytes) -> walk.Found | None:

@@ -44,7 +44,7 @@ class Layer:
         return f"layer {self.digest[:19]}"
 
 
-class _Stopped(Exception):  # noqa: N818 - no error: the other end has gone, so this one goes home as well
+class _Stopped(Exception):
     """The other end of a pipe was closed."""
 
 

@@ -11,6 +11,7 @@ it: global headers are checked and then ignored, and an empty value in an extend
 
 from __future__ import annotations
 
+import functools
 import os
 import struct
 from collections.abc import Iterable, Iterator
@@ -162,6 +163,11 @@ class Archive:
 
     def _skip(self) -> None:
         """Go to the next header, past what was not read of the data and past its padding."""
+        end = self._at + self._left + self._padding
+        if end <= len(self._block):
+            self._at = end
+            self._left = self._padding = 0
+            return
         self._left += self._padding
         self._padding = 0
         for _ in self.data():
@@ -217,6 +223,11 @@ class Archive:
             raise Refused("a tar member has an absurd size", why=f"{size} bytes, before byte {self.position}")
         return size
 
+    def _no_data(self, field: bytes) -> int:
+        """Check the size of a member that has no data, whatever it says."""
+        self._size(field, self._largest)
+        return 0
+
     def _open(self, size: int) -> None:
         self._left = size
         self._padding = -size % BLOCK
@@ -265,7 +276,7 @@ class Archive:
             mode=_positive("mode", mode) & 0o7777,
             uid=_positive("uid", uid),
             gid=_positive("gid", gid),
-            size=self._size(size, self._largest),
+            size=self._size(size, self._largest) if kind is Kind.FILE else self._no_data(size),
             mtime=_clamp(number("mtime", mtime)) * 10**9,
             major=_positive("major", major) if device else 0,
             minor=_positive("minor", minor) if device else 0,
@@ -286,7 +297,7 @@ class Archive:
         Only files have data: POSIX gives the sizes of the other types other meanings ("ustar Interchange Format").
         """
         if member.kind is not Kind.FILE:
-            return member._replace(size=0)
+            return member if not member.size else member._replace(size=0)
         if member.size > self._largest:
             raise Refused("a tar member has an absurd size", where=_shown(member.name), why=f"{member.size} bytes")
         self._open(member.size)
@@ -359,6 +370,7 @@ def number(key: str, field: bytes) -> int:
     return int(text, 8)
 
 
+@functools.lru_cache(1024)  # owners and modes are the same few, a million times
 def _positive(key: str, field: bytes) -> int:
     value = number(key, field)
     if value < 0:

@@ -13,6 +13,8 @@ from appbox.units.render import template
 
 DIRECTORY = "/etc/init.d"
 LOGS = "/var/log/appbox"
+_HOST = ("dns", "localmount", "logger", "net")
+"""What comes first where the host has it; nothing of it is everywhere, Debian's OpenRC may lack even localmount."""
 OPEN_FILES = 524_288
 """The hard limit that systemd gives every service; init itself often has no more than 4,096."""
 
@@ -30,8 +32,8 @@ def render(unit: Unit) -> UnitFile:
         times=times,
         period=period,
         retry=f"{_signal(unit.stop_signal)}/{unit.stop_seconds}/KILL/5",
-        need=" ".join(("localmount", *sorted(set(unit.requires)))),
-        use=" ".join(sorted({"dns", "logger", "net", *(("netmount",) if unit.mounts_for else ()), *unit.wants})),
+        need=" ".join(sorted(set(unit.requires))),
+        use=" ".join(sorted({*_HOST, *(("netmount",) if unit.mounts_for else ()), *unit.wants})),
         after=" ".join(sorted({"firewall", *unit.after})),
         open_files=OPEN_FILES,
     )

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import tomli_w
 
-from tests.ground import images, roots
+from tests.ground import cache, images, roots
 from tests.ground.machine import Machine
 
 ROUNDS = 15
@@ -109,8 +109,8 @@ def start(scratch: Path) -> Iterator[Figure]:
 def main() -> int:
     """Measure everything."""
     figures = []
-    with tempfile.TemporaryDirectory(prefix="appbox-bench.", dir="/var/tmp") as scratch:
-        for figure in (*command_line(), *start(Path(scratch))):
+    with cache.scratch("bench") as scratch:
+        for figure in (*command_line(), *start(scratch)):
             print(figure, flush=True)
             figures.append(figure)
     return 0 if all(figure.measured <= figure.allowed for figure in figures) else 1

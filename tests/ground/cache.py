@@ -13,6 +13,7 @@ import json
 import os
 import shutil
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -59,6 +60,30 @@ def replacing(path: Path) -> Iterator[Path]:
     finally:
         for leftover in (fresh, old):
             shutil.rmtree(leftover, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def scratch(name: str) -> Iterator[Path]:
+    """Yield an empty directory beside what is kept (so on the same file system), which is gone afterwards.
+
+    What processes that were killed have left there is removed first.
+    """
+    place = root() / "scratch"
+    place.mkdir(parents=True, exist_ok=True)
+    for leftover in place.iterdir():
+        if not is_alive(leftover.name):
+            shutil.rmtree(leftover, ignore_errors=True)
+    directory = Path(tempfile.mkdtemp(prefix=f"{name}.{os.getpid()}.", dir=place))
+    directory.chmod(0o755)
+    try:
+        yield directory
+    finally:
+        shutil.rmtree(directory)
+
+
+def is_alive(name: str) -> bool:
+    """Tell whether the process runs whose number is the second part of a name that `scratch` has given."""
+    return Path(f"/proc/{name.split('.')[1]}").exists()
 
 
 def forget_others(path: Path, prefix: str) -> None:

@@ -9,6 +9,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from tests.ground import cache
+
 
 def hierarchy() -> Path:
     """Return where this machine has its cgroup v2 hierarchy."""
@@ -43,6 +45,13 @@ def remove(cgroup: Path) -> None:
             msg = f"{cgroup} cannot be removed"
             raise RuntimeError(msg)
         time.sleep(0.02)
+
+
+def sweep(prefix: str) -> None:
+    """Remove the cgroups whose names are `prefix` and a name by `cache.scratch`, and whose makers were killed."""
+    for cgroup in hierarchy().glob(f"{prefix}*"):
+        if not cache.is_alive(cgroup.name.removeprefix(prefix)):
+            remove(cgroup)
 
 
 def _deepest_first(cgroup: Path) -> Iterator[Path]:

@@ -68,10 +68,10 @@ def layers(recipe: Recipe, suite: str, layout: Path) -> Iterator[Layer]:
     if recipe.name == "busybox":
         yield add_layer(layout, tar_of(busybox_members()))
         return
-    with tempfile.TemporaryDirectory(prefix="appbox-image.") as scratch:
-        tar = Path(scratch) / "root.tar"
+    with cache.scratch("image") as scratch:
+        tar = scratch / "root.tar"
         if suite == ALPINE:
-            alpine_root(recipe, Path(scratch) / "root", tar)
+            alpine_root(recipe, scratch / "root", tar)
         else:
             debian.bootstrap(tar, suite, recipe.packages, variant="essential", hooks=recipe.hooks)
         with tar.open("rb") as stream:

@@ -7,11 +7,10 @@ disk, the rest is an overlay; both survive a reboot. Leaving the context kills e
 
 from __future__ import annotations
 
+import contextlib
 import os
-import shutil
 import signal
 import subprocess
-import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -28,6 +27,7 @@ ENVIRONMENT = {
     "TERM": "dumb",
 }
 PERSISTENT = ("opt", "var", "root")  # on the disk itself: a real machine's /opt/containers is no overlay either
+CGROUP = "appbox-ground."
 SHELL_CGROUP = "user"  # where commands from outside run, as a login would
 
 BOOT = Path(__file__).with_name("boot.sh")
@@ -74,15 +74,15 @@ class Machine:
         self._images = images or cache.root() / "images"
         self._process: subprocess.Popen[bytes] | None = None
         self.pid = 0  # of PID 1, as this machine's kernel numbers it outside
-        (cache.root() / "machines").mkdir(parents=True, exist_ok=True)
         self._images.mkdir(parents=True, exist_ok=True)
-        self.directory = Path(tempfile.mkdtemp(prefix=f"{self.init}.", dir=cache.root() / "machines"))
-        self.cgroup = cgroups.hierarchy() / f"appbox-ground.{self.directory.name}"
+        self._kept = contextlib.ExitStack()
+        self.directory = self._kept.enter_context(cache.scratch(self.init))
+        cgroups.sweep(CGROUP)
+        self.cgroup = cgroups.hierarchy() / f"{CGROUP}{self.directory.name}"
         self._fill(root.system)
 
     def _fill(self, system: Path) -> None:
         """Make the directories that the boot mounts."""
-        self.directory.chmod(0o755)
         for name in ("root", "upper", "work"):
             (self.directory / name).mkdir()
         for name in PERSISTENT:
@@ -101,24 +101,16 @@ class Machine:
         """Kill everything and remove every trace."""
         self.power_off()
         cgroups.remove(self.cgroup)
-        shutil.rmtree(self.directory)
+        self._kept.close()
 
     # Power
 
     def boot(self, timeout: float = 60) -> None:
         """Start the init; return when it has started all that it starts at boot."""
         self.cgroup.mkdir(exist_ok=True)
-        words = [
-            "unshare",
-            "--pid",
-            "--fork",
-            "--kill-child",
-            "--mount",
-            "--propagation=private",
-            "--uts",
-            "--ipc",
-            "--net",
-        ]
+        # When the tests are killed, the machine dies with them.
+        words = ["setpriv", "--pdeathsig=KILL", "unshare", "--fork", "--kill-child", "--propagation=private"]
+        words += ["--pid", "--mount", "--uts", "--ipc", "--net"]
         words += ["sh", str(BOOT), self._lower, str(self.directory), str(self.cgroup), str(self._images)]
         words += ["leave" if self.init == "openrc" else "mount"]  # OpenRC's own service "cgroups" mounts them
         with (self.directory / "console").open("ab") as console:

@@ -28,6 +28,7 @@ class RealRegistry:
     folder: str
     auth: str
     tls: bool
+    token_host: str = ""
     token_requests: list[str] = field(default_factory=list)
 
     @property
@@ -167,10 +168,13 @@ def _token_server(registry: RealRegistry) -> Iterator[str]:
             pass
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    registry.token_host = f"127.0.0.1:{server.server_address[1]}"
+    if registry.tls:
+        server.socket = server_context(registry.folder).wrap_socket(server.socket, server_side=True)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()
     try:
-        yield f"http://127.0.0.1:{server.server_address[1]}/token"
+        yield f"http{'s' if registry.tls else ''}://{registry.token_host}/token"
     finally:
         server.shutdown()
         thread.join()

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import tempfile
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -163,20 +162,18 @@ def build_environment(system: Path, suite: str) -> Path:
 
 def install_dependencies(system: Path, layer: Path) -> None:
     """Make the virtual environment in `layer`, with `system`'s Python, from wheels that this machine's pip fetches."""
-    with tempfile.TemporaryDirectory(prefix=".wheels.", dir=layer.parent) as scratch:
-        wheels = Path(scratch) / "wheels"
-        wheels.mkdir()
-        download(dependencies(), wheels, python_version(system))
-        pip_install([system], layer, Path(scratch), dependencies())
+    with cache.scratch("dependencies") as scratch:
+        (scratch / "wheels").mkdir()
+        download(dependencies(), scratch / "wheels", python_version(system))
+        pip_install([system], layer, scratch, dependencies())
 
 
 def install_appbox(root: Root, layer: Path) -> None:
     """Fill the empty directory `layer` with appbox as this tree has it now, as pip installs its wheel over `root`."""
-    with tempfile.TemporaryDirectory(prefix=".wheels.", dir=layer.parent) as scratch:
-        wheels = Path(scratch) / "wheels"
-        wheels.mkdir()
-        build_wheel(wheels)
-        pip_install([root.environment, root.system], layer, Path(scratch), ["appbox"])
+    with cache.scratch("wheel") as scratch:
+        (scratch / "wheels").mkdir()
+        build_wheel(scratch / "wheels")
+        pip_install([root.environment, root.system], layer, scratch, ["appbox"])
 
 
 def pip_install(lower: Sequence[Path], layer: Path, scratch: Path, requirements: Sequence[str]) -> None:

@@ -243,6 +243,40 @@ def test_the_absurd_is_refused_quickly(text: str, key: str) -> None:
     assert time.monotonic() - began < 2
 
 
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [
+        ("".join(f"k{n} = 1\n" for n in range(5000)), 5000),
+        ("[process]\nargs = [" + "1," * 20_000 + "]", 20_000),
+        ("".join(f'[volumes.v{n}]\npath = "/same"\n' for n in range(5000)), 4999),
+        ("".join(f'[volumes.v{n}]\npath = "/v/{n}"\nsize = 1\n' for n in range(5000)), 5000),
+        ("[network]\nmode = 'bridge'\nports = [" + "'1:1'," * 20_000 + "]", 20_001),
+        ("[volumes.v]\npath = '/v'\n[config.'" + "/a" * 2000 + "']\ntext = 1", 1),
+    ],
+    ids=range(6),
+)
+def test_many_problems_take_little_time(text: str, count: int) -> None:
+    began = time.monotonic()
+    assert len(refused(HEAD + text).problems) == count
+    assert time.monotonic() - began < 5
+
+
+@pytest.mark.parametrize(
+    ("ports", "clashes"),
+    [
+        (["80:1", "80:2"], [1]),
+        (["80:1", "127.0.0.1:80:2"], [1]),
+        (["127.0.0.1:80:2", "80:1"], [1]),
+        (["0.0.0.0:80:1", "127.0.0.1:80:2", "[::1]:80:3"], [1, 2]),
+        (["127.0.0.2:80:1", "127.0.0.1:80:2"], []),
+        (["80:1", "80:1/udp", "81:1"], []),
+    ],
+)
+def test_ports_of_the_host_are_taken_once(ports: list[str], clashes: list[int]) -> None:
+    found = refused(HEAD + f'[network]\nmode = "bridge"\nports = {ports}').problems
+    assert [p.key for p in found if "taken" in p.message] == [f"network.ports[{index}]" for index in clashes]
+
+
 def _places() -> list[tuple[str, ...]]:
     """Return every key of every table, with a name where the user chooses one."""
     names = {"volumes": "data", "config": "/etc/a", "secrets": "a"}

@@ -113,22 +113,6 @@ def test_no_ports(text: object) -> None:
 
 
 @pytest.mark.parametrize(
-    ("one", "two", "clash"),
-    [
-        ("80:1", "80:2", True),
-        ("80:1", "127.0.0.1:80:2", True),
-        ("0.0.0.0:80:1", "127.0.0.1:80:2", True),
-        ("127.0.0.2:80:1", "127.0.0.1:80:2", False),
-        ("80:1", "80:1/udp", False),
-        ("80:1", "81:1", False),
-    ],
-)
-def test_clashes(one: str, two: str, *, clash: bool) -> None:
-    assert quantities.port(one).clashes(quantities.port(two)) is clash
-    assert quantities.port(two).clashes(quantities.port(one)) is clash
-
-
-@pytest.mark.parametrize(
     ("text", "found"),
     [
         ("SIGTERM", Signal("SIGTERM", 15)),

@@ -131,10 +131,10 @@ class TestRemoveTree:
         path, fd = root
         (path / "d").mkdir()
         here = os.open(path / "d", os.O_RDONLY)
-        for _ in range(3000):
-            os.mkdir("d", dir_fd=here)
+        for _ in range(600):
+            os.mkdir("directory", dir_fd=here)
             os.mkdir("e", dir_fd=here)
-            below = os.open("d", os.O_RDONLY, dir_fd=here)
+            below = os.open("directory", os.O_RDONLY, dir_fd=here)
             os.close(here)
             here = below
         os.close(here)

@@ -190,6 +190,7 @@ class TestLayer:
                 self.listed(Layer(good.digest, good.diff_id, good.media_type, good.size, source))  # type: ignore[arg-type]
 
     def test_an_early_refusal_leaves_no_thread_behind(self) -> None:
+        made = gzip_layer(archive(file(b"../f"), file(b"big", bytes(40 << 20))))
         for _ in range(20):
             with pytest.raises(Refused, match=r"\.\."):
-                self.listed(gzip_layer(archive(file(b"../f"), file(b"big", bytes(40 << 20)))))
+                self.listed(made)

@@ -1,0 +1,199 @@
+"""The shape of the program, held: who may import what, which modules are pure, and that the map shows the tree."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PACKAGE = ROOT / "appbox"
+MODULES = {
+    ".".join(path.relative_to(ROOT).with_suffix("").parts): path
+    for path in sorted(PACKAGE.rglob("*.py"))
+    if "templates" not in path.parts
+}
+
+ONLY = {
+    "subprocess": {"appbox.host.process"},
+    "ctypes": {"appbox.host.syscalls"},
+    "httpx": {
+        "appbox.oci.auth",
+        "appbox.oci.client",
+        "appbox.oci.registry",
+        "appbox.oci.proxies",
+        "appbox.oci.transport",
+    },
+    "rich": {"appbox.progress"},
+    "typer": {"appbox.commands"},
+    "jinja2": {"appbox.configuration", "appbox.units.render"},
+    "pydantic": {
+        "appbox.tables",
+        "appbox.values",
+        "appbox.manifest",
+        "appbox.findings",
+        "appbox.schema",
+        "appbox.fields",
+    },
+}
+"""Who may import what; everybody else goes through them."""
+
+PURE = {
+    "appbox",
+    "appbox.actions",
+    "appbox.configuration",
+    "appbox.container",
+    "appbox.desired",
+    "appbox.document",
+    "appbox.errors",
+    "appbox.fields",
+    "appbox.findings",
+    "appbox.host.facts",
+    "appbox.host.ranges",
+    "appbox.locked",
+    "appbox.manifest",
+    "appbox.oci.capabilities",
+    "appbox.oci.challenge",
+    "appbox.oci.digest",
+    "appbox.oci.image_config",
+    "appbox.oci.json_document",
+    "appbox.oci.layer",
+    "appbox.oci.limits",
+    "appbox.oci.listing",
+    "appbox.oci.model",
+    "appbox.oci.pax",
+    "appbox.oci.platform",
+    "appbox.oci.reference",
+    "appbox.oci.rootfs",
+    "appbox.oci.runtime_spec",
+    "appbox.oci.seccomp",
+    "appbox.oci.sparse",
+    "appbox.oci.tar",
+    "appbox.oci.users",
+    "appbox.oci.walk",
+    "appbox.oci.xattrs",
+    "appbox.plan",
+    "appbox.quantities",
+    "appbox.report",
+    "appbox.rules",
+    "appbox.schema",
+    "appbox.store.installed",
+    "appbox.store.paths",
+    "appbox.support",
+    "appbox.tables",
+    "appbox.toml_source",
+    "appbox.units.model",
+    "appbox.units.openrc",
+    "appbox.units.render",
+    "appbox.units.systemd",
+    "appbox.values",
+    "appbox.variables",
+    "appbox.volumes",
+}
+"""Values in, values out. `units.render` reads the package's own templates and nothing else."""
+
+EFFECTS = {"socket", "shutil", "tempfile", "fcntl", "signal", "select", "selectors", "threading", "time", "subprocess"}
+"""Modules of the standard library that a pure module has no use for."""
+
+PURE_OS = {"fsdecode", "fsencode", "path.abspath", "path", "strerror"}
+"""What pure modules may use of `os`."""
+
+
+def imports(path: Path, *, at_run_time: bool = True) -> set[str]:
+    """Return the modules that a file imports, also inside functions; without those for type checkers only."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    if at_run_time:
+        for node in ast.walk(tree):
+            if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+                node.body = []
+    found: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found.add(node.module)
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+@pytest.mark.parametrize("library", sorted(ONLY))
+def test_a_library_is_imported_only_where_it_belongs(library: str) -> None:
+    users = {
+        name
+        for name, path in MODULES.items()
+        if any(found == library or found.startswith(f"{library}.") for found in imports(path))
+    }
+    assert users, f"nobody imports {library} any more: take it off the list"
+    assert users <= ONLY[library]
+
+
+@pytest.mark.parametrize("name", sorted(PURE))
+def test_a_pure_module_imports_no_effects(name: str) -> None:
+    found = imports(MODULES[name] if name in MODULES else PACKAGE / "__init__.py")
+    own = {one for one in found if one.startswith("appbox.") and one in MODULES}
+    assert own <= PURE, f"{name} imports {sorted(own - PURE)}"
+    assert not {one.partition(".")[0] for one in found} & EFFECTS
+
+
+@pytest.mark.parametrize("name", sorted(PURE & set(MODULES)))
+def test_a_pure_module_opens_nothing(name: str) -> None:
+    tree = ast.parse(MODULES[name].read_text(encoding="utf-8"))
+    has_os = "os" in imports(MODULES[name])
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call):
+            called = ast.unparse(node.func)
+            assert called not in {"open", "print", "input", "exec", "eval", "compile", "__import__"}, name
+        if has_os and isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "os":
+            assert node.attr in PURE_OS, f"{name} uses os.{node.attr}"
+
+
+def test_every_module_says_what_it_is_in_its_first_line() -> None:
+    for name, path in MODULES.items():
+        document = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
+        assert document, name
+        assert document.splitlines()[0].endswith((".", ":", ";", ",")) or len(document.splitlines()) > 1, name
+
+
+def test_the_map_shows_the_tree() -> None:
+    """Every module stands in appbox/README.md, and nothing else does."""
+    text = (PACKAGE / "README.md").read_text(encoding="utf-8")
+    shown = set(re.findall(r"^\| `([a-z_/]+\.py)` \|", text, re.MULTILINE))
+    there = {str(p.relative_to(PACKAGE)) for p in MODULES.values() if p.name not in {"__init__.py", "__main__.py"}}
+    assert shown == there
+
+
+def test_no_module_has_become_two() -> None:
+    """Past 500 lines there is a second subject inside."""
+    long = {name: lines for name, path in MODULES.items() if (lines := len(path.read_text().splitlines())) > 500}
+    assert not long
+
+
+def test_templates_only_lay_out() -> None:
+    """No macro, no import, no filter, no arithmetic: Python decides what is in a unit."""
+    templates = sorted((ROOT / "generators").rglob("*.j2"))
+    assert {path.parent.name for path in templates} == {"openrc", "run", "systemd"}
+    test = r"[a-z_.]+( == [\"'][a-z-]+[\"'])?"
+    allowed = re.compile(
+        rf"(if|elif) (not )?{test}( (and|or) (not )?{test})*|else|endif|for [a-z_]+ in [a-z_.]+|endfor"
+    )
+    for path in templates:
+        text = path.read_text(encoding="utf-8")
+        for statement in re.findall(r"\{%-?\s*(.*?)\s*-?%\}", text):
+            assert allowed.fullmatch(statement), f"{path.name}: {statement}"
+        for value in re.findall(r"\{\{\s*(.*?)\s*\}\}", text):
+            assert re.fullmatch(r"[a-z_]+(\.[a-z_]+)*", value), f"{path.name}: {value}"
+
+
+def test_generators_hold_data_only() -> None:
+    found = {path.suffix for path in (ROOT / "generators").rglob("*") if path.is_file()}
+    assert found <= {".j2", ".md"}
+
+
+def test_nothing_goes_through_a_shell() -> None:
+    for name, path in MODULES.items():
+        text = path.read_text(encoding="utf-8")
+        assert "shell=True" not in text, name
+        assert "os.system" not in text, name
+        assert "extractall" not in text, name
