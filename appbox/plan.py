@@ -95,7 +95,7 @@ def _actions(desired: Desired, observed: Observed, *, new_range: bool) -> Iterat
     _refuse_new_ids(desired, current)
     if new_range and desired.mapped:
         yield AllocateRange(name, "it has a user namespace of its own", desired.base, desired.size)
-    rebuild = rebuild_reason(desired, target)
+    rebuild = rebuild_reason(desired.digest, desired.base, target)
     if rebuild:
         yield _unpack(desired, rebuild)
     yield from _volume_actions(desired, observed)
@@ -142,15 +142,15 @@ def _refuse_new_ids(desired: Desired, current: Installed | None) -> None:
     )
 
 
-def rebuild_reason(desired: Desired, target: Installed | None) -> str:
+def rebuild_reason(digest: str, base: int, target: Installed | None) -> str:
     """Return why the version's directory has to be made, or made anew; empty when its rootfs is the right one."""
     if target is None:
         return "this version is not on the host"
     if target.problem:
         return f"{target.directory} {target.problem}"
-    if target.digest != desired.digest:
-        return f"the image has another digest now ({desired.digest[:19]}…)"
-    return "" if target.base == desired.base else "its range of user ids changed"
+    if target.digest != digest:
+        return f"the image has another digest now ({digest[:19]}…)"
+    return "" if target.base == base else "its range of user ids changed"
 
 
 def _unpack(desired: Desired, reason: str) -> Unpack:
@@ -249,7 +249,7 @@ def unified(old: str, new: str, path: str) -> str:
 def carry_origin(desired: Desired, observed: Observed) -> str:
     """Return the directory whose volumes move to the desired version, relative to the containers; empty for none."""
     current, target = observed.current, observed.target
-    rebuild = bool(rebuild_reason(desired, target))
+    rebuild = bool(rebuild_reason(desired.digest, desired.base, target))
     if target is not None and target.carry and not rebuild:
         return target.carry
     holder = data_holder(desired, observed)

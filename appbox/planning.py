@@ -64,11 +64,10 @@ def _service(root: Root, loaded: Loaded, cache: Cache, facts: Facts, *, start: b
     locked = resolve.resolve(loaded, facts, cache, root, observed.target)
     mapped = loaded.manifest.security.userns == "auto"
     base = _base(name, facts, observed.current.base if observed.current else 0) if mapped else 0
-    desired = desires.build(locked, facts, base, None)
-    target = observed.target
-    if target is not None and not plan.rebuild_reason(desired, target):
+    target, rootfs = observed.target, None
+    if target is not None and not plan.rebuild_reason(str(locked.image.digest), base, target):
         rootfs = observe.installed_rootfs(root, target, desires.wanted_nodes(locked))
-        desired = desires.build(locked, facts, base, rootfs)
+    desired = desires.build(locked, facts, base, rootfs)
     new_range = mapped and facts.ranges.get(name) != base
     service = plan.diff(desired, observed, live=facts.live, start=start, new_range=new_range)
     return Prepared(loaded, locked, service)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Sequence
 
-from appbox import apply as applying
 from appbox import planning, removal, report, resolve, sources
 from appbox.actions import Action
 from appbox.errors import AppboxError, printable
@@ -56,6 +55,8 @@ def _one(options: Options, root: Root, cache: Cache, planned: Planned, one: Prep
 
     def told(action: Action) -> None:
         options.say(f"  {printable(report.sentence(action))}\n")
+
+    from appbox import apply as applying  # noqa: PLC0415  # plan needs none of it
 
     with progress(options) as shown:
         applying.run(

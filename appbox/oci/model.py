@@ -168,10 +168,10 @@ def check(manifest: ImageManifest, config: ImageConfig, platform: Platform) -> N
 
 def _kind(document: Mapping[str, Any], said: str) -> str:
     """Return the one media type that sender, `mediaType` and body agree on."""
-    _refuse_schema1(document, said)
+    own = fields.text(document, "mediaType", "the image's manifest", default="")
+    _refuse_schema1(document, {said, own})
     if fields.number(document, "schemaVersion", "the image's manifest") != 2:
         raise Refused(f"schemaVersion {document['schemaVersion']} of the image's manifest is unknown")
-    own = fields.text(document, "mediaType", "the image's manifest", default="")
     if own and said not in NEUTRAL_TYPES and said != own:
         raise Refused("the image's manifest is not what it is called", why=f"{said} is called {own} inside")
     kind = own or (said if said not in NEUTRAL_TYPES else _kind_of_body(document))
@@ -187,8 +187,9 @@ def _kind_of_body(document: Mapping[str, Any]) -> str:
     return OCI_INDEX if "manifests" in document else OCI_MANIFEST
 
 
-def _refuse_schema1(document: Mapping[str, Any], said: str) -> None:
-    if said in _SCHEMA1_TYPES or document.get("mediaType") in _SCHEMA1_TYPES or document.get("schemaVersion") == 1:
+def _refuse_schema1(document: Mapping[str, Any], types: set[str]) -> None:
+    version = document.get("schemaVersion")
+    if types & _SCHEMA1_TYPES or (version == 1 and not isinstance(version, bool)):
         hint = "pull and push it once with a current podman or docker, or use a newer tag"
         raise Refused("the image has a manifest of schema 1, which cannot be verified", hint=hint)
 

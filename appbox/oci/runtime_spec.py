@@ -97,8 +97,9 @@ class Container:
     """Everything that config.json says of a service.
 
     `env` holds `NAME=value` strings; `mounts` are the service's own, in the order in which they are to be made,
-    after the standard ones; `cgroups_path` is relative (see `spec`); `architecture` is the platform of the image (`amd64`,
-    `arm64`); `programs_32_bit` lets the seccomp filter know the platform's 32-bit programs, at the cost of a slower start.
+    after the standard ones; `cgroups_path` is relative (see `spec`); `architecture` is the platform of the image
+    (`amd64`, `arm64`); `programs_32_bit` lets the seccomp filter know the platform's 32-bit programs, which makes the
+    start slower.
     """
 
     args: tuple[str, ...]

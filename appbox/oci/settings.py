@@ -6,7 +6,6 @@ Not here: which registries may be spoken to how (`registries`), and who may log 
 from __future__ import annotations
 
 import os
-import socket
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
@@ -31,6 +30,8 @@ class Timing:
 
 def look_up(host: str, port: int) -> list[str]:
     """Return the addresses of `host`, in the system's order of preference; raise `OSError` when there is none."""
+    import socket  # noqa: PLC0415  (5 ms that a layout or a cached image need not pay)
+
     found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     return list(dict.fromkeys(str(address[0]) for *_, address in found))
 

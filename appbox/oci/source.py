@@ -80,7 +80,7 @@ def open_source(
         return RegistrySource(name, cache, settings or Settings())
     from appbox.oci.layout import LayoutSource, open_archive, open_layout  # noqa: PLC0415
 
-    path = os.path.join(base_dir, name.path)
+    path = os.path.abspath(os.path.join(base_dir, name.path))
     store = open_layout(path) if isinstance(name, OciLayout) else open_archive(path)
     return LayoutSource(store, name.ref, str(type(name)(path, name.ref)), cache)
 

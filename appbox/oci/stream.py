@@ -122,7 +122,9 @@ class Stream:
         self._compressed = self._digest.hasher()
         self._uncompressed = self._diff_id.hasher()
         self._raw, self._clear, self._hashed = _Pipe(), _Pipe(), _Pipe()
-        self._threads = [threading.Thread(target=stage) for stage in (self._read, self._inflate, self._hash)]
+        self._threads = [
+            threading.Thread(target=stage, daemon=True) for stage in (self._read, self._inflate, self._hash)
+        ]
         self._hasher = self._threads[-1]
 
     def __enter__(self) -> Stream:

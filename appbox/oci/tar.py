@@ -11,16 +11,13 @@ it: global headers are checked and then ignored, and an empty value in an extend
 
 from __future__ import annotations
 
-import functools
 import os
-import struct
 from collections.abc import Iterable, Iterator
 from enum import Enum
 from typing import Final, NamedTuple
-from zlib import adler32
 
 from appbox.errors import Refused
-from appbox.oci import limits, pax, sparse
+from appbox.oci import limits, pax, sparse, tar_fields
 from appbox.oci.sparse import Sparse
 
 BLOCK: Final = 512
@@ -29,12 +26,6 @@ ZERO_BLOCK: Final = bytes(BLOCK)
 Span = tuple[bytes, int, int]
 """A piece of a member's data: `block[start:end]`, not copied."""
 
-# name mode uid gid size mtime checksum type link magic version uname gname major minor prefix, 12 bytes of padding
-_FIELDS: Final = struct.Struct("100s8s8s8s12s12s8sc100s6s2s32s32s8s8s155s12x")
-_CHECKSUM: Final = slice(148, 156)
-
-_MAX_SECONDS: Final = 2**62
-"""Times are clamped to what a 64-bit time_t can count; the kernel then clamps to what the file system can hold."""
 _LONG_NAME: Final = 2 * (limits.PATH + 1)
 """Bytes of a GNU long name: the longest path and a generous padding with NUL."""
 
@@ -203,22 +194,11 @@ class Archive:
             rest = following
 
     def _verify(self, header: bytes) -> None:
-        """Check the checksum: the sum of all bytes, those of the field itself counted as spaces.
-
-        adler32's lower half is 1 plus the sum modulo 65521, exact for 256 bytes, and six times faster than sum().
-        """
-        total = (adler32(header[:256]) & 0xFFFF) + (adler32(header[256:]) & 0xFFFF) - 2
-        total += 8 * 0x20 - sum(header[_CHECKSUM])
-        claimed = number("checksum", header[_CHECKSUM])
-        if claimed == total:
-            return
-        # Some old tars summed signed characters; POSIX asks readers to know that.
-        outside = header[:148] + header[156:]
-        if claimed != total - 256 * sum(byte > 0x7F for byte in outside):
+        if not tar_fields.is_intact(header):
             raise Refused("a tar header has a wrong checksum", why=f"before byte {self.position}")
 
     def _size(self, field: bytes, most: int) -> int:
-        size = number("size", field)
+        size = tar_fields.number("size", field)
         if not 0 <= size <= most:
             raise Refused("a tar member has an absurd size", why=f"{size} bytes, before byte {self.position}")
         return size
@@ -263,23 +243,25 @@ class Archive:
 
     def _member(self, kind: Kind, header: bytes, extra: _Extra) -> Member:
         """Return the member that `header` and `extra` describe, ready for `data()`."""
-        name, mode, uid, gid, size, mtime, _, flag, link, magic, _, _, _, major, minor, prefix = _FIELDS.unpack(header)
-        name = _text(name)
+        name, mode, uid, gid, size, mtime, _, flag, link, magic, _, _, _, major, minor, prefix = (
+            tar_fields.LAYOUT.unpack(header)
+        )
+        name = tar_fields.text(name)
         if magic == b"ustar\0" and prefix[0]:
             # star has its own fields at the end of the prefix.
-            name = _text(prefix[:131] if header[508:] == b"tar\0" else prefix) + b"/" + name
+            name = tar_fields.text(prefix[:131] if header[508:] == b"tar\0" else prefix) + b"/" + name
         device = kind is Kind.CHAR or kind is Kind.BLOCK
         member = Member(
             kind=kind,
             name=name,
-            link=_text(link) if link[0] else b"",
-            mode=_positive("mode", mode) & 0o7777,
-            uid=_positive("uid", uid),
-            gid=_positive("gid", gid),
+            link=tar_fields.text(link) if link[0] else b"",
+            mode=tar_fields.positive("mode", mode) & 0o7777,
+            uid=tar_fields.positive("uid", uid),
+            gid=tar_fields.positive("gid", gid),
             size=self._size(size, self._largest) if kind is Kind.FILE else self._no_data(size),
-            mtime=_clamp(number("mtime", mtime)) * 10**9,
-            major=_positive("major", major) if device else 0,
-            minor=_positive("minor", minor) if device else 0,
+            mtime=tar_fields.clamp(tar_fields.number("mtime", mtime)) * 10**9,
+            major=tar_fields.positive("major", major) if device else 0,
+            minor=tar_fields.positive("minor", minor) if device else 0,
             records=_NO_RECORDS,
             sparse=None,
         )
@@ -354,39 +336,6 @@ class Archive:
         return [pax.integer("GNU.sparse.map", line) for line in lines[1:wanted]]
 
 
-def number(key: str, field: bytes) -> int:
-    """Return a numeric field: octal digits between spaces and NULs, or GNU's base-256 when the first bit is set."""
-    first = field[0]
-    if first & 0x80:
-        bits = 8 * len(field) - 1
-        value = int.from_bytes(field, "big") & ((1 << bits) - 1)
-        return value - (1 << bits) if first & 0x40 else value
-    text = field.strip(b" \0")
-    if not text:
-        return 0
-    # int() alone would also take signs, underscores and spaces.
-    if not text.isdigit() or b"8" in text or b"9" in text:
-        raise Refused(f"the {key} of a tar header is not a number", why=repr(field))
-    return int(text, 8)
-
-
-@functools.lru_cache(1024)  # owners and modes are the same few, a million times
-def _positive(key: str, field: bytes) -> int:
-    value = number(key, field)
-    if value < 0:
-        raise Refused(f"the {key} of a tar header is negative", why=str(value))
-    return value
-
-
-def _clamp(seconds: int) -> int:
-    return max(-_MAX_SECONDS, min(seconds, _MAX_SECONDS))
-
-
-def _text(field: bytes) -> bytes:
-    """Return the field up to its NUL, or all of it."""
-    return field.partition(b"\0")[0]
-
-
 def _long(payload: bytes) -> bytes:
     text = payload.rstrip(b"\0")
     if b"\0" in text:
@@ -400,13 +349,12 @@ def _once(earlier: object) -> None:
 
 
 def _shown(name: bytes) -> str:
-    return os.fsdecode(_text(name)[:200])
+    return os.fsdecode(tar_fields.text(name)[:200])
 
 
 def _map_fields(block: bytes, start: int, count: int) -> list[int]:
     end = start + 24 * count
-    fields = [block[at : at + 12] for at in range(start, end, 12)]
-    return [_positive("sparse map", field) for field in fields]
+    return [tar_fields.positive("sparse map", block[at : at + 12]) for at in range(start, end, 12)]
 
 
 def _extended(member: Member, extra: _Extra) -> Member:
@@ -418,10 +366,10 @@ def _extended(member: Member, extra: _Extra) -> Member:
     mtime = member.mtime
     if b"mtime" in found:
         mtime = pax.nanoseconds("mtime", found[b"mtime"])
-        mtime = _clamp(mtime // 10**9) * 10**9 + mtime % 10**9
+        mtime = tar_fields.clamp(mtime // 10**9) * 10**9 + mtime % 10**9
     return member._replace(
-        name=extra.name or found.get(b"path") or member.name,
-        link=extra.link or found.get(b"linkpath") or member.link,
+        name=found.get(b"path", member.name) if extra.name is None else extra.name,
+        link=found.get(b"linkpath", member.link) if extra.link is None else extra.link,
         uid=_integer(found, "uid", member.uid),
         gid=_integer(found, "gid", member.gid),
         size=_integer(found, "size", member.size),

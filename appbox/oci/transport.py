@@ -34,6 +34,8 @@ ERROR_LIMIT = 1 << 20  # bytes of an error's body
 PLACES, LIMIT = "appbox.places", "appbox.limit"
 """Extensions of a request: kinds of addresses that it may go to; bytes that a successful answer may have, None: any."""
 
+# httpcore asks for 64 KiB at a time, and each time costs as much as hashing that.
+READ_SIZE = 1 << 18
 _PORTS = {"http": 80, "https": 443}
 
 
@@ -245,7 +247,7 @@ class _Stream(httpcore.NetworkStream):
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
         start = time.monotonic()
-        data = self._inner.read(max_bytes, timeout)
+        data = self._inner.read(max(max_bytes, READ_SIZE), timeout)
         self._waited += time.monotonic() - start
         self._received += len(data)
         if self._waited > self._timing.drip:

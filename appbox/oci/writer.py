@@ -100,19 +100,16 @@ class Writer:
 
     def _make(self, parent: Directory, entry: Entry, data: Iterable[Span]) -> None:
         kind = entry.kind
-        if kind is Kind.FILE:
-            try:
-                create.regular(parent.fd, entry, self._idmap, data)
-            except FileExistsError:
-                self._clear(parent, entry.name)
-                create.regular(parent.fd, entry, self._idmap, data)
-        elif kind is Kind.DIRECTORY:
+        if kind is Kind.DIRECTORY:
             self._make_directory(parent, entry)
         elif kind is Kind.HARDLINK:
             self._link(parent, entry)
         else:
-            self._clear(parent, entry.name)
-            self._make_other(parent, entry)
+            try:
+                self._create(parent, entry, data)
+            except FileExistsError:
+                self._clear(parent, entry.name)
+                self._create(parent, entry, data)
         if not self._lowest:
             self._made.setdefault(parent.inode, set()).add(entry.name)
 
@@ -137,8 +134,10 @@ class Writer:
             os.mkdir(name, 0o700, dir_fd=parent.fd)
         return True
 
-    def _make_other(self, parent: Directory, entry: Entry) -> None:
-        if entry.kind is Kind.SYMLINK:
+    def _create(self, parent: Directory, entry: Entry, data: Iterable[Span]) -> None:
+        if entry.kind is Kind.FILE:
+            create.regular(parent.fd, entry, self._idmap, data)
+        elif entry.kind is Kind.SYMLINK:
             create.symlink(parent.fd, entry, self._idmap)
         elif self._placeholders:
             create.regular(parent.fd, entry, self._idmap, ())

@@ -1,8 +1,8 @@
-"""What a service needs of its init system, as values. Rendering is in `systemd`, `openrc` and `render`; no effects here.
+"""What a service needs of its init system, as values. Rendering is in `systemd`, `openrc` and `render`; no effects.
 
-Only identifiers of a restricted character set, integers and paths made of them may enter a unit file, an init script or a
-run script: every one of these languages gives a meaning to some character that another one takes for text. So the values
-check themselves, and whatever else a service has to say travels as JSON or as a file (DESIGN, units carry no free text).
+Only identifiers of a restricted character set, integers and paths made of them may enter a unit file, an init script or
+a run script: every one of these languages gives a meaning to some character that another one takes for text. So the
+values check themselves, and whatever else a service has to say travels as JSON or as a file.
 """
 
 from __future__ import annotations
@@ -57,9 +57,9 @@ class RestartLimit:
 class Unit:
     """A service as its init system sees it. Times are whole seconds.
 
-    `requires`, `after` and `wants` name other services, or `net` for the network. `network` says that the service uses the
-    host's. Paths in `mounts_for` have to be mounted first; those that cannot be written into a unit are left out, since a
-    file system of the host's own fstab is mounted before services anyway.
+    `requires`, `after` and `wants` name other services, or `net` for the network. `network` says that the service uses
+    the host's. Paths in `mounts_for` have to be mounted first; those that cannot be written into a unit are left out,
+    since a file system of the host's own fstab is mounted before services anyway.
     Raises ValueError for anything that may not stand in a unit.
     """
 
@@ -112,8 +112,8 @@ class Unit:
 class RunScript:
     """What the run script of one version of a service has to know; all of it is known before the image is unpacked.
 
-    `base` is the host id of the container's root (0 without a user namespace). `resolver` says that the service gets the
-    host's resolv.conf at each start. `runtime` is the program; its state is in /run/<runtime>.
+    `base` is the host id of the container's root (0 without a user namespace). `resolver` says that the service gets
+    the host's resolv.conf at each start. `runtime` is the program; its state is in /run/<runtime>.
     The script finds in `.live` of the version's directory what it copies at each start: `upper` (owner and mode of
     rootfs), `work` (0700) and `resolv.conf` (empty, 0644).
     Raises ValueError for anything that may not stand in a script.

@@ -1,9 +1,9 @@
 """A service as an OpenRC init script (openrc-run(8), supervise-daemon(8)); text only.
 
-supervise-daemon starts a command again whenever it ends, and gives up after `respawn_max` times within `respawn_period`. It
-does not know restarts on failure only, or none: for these the run script stays beside the runtime, and asks the supervisor to
-end when the service ended well. With no restarts at all the script also refuses every start but the first after
-`start_pre`; the supervisor then gives up and marks the service failed, as systemd does.
+supervise-daemon starts a command again whenever it ends, and gives up after `respawn_max` times in `respawn_period`. It
+does not know restarts on failure only, or none: for these the run script stays beside the runtime, and asks the
+supervisor to end when the service ended well. With no restarts at all the script also refuses every start but the
+first after `start_pre`; the supervisor then gives up and marks the service failed, as systemd does.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from appbox.units.render import template
 
 DIRECTORY = "/etc/init.d"
 LOGS = "/var/log/appbox"
-_HOST = ("dns", "localmount", "logger", "net")
+_HOST = ("localmount", "logger")
 """What comes first where the host has it; nothing of it is everywhere, Debian's OpenRC may lack even localmount."""
 OPEN_FILES = 524_288
 """The hard limit that systemd gives every service; init itself often has no more than 4,096."""
@@ -33,7 +33,7 @@ def render(unit: Unit) -> UnitFile:
         period=period,
         retry=f"{_signal(unit.stop_signal)}/{unit.stop_seconds}/KILL/5",
         need=" ".join(sorted(set(unit.requires))),
-        use=" ".join(sorted({*_HOST, *(("netmount",) if unit.mounts_for else ()), *unit.wants})),
+        use=" ".join(sorted({*_HOST, *_optional(unit), *unit.wants})),
         after=" ".join(sorted({"firewall", *unit.after})),
         open_files=OPEN_FILES,
     )
@@ -50,6 +50,11 @@ def log_path(name: str) -> str:
     return f"{LOGS}/{name}.log"
 
 
+def _optional(unit: Unit) -> tuple[str, ...]:
+    """Services of the host that this one has a use for."""
+    return (("dns", "net") if unit.network else ()) + (("netmount",) if unit.mounts_for else ())
+
+
 def _respawn(unit: Unit) -> tuple[int, int, int]:
     """Delay in seconds, how often (0: without a limit), and within how many seconds."""
     if unit.restart == "no":
@@ -60,6 +65,6 @@ def _respawn(unit: Unit) -> tuple[int, int, int]:
 
 
 def _signal(signal: StopSignal) -> str:
-    """The signal as a retry schedule has it; real-time signals have no name there, and a bare number would be a time."""
+    """The signal as a retry schedule has it: real-time ones have no name there, and a bare number would be a time."""
     name = signal.name.removeprefix("SIG")
     return name if name.isalpha() and not name.startswith("RT") else f"-{signal.number}"

@@ -1,7 +1,7 @@
-"""Templates to text. The templates (`generators/`, linked here as `templates`) lay out; what is in them is decided in Python.
+"""Templates to text. The templates (`generators/`, linked here as `templates`) lay out; Python decides what is in them.
 
-A last guard stands at the seam: whatever a template prints has to consist of characters that mean nothing to a shell, to
-systemd or to OpenRC, or rendering fails. It cannot trigger unless a value of `model` forgot to check itself.
+A last guard stands at the seam: whatever a template prints has to consist of characters that mean nothing to a shell,
+to systemd or to OpenRC, or rendering fails. It cannot trigger unless a value of `model` forgot to check itself.
 """
 
 from __future__ import annotations

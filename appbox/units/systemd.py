@@ -1,9 +1,11 @@
 """A service as a systemd unit file (systemd.unit(5), systemd.service(5)); text only.
 
 - Type=exec: systemd reports a start only when the script could be executed; the script then becomes the runtime.
-- KillMode=mixed: the stop signal goes to the runtime alone, which hands it to the service; SIGKILL goes to everything left.
+- KillMode=mixed: the stop signal goes to the runtime alone, which hands it to the service; SIGKILL goes to all.
 - Delegate=yes: the script makes cgroups below the unit's own.
 - PrivateMounts=yes: the overlay is seen by nobody else, and the kernel takes it away with the last process.
+- IgnoreSIGPIPE=no: a container starts with the default of every signal, as under any other init.
+- OOMPolicy=continue: whether the loss of one process is the end of a service, the service knows.
 - The first start counts for StartLimitBurst too, hence one more than there may be restarts.
 """
 
@@ -23,7 +25,7 @@ def render(unit: Unit) -> UnitFile:
         marker=marker(unit.name),
         requires=_units(unit.requires),
         wants=_units((*unit.wants, "net") if unit.network else unit.wants),
-        after=_units((*unit.requires, *unit.wants, *unit.after, "net")),
+        after=_units((*unit.requires, *unit.wants, *unit.after, *(("net",) if unit.network else ()))),
         mounts=" ".join((unit.bundles, *unit.writable_mounts)),
         burst=unit.restart_limit.count + 1,
         success=" ".join(map(str, success_statuses(unit.stop_signal))),

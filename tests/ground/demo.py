@@ -30,13 +30,21 @@ def ping(port: int, runner: str = "") -> str:
 
 
 def tree(directory: Path, name: str) -> Iterator[str]:
-    """Yield lines that show the service's directory: two levels, the root file system only as its first one."""
+    """Yield lines that show the service's directories, the root file system only as its first level."""
     yield str(directory)
     for path in sorted(directory.iterdir()):
         if path.name == name or path.name.startswith(f"{name}-"):
             yield f"  {described(path)}"
-            if path.is_dir() and not path.is_symlink():
-                yield from (f"    {described(child)}" for child in sorted(path.iterdir()))
+            yield from bundle(path) if path.is_dir() and not path.is_symlink() else ()
+
+
+def bundle(directory: Path) -> Iterator[str]:
+    """Yield lines that show one version: two levels without the hidden ones, which are appbox's own."""
+    for path in sorted(directory.iterdir()):
+        if not path.name.startswith("."):
+            yield f"    {described(path)}"
+            if path.name in ("data", "config"):
+                yield from (f"      {described(child)}" for child in sorted(path.iterdir()))
 
 
 def described(path: Path) -> str:

@@ -1,4 +1,4 @@
-"""Layers made byte by byte, so that they can be wrong in every way: nothing here checks or completes what it is given."""
+"""Layers made byte by byte, so that they can be wrong in every way: nothing here checks what it is given."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def _field(value: int | bytes, width: int) -> bytes:
 def header(
     name: bytes,
     *,
-    type: bytes = b"0",
+    flag: bytes = b"0",
     mode: int | bytes = 0o644,
     uid: int | bytes = 0,
     gid: int | bytes = 0,
@@ -55,7 +55,7 @@ def header(
     """Return one header block; numbers given as bytes are put in as they are."""
     front = name.ljust(100, b"\0") + _field(mode, 8) + _field(uid, 8) + _field(gid, 8)
     front += _field(size, 12) + _field(mtime, 12)
-    back = type + link.ljust(100, b"\0") + magic.ljust(8, b"\0") + bytes(64)
+    back = flag + link.ljust(100, b"\0") + magic.ljust(8, b"\0") + bytes(64)
     back += _field(major, 8) + _field(minor, 8) + prefix.ljust(155, b"\0") + tail.rjust(12, b"\0")
     if len(front) != 148 or len(back) != 356:
         raise ValueError("a field is too long")
@@ -64,28 +64,28 @@ def header(
 
 
 def file(name: bytes, data: bytes = b"", **fields: object) -> bytes:
-    """Return a regular file, or with `type` anything else that has data."""
+    """Return a regular file, or with `flag` anything else that has data."""
     return header(name, **{"size": len(data), **fields}) + padded(data)  # type: ignore[arg-type]
 
 
 def directory(name: bytes, **fields: object) -> bytes:
     """Return a directory."""
-    return header(name, **{"type": b"5", "mode": 0o755, **fields})  # type: ignore[arg-type]
+    return header(name, **{"flag": b"5", "mode": 0o755, **fields})  # type: ignore[arg-type]
 
 
 def symlink(name: bytes, target: bytes, **fields: object) -> bytes:
     """Return a symlink."""
-    return header(name, **{"type": b"2", "mode": 0o777, "link": target, **fields})  # type: ignore[arg-type]
+    return header(name, **{"flag": b"2", "mode": 0o777, "link": target, **fields})  # type: ignore[arg-type]
 
 
 def hardlink(name: bytes, target: bytes, **fields: object) -> bytes:
     """Return a hard link."""
-    return header(name, **{"type": b"1", "link": target, **fields})  # type: ignore[arg-type]
+    return header(name, **{"flag": b"1", "link": target, **fields})  # type: ignore[arg-type]
 
 
 def device(name: bytes, major: int | bytes, minor: int | bytes, **fields: object) -> bytes:
-    """Return a character device, or with `type` a block device."""
-    return header(name, **{"type": b"3", "major": major, "minor": minor, **fields})  # type: ignore[arg-type]
+    """Return a character device, or with `flag` a block device."""
+    return header(name, **{"flag": b"3", "major": major, "minor": minor, **fields})  # type: ignore[arg-type]
 
 
 def record(key: bytes, value: bytes) -> bytes:
@@ -97,15 +97,15 @@ def record(key: bytes, value: bytes) -> bytes:
     return str(length).encode() + body
 
 
-def pax(records: Mapping[bytes, bytes] | Iterable[tuple[bytes, bytes]], type: bytes = b"x") -> bytes:
-    """Return an extended header for the member that follows, or with type g for all."""
+def pax(records: Mapping[bytes, bytes] | Iterable[tuple[bytes, bytes]], flag: bytes = b"x") -> bytes:
+    """Return an extended header for the member that follows, or with flag g for all."""
     pairs = records.items() if isinstance(records, Mapping) else records
-    return file(b"PaxHeaders/x", b"".join(record(key, value) for key, value in pairs), type=type)
+    return file(b"PaxHeaders/x", b"".join(record(key, value) for key, value in pairs), flag=flag)
 
 
-def long_name(name: bytes, type: bytes = b"L") -> bytes:
-    """Return GNU's long name for the member that follows, or with type K its long link."""
-    return file(b"././@LongLink", name + b"\0", type=type, magic=b"ustar  \0")
+def long_name(name: bytes, flag: bytes = b"L") -> bytes:
+    """Return GNU's long name for the member that follows, or with flag K its long link."""
+    return file(b"././@LongLink", name + b"\0", flag=flag, magic=b"ustar  \0")
 
 
 def archive(*members: bytes) -> bytes:

@@ -187,8 +187,8 @@ def _token(folder: str, asked: dict[str, list[str]]) -> str:
     for scope in asked.get("scope", []):
         kind, name, actions = scope.split(":", 2)
         access.append({"type": kind, "name": name, "actions": actions.split(",")})
-    pem = open(f"{folder}/tls.crt", encoding="ascii").read()  # noqa: SIM115
-    der = "".join(pem.split("-----")[2].split())
+    with open(f"{folder}/tls.crt", encoding="ascii") as stream:
+        der = "".join(stream.read().split("-----")[2].split())
     now = int(time.time())
     claims = {
         "iss": "appbox", "sub": USER, "aud": "tests", "exp": now + 300, "nbf": now - 10, "iat": now,

@@ -207,7 +207,6 @@ def test_restart_policy(host: Host, policy: str, status: int, *, again: bool) ->
     time.sleep(4)
     starts = len(host.data("job", "starts").splitlines())
     assert starts >= 2 if again else starts == 1
-    assert host.is_active("job") or not again
     host.control("stop", "job", check=False)
     host.machine.wait_until(lambda: not host.traces("job"), 5, "the end")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -315,6 +316,27 @@ def test_a_killed_pull_leaves_nothing_behind_for_long(client: Client, bad: Fault
         process.kill()
     assert len(client.leftovers()) == 1
     client.pull(f"{bad.host}/a/b")
+    assert client.leftovers() == []
+
+
+def test_an_interrupted_pull_ends_at_once(client: Client, bad: Faulty) -> None:
+    """A thread that waits for a stalled registry is woken, not waited for."""
+    bad.break_next(big_layer(bad.content), faulty.stall(1000, 20))
+    code = (
+        "import sys; from appbox.oci.source import Cache, open_source; from appbox.oci.reference import RegistryImage\n"
+        "from appbox.oci.model import Platform\n"
+        "with open_source(RegistryImage(sys.argv[1], 'a/b'), Cache(sys.argv[2])) as s:\n"
+        "    try: s.fetch(s.resolve('1', None, Platform('linux', 'amd64')))\n"
+        "    except KeyboardInterrupt: sys.exit(130)\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", code, bad.host, f"{client.folder}/cache"]) as process:
+        while not bad.seen("GET", big_layer(bad.content)):
+            time.sleep(0.02)
+        time.sleep(0.2)
+        start = time.monotonic()
+        process.send_signal(signal.SIGINT)
+        assert process.wait(10) == 130
+    assert time.monotonic() - start < 5
     assert client.leftovers() == []
 
 

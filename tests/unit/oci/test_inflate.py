@@ -155,7 +155,11 @@ class TestLayer:
     def test_every_byte_counts(self) -> None:
         """Whatever byte of a small layer is changed, it is refused."""
         tar = archive(file(b"f", b"data"))
-        for raw, media_type in ((tar, OCI), (gzip.compress(tar, mtime=0), OCI + "+gzip"), (zstd.compress(tar), OCI + "+zstd")):
+        for raw, media_type in (
+            (tar, OCI),
+            (gzip.compress(tar, mtime=0), OCI + "+gzip"),
+            (zstd.compress(tar), OCI + "+zstd"),
+        ):
             for at in range(0, len(raw), 1 + len(raw) // 100):
                 broken = raw[:at] + bytes([raw[at] ^ 0x55]) + raw[at + 1 :]
                 made = Layer(digest(raw), digest(tar), media_type, len(raw), lambda broken=broken: io.BytesIO(broken))  # type: ignore[misc]

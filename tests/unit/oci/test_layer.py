@@ -12,7 +12,7 @@ from appbox.errors import Refused
 from appbox.oci import xattrs
 from appbox.oci.layer import Entry, IdMap, Whiteout, components, interpret
 from appbox.oci.tar import Archive, Kind
-from tests.ground.layers import archive, device, directory, file, hardlink, header, pax, symlink
+from tests.ground.layers import archive, device, directory, file, hardlink, header, long_name, pax, symlink
 
 MAP = IdMap(0, 65536)
 
@@ -60,11 +60,12 @@ class TestNames:
     def test_empty(self) -> None:
         refused("empty name", file(b""))
         refused("empty name", directory(b""))
+        refused("empty name", long_name(b""), file(b"f"))
 
     @pytest.mark.parametrize("name", [b"/", b".", b"./", b"/./", b"//"])
     def test_the_root(self, name: bytes) -> None:
         assert entry(directory(name)).path == b""
-        for member in (symlink(name, b"x"), hardlink(name, b"x"), device(name, 1, 1), header(name, type=b"6")):
+        for member in (symlink(name, b"x"), hardlink(name, b"x"), device(name, 1, 1), header(name, flag=b"6")):
             refused("the root of the image is a", member)
 
     def test_a_root_that_is_a_file(self) -> None:
@@ -145,7 +146,7 @@ class TestLinksAndDevices:
         assert entry(device(b"d", 0xFFF, 0xFFFFF)).kind is Kind.CHAR
         for major, minor in ((0x1000, 0), (0, 0x100000)):
             refused("numbers that Linux does not have", device(b"d", major, minor))
-            refused("numbers that Linux does not have", device(b"d", major, minor, type=b"4"))
+            refused("numbers that Linux does not have", device(b"d", major, minor, flag=b"4"))
 
 
 def capability(revision: int, *more: int) -> bytes:
@@ -182,7 +183,14 @@ class TestXattrs:
 
     @pytest.mark.parametrize(
         "value",
-        [b"", bytes(20), capability(0x02000001)[:-1], capability(0x03000001), capability(0x02000001, 0), capability(0x02000003)],
+        [
+            b"",
+            bytes(20),
+            capability(0x02000001)[:-1],
+            capability(0x03000001),
+            capability(0x02000001, 0),
+            capability(0x02000003),
+        ],
     )
     def test_malformed_capabilities(self, value: bytes) -> None:
         with pytest.raises(Refused, match="malformed"):

@@ -8,7 +8,7 @@ from appbox.errors import Refused
 from appbox.oci.rootfs import Node
 from appbox.oci.stream import Layer
 from appbox.oci.unpack import list_image
-from tests.ground.layers import device, directory, file, gzip_layer, archive, hardlink, of, pax, symlink
+from tests.ground.layers import archive, device, directory, file, gzip_layer, hardlink, of, pax, symlink
 
 
 def paths(*layers: Layer) -> list[str]:

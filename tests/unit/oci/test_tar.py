@@ -53,15 +53,15 @@ def test_all_kinds_are_told_apart() -> None:
     parsed = read(
         archive(
             file(b"f", b"data", mode=0o4755, uid=1, gid=2, mtime=3),
-            file(b"v7", b"x", type=b"\0", magic=b""),
-            file(b"contiguous", type=b"7"),
+            file(b"v7", b"x", flag=b"\0", magic=b""),
+            file(b"contiguous", flag=b"7"),
             directory(b"d/"),
-            header(b"v7-dir/", type=b"\0", magic=b""),
+            header(b"v7-dir/", flag=b"\0", magic=b""),
             symlink(b"s", b"../t"),
             hardlink(b"h", b"f"),
             device(b"c", 1, 3),
-            device(b"b", 8, 1, type=b"4"),
-            header(b"p", type=b"6"),
+            device(b"b", 8, 1, flag=b"4"),
+            header(b"p", flag=b"6"),
         )
     )
     kinds = [member.kind for member, _ in parsed]
@@ -138,7 +138,7 @@ class TestNames:
 
     def test_long_names_are_bounded(self) -> None:
         refused(archive(long_name(b"n" * 9000), file(b"n")), "absurd size")
-        refused(header(b"././@LongLink", type=b"L", size=3 << 30), "absurd size")
+        refused(header(b"././@LongLink", flag=b"L", size=3 << 30), "absurd size")
 
     def test_a_file_that_calls_itself_a_directory(self) -> None:
         refused(archive(file(b"name/", b"data")), "ends in a slash")
@@ -166,7 +166,7 @@ class TestNumbers:
     @pytest.mark.parametrize("size", [base256(1 << 90, 12), base256(1 << 62, 12), base256(-512, 12)])
     def test_absurd_sizes(self, size: bytes) -> None:
         refused(header(b"f", size=size), "absurd size")
-        refused(header(b"d", type=b"5", size=size), "absurd size")
+        refused(header(b"d", flag=b"5", size=size), "absurd size")
 
     def test_times_beyond_what_linux_counts_are_clamped(self) -> None:
         assert only(archive(file(b"f", mtime=base256(1 << 80, 12)))).mtime == 2**62 * 10**9
@@ -179,14 +179,27 @@ class TestNumbers:
 
 class TestExtendedHeaders:
     def test_everything_that_they_may_say(self) -> None:
-        records = {b"size": b"4", b"uid": b"70000", b"gid": b"80000", b"mtime": b"-1.5", b"uname": b"u", b"comment": b"c"}
+        records = {
+            b"size": b"4",
+            b"uid": b"70000",
+            b"gid": b"80000",
+            b"mtime": b"-1.5",
+            b"uname": b"u",
+            b"comment": b"c",
+        }
         ((member, data),) = read(archive(pax(records), file(b"f", b"data", size=0)[:512], b"data" + bytes(508)))
         assert (data, member.uid, member.gid, member.mtime) == (b"data", 70000, 80000, -1_500_000_000)
         assert (b"comment", b"c") in member.records
 
     @pytest.mark.parametrize(
         ("text", "time"),
-        [(b"12", 12 * 10**9), (b"1.000000001999", 10**9 + 1), (b"0.5", 5 * 10**8), (b"-0.25", -25 * 10**7), (b"3.", 3 * 10**9)],
+        [
+            (b"12", 12 * 10**9),
+            (b"1.000000001999", 10**9 + 1),
+            (b"0.5", 5 * 10**8),
+            (b"-0.25", -25 * 10**7),
+            (b"3.", 3 * 10**9),
+        ],
     )
     def test_times(self, text: bytes, time: int) -> None:
         assert only(archive(pax({b"mtime": text}), file(b"f"))).mtime == time
@@ -221,16 +234,16 @@ class TestExtendedHeaders:
         ],
     )
     def test_malformed_records(self, payload: bytes) -> None:
-        refused(archive(file(b"x", payload, type=b"x"), file(b"f")), "extended tar header")
+        refused(archive(file(b"x", payload, flag=b"x"), file(b"f")), "extended tar header")
 
     def test_an_enormous_claim_is_refused_before_it_is_read(self) -> None:
-        refused(header(b"x", type=b"x", size=base256(8 << 30, 12)), "absurd size")
-        refused(header(b"g", type=b"g", size=(1 << 20) + 1), "absurd size")
+        refused(header(b"x", flag=b"x", size=base256(8 << 30, 12)), "absurd size")
+        refused(header(b"g", flag=b"g", size=(1 << 20) + 1), "absurd size")
 
     def test_global_headers_are_checked_and_ignored(self) -> None:
         data = archive(pax({b"path": b"evil", b"comment": b"c"}, b"g"), file(b"f"))
         assert only(data).name == b"f"
-        refused(archive(file(b"g", b"nonsense", type=b"g"), file(b"f")), "extended tar header")
+        refused(archive(file(b"g", b"nonsense", flag=b"g"), file(b"f")), "extended tar header")
 
     def test_one_between_the_header_and_its_member(self) -> None:
         assert only(archive(pax({b"path": b"p"}), pax({b"a": b"b"}, b"g"), file(b"f"))).name == b"p"
@@ -278,11 +291,11 @@ class TestWholeness:
 
     @pytest.mark.parametrize("flag", [b"Z", b"D", b"N", b"X", b"8", b"A"])
     def test_types_that_are_not_known(self, flag: bytes) -> None:
-        refused(archive(header(b"f", type=flag)), "is not known")
+        refused(archive(header(b"f", flag=flag)), "is not known")
 
     @pytest.mark.parametrize("flag", [b"V", b"M"])
     def test_types_that_make_no_file(self, flag: bytes) -> None:
-        assert only(archive(file(b"label", b"data", type=flag), file(b"f"))).name == b"f"
+        assert only(archive(file(b"label", b"data", flag=flag), file(b"f"))).name == b"f"
 
 
 class TestSparse:
@@ -290,7 +303,7 @@ class TestSparse:
 
     def old(self, pairs: list[tuple[int, int]], real: int, extended: bytes = b"", more: bytes = b"\0") -> bytes:
         fields = b"".join(octal(a, 12) + octal(b, 12) for a, b in pairs).ljust(96, b"\0")
-        raw = bytearray(header(b"s", type=b"S", size=1024, magic=b"ustar  \0"))
+        raw = bytearray(header(b"s", flag=b"S", size=1024, magic=b"ustar  \0"))
         raw[386:495] = fields + more + octal(real, 12)
         raw[148:156] = b" " * 8
         raw[148:156] = b"%06o\0 " % sum(raw)
@@ -386,9 +399,7 @@ def survives(data: bytes, size: int) -> None:
     cut=st.integers(0, len(VALID)) | st.none(),
     size=st.sampled_from([100, 512, 4096]),
 )
-def test_mutations_of_a_valid_archive(
-    changes: list[tuple[int, int]], resum: bool, cut: int | None, size: int
-) -> None:
+def test_mutations_of_a_valid_archive(changes: list[tuple[int, int]], resum: bool, cut: int | None, size: int) -> None:
     data = bytearray(VALID)
     for at, byte in changes:
         data[at] = byte
@@ -402,10 +413,13 @@ def test_mutations_of_a_valid_archive(
 @settings(max_examples=300, deadline=None)
 @given(payload=st.binary(max_size=600), flag=st.sampled_from([b"x", b"g", b"L", b"K", b"S", b"0", b"V"]))
 def test_any_payload(payload: bytes, flag: bytes) -> None:
-    survives(archive(file(b"n", payload, type=flag), file(b"f")), 512)
+    survives(archive(file(b"n", payload, flag=flag), file(b"f")), 512)
 
 
 @settings(max_examples=300, deadline=None)
-@given(key=st.sampled_from([b"path", b"size", b"mtime", b"uid", b"GNU.sparse.map", b"GNU.sparse.size"]), value=st.binary(max_size=40))
+@given(
+    key=st.sampled_from([b"path", b"size", b"mtime", b"uid", b"GNU.sparse.map", b"GNU.sparse.size"]),
+    value=st.binary(max_size=40),
+)
 def test_any_record(key: bytes, value: bytes) -> None:
-    survives(archive(file(b"x", record(key, value), type=b"x"), file(b"f", b"data")), 512)
+    survives(archive(file(b"x", record(key, value), flag=b"x"), file(b"f", b"data")), 512)

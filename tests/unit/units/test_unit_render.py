@@ -1,0 +1,79 @@
+"""Rendering: scripts that every POSIX shell reads, and a last guard against free text."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from appbox.units import openrc, render, systemd
+from appbox.units.model import RunScript, StopSignal, Unit
+
+TEMPLATES = Path(render.__file__).parent / "templates"
+SCRIPTS = {
+    "userns": render.run_script(RunScript("web", "1.0", base=1_879_048_192)),
+    "host": render.run_script(RunScript("web", "1.0", resolver=False, stop_signal=StopSignal("SIGQUIT", 3))),
+    "init": openrc.render(Unit("web", "1.0", restart="no", requires=("db",))).text,
+}
+CHECKERS = {
+    "sh": ["sh", "-n"],
+    "dash": ["dash", "-n"],
+    "busybox": ["busybox", "sh", "-n"],
+    "shellcheck": ["shellcheck", "-s", "sh"],
+}
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+@pytest.mark.parametrize("checker", CHECKERS)
+def test_shells_read_every_script(name: str, checker: str, tmp_path: Path) -> None:
+    words = CHECKERS[checker]
+    if shutil.which(words[0]) is None:
+        pytest.skip(f"needs {words[0]}; ./dev test installs it")
+    if name == "init" and checker == "shellcheck":
+        words = [*words, "-e", "SC2034"]  # openrc-run reads the variables
+    script = tmp_path / "script"
+    script.write_text(SCRIPTS[name])
+    done = subprocess.run([*words, str(script)], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout + done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("value", ["a.b-c_d", "/opt/containers/web", 5, "SIGRTMIN+3", "# Made; by", "lowerdir=/a,b"])
+def test_harmless_values_pass(value: object) -> None:
+    assert render.harmless(value) == value
+
+
+@pytest.mark.parametrize("character", list("\n\r\0\t'\"\\$`%&|<>(){}[]*?!~^@é\u2028"))
+def test_a_character_that_means_something_does_not(character: str) -> None:
+    with pytest.raises(ValueError, match="free text"):
+        render.harmless(f"a{character}b")
+
+
+@given(st.text())
+def test_what_passes_is_one_line_of_plain_words(text: str) -> None:
+    try:
+        render.harmless(text)
+    except ValueError:
+        return
+    assert text.isascii()
+    assert not set(text) & set("\n\r\0'\"\\$`%&|<>(){}*?!~")
+
+
+def test_templates_hold_no_logic_beyond_ifs_and_loops() -> None:
+    for template in TEMPLATES.rglob("*.j2"):
+        statements = [part.split("%}")[0].split()[0] for part in template.read_text().split("{%")[1:]]
+        assert set(statements) <= {"if", "elif", "else", "endif", "for", "endfor"}, template
+
+
+def test_the_lines_of_a_unit_are_those_of_its_template() -> None:
+    text = systemd.render(Unit("web", "1.0")).text
+    assert "\n\n\n" not in text
+    assert text.endswith("WantedBy=multi-user.target\n")
+
+
+def test_a_script_of_another_version_differs_only_where_the_version_stands() -> None:
+    first, second = (render.run_script(RunScript("web", version)) for version in ("1.0", "2.0"))
+    assert first.replace("web-1.0", "web-2.0") == second
