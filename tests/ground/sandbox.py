@@ -1,0 +1,219 @@
+"""A root directory, tiny images and manifests, and appbox working on them as its user would have it: by its words."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import stat
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+
+from appbox import cli
+from tests.ground import layers
+from tests.ground.tiny import Content
+
+BASE = 0x70000000
+"""The first host id of the first service."""
+
+PASSWD = b"root:x:0:0:root:/root:/bin/sh\nwww:x:33:33::/:/bin/false\n"
+GROUP = b"root:x:0:\nwww:x:33:\n"
+
+
+def members(text: bytes = b"1") -> tuple[bytes, ...]:
+    """Return what is in the usual image: users, a program, a data directory with something of everything in it."""
+    return (
+        layers.directory(b"etc"),
+        layers.file(b"etc/passwd", PASSWD),
+        layers.file(b"etc/group", GROUP),
+        layers.directory(b"bin"),
+        layers.file(b"bin/app", b"#!/bin/sh\n", mode=0o755),
+        layers.directory(b"seed", uid=33, gid=33, mode=0o750),
+        layers.file(b"seed/version", text, uid=33, gid=7, mode=0o640),
+        layers.hardlink(b"seed/twin", b"seed/version"),
+        layers.symlink(b"seed/link", b"version"),
+        layers.directory(b"seed/sub", mode=0o1777, mtime=1_000_000_000),
+        layers.pax({b"SCHILY.xattr.user.note": b"kept"}),
+        layers.file(b"seed/sub/file", b"inner", mode=0o4755, mtime=1_000_000_000),
+        layers.directory(b"empty", uid=33, gid=33, mode=0o700),
+    )
+
+
+@dataclass
+class Result:
+    """How a command ended."""
+
+    words: tuple[str, ...]
+    code: int
+    out: str
+    err: str
+
+    def data(self) -> Any:
+        """Return the JSON that was written."""
+        return json.loads(self.out)
+
+
+@dataclass
+class Sandbox:
+    """Everything is below `place`: `root` is what appbox works on, `services` has the manifests, `images` a layout."""
+
+    place: Path
+    init: str = "systemd"
+    content: Content = field(default_factory=Content)
+
+    def __post_init__(self) -> None:
+        self.root.mkdir()
+        self.services.mkdir()
+        self.image("1.0", *members())
+
+    @property
+    def root(self) -> Path:
+        return self.place / "root"
+
+    @property
+    def services(self) -> Path:
+        return self.place / "services"
+
+    @property
+    def images(self) -> Path:
+        return self.place / "images"
+
+    @property
+    def containers(self) -> Path:
+        return self.root / "opt/containers"
+
+    def image(self, tag: str, *parts: bytes, **config: Any) -> None:
+        """Put an image into the layout; one of that tag is replaced."""
+        self.content.image(tag, layers=(layers.archive(*parts),), config={"Cmd": ["/bin/app"], **config})
+        fresh = self.place / "images.new"
+        self.content.write_layout(str(fresh))
+        if self.images.exists():
+            self.images.rename(self.place / f"images.{len(os.listdir(self.place))}")
+        fresh.rename(self.images)
+
+    def manifest(self, name: str = "web", version: str = "1.0", **tables: Any) -> Path:
+        """Write a manifest; `tables` replace or add, None takes away."""
+        usual = {
+            "name": name,
+            "image": f"oci:{self.images}",
+            "version": version,
+            "volumes": {"data": {"path": "/seed"}},
+            "network": {"mode": "host"},
+        }
+        path = self.services / f"{name}.toml"
+        text = tomli_w.dumps({key: value for key, value in {**usual, **tables}.items() if value is not None})
+        path.write_text(text)
+        return path
+
+    def appbox(self, *words: object, code: int | None = 0, root: bool = True) -> Result:
+        """Run appbox in this process; it has to end with `code`."""
+        line = [*(["--root", str(self.root), "--init", self.init] if root else []), *map(str, words)]
+        out, err = io.StringIO(), io.StringIO()
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            ended = cli.run(line)
+        result = Result(tuple(line), ended, out.getvalue(), err.getvalue())
+        assert code is None or ended == code, result
+        assert "Traceback" not in result.err, result
+        assert "internal error" not in result.err, result
+        return result
+
+    def command(self, *words: object) -> list[str]:
+        """Return the command line of an appbox process on this root."""
+        return [*APPBOX, "--root", str(self.root), "--init", self.init, *map(str, words)]
+
+    def apply(self, *words: object, code: int = 0, **manifest: Any) -> Result:
+        """Write a manifest and apply it."""
+        return self.appbox("apply", self.manifest(**manifest), *words, code=code)
+
+    def actions(self, **manifest: Any) -> list[str]:
+        """Write a manifest and return the kinds of the actions that are planned for it."""
+        plan = self.appbox("--json", "plan", self.manifest(**manifest)).data()
+        return [action["kind"] for action in plan["actions"]]
+
+    def refuse(self, code: int, words: str, **manifest: Any) -> Result:
+        """Apply a manifest that is refused: the exit code, the words, and nothing may have changed."""
+        path = self.manifest(**manifest)
+        before = self.snapshot()
+        result = self.appbox("apply", path, code=code)
+        assert words in result.err, result.err
+        assert len(result.err.splitlines()) == 1, result.err
+        assert self.snapshot() == before
+        return result
+
+    def settled(self) -> None:
+        """See that applying everything again does nothing, says so and writes nothing."""
+        before = self.snapshot(times=True)
+        assert self.appbox("apply", self.services).out == "nothing to do\n"
+        assert self.snapshot(times=True) == before
+        assert not self.debris()
+
+    def debris(self) -> list[str]:
+        """Return what an interrupted run may have left."""
+        names = {".staging", ".removing"}
+        return [path for path in self.snapshot() if path.rpartition("/")[2] in names or path.endswith(".appbox-tmp")]
+
+    def current(self, name: str = "web") -> Path:
+        """Return the current version's directory."""
+        target = os.readlink(self.containers / name)
+        assert target.startswith(f"{name}-")
+        return self.containers / target
+
+    def spec(self, name: str = "web") -> Any:
+        """Return config.json of the current version."""
+        return json.loads((self.current(name) / "config.json").read_text())
+
+    def generation(self, name: str = "web") -> str:
+        """Return the number of the current generation."""
+        return os.readlink(self.current(name) / ".current").removeprefix(".generations/")
+
+    def snapshot(self, *, times: bool = False) -> dict[str, tuple[object, ...]]:
+        """Return everything about every file of the root: with `times` also inode and times."""
+        return snapshot(self.root, times=times)
+
+
+APPBOX = (sys.executable, "-m", "appbox")
+
+
+def snapshot(top: Path, *, times: bool = False) -> dict[str, tuple[object, ...]]:
+    """Return everything about every file below `top`, by relative path."""
+    found: dict[str, tuple[object, ...]] = {}
+    for path, names, files in os.walk(top):
+        for name in (".", *files, *(n for n in names if Path(path, n).is_symlink())):
+            entry = Path(path, name)
+            info = entry.lstat()
+            content: object = os.readlink(entry) if stat.S_ISLNK(info.st_mode) else ""
+            if stat.S_ISREG(info.st_mode):
+                content = entry.read_bytes()
+            more = (info.st_ino, info.st_mtime_ns, info.st_ctime_ns) if times else ()
+            found[str(entry.relative_to(top))] = (info.st_mode, info.st_uid, info.st_gid, content, *more)
+    return found
+
+
+def run(words: list[str], *, code: int | None = 0, **options: Any) -> Result:
+    """Run a program to its end."""
+    done = subprocess.run(words, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False, **options)
+    result = Result(tuple(words), done.returncode, done.stdout, done.stderr)
+    assert code is None or done.returncode == code, result
+    return result
+
+
+@contextlib.contextmanager
+def environment(values: Mapping[str, str]) -> Iterator[None]:
+    """Set variables of the environment for a while."""
+    before = {key: os.environ.get(key) for key in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for key, value in before.items():
+            if value is None:
+                del os.environ[key]
+            else:
+                os.environ[key] = value
