@@ -40,7 +40,7 @@ from appbox.oci import unpack
 from appbox.oci.cache import Cache
 from appbox.oci.source import Progress, Source
 from appbox.plan import Observed, ServicePlan, carry_origin, data_holder, needs_restart
-from appbox.store import bundle, data, files, paths, ranges, unitfiles
+from appbox.store import bundle, data, files, paths, ranges, state, unitfiles
 from appbox.store.root import Root
 from appbox.volumes import VolumeSpec
 
@@ -164,9 +164,12 @@ def _volume_place(work: Work, volume: VolumeSpec, fd: int, stack: contextlib.Exi
     """
     if volume.kind == "host":
         folder, _, name = volume.source.rpartition("/")
+        if volume.take:  # perhaps through a link
+            folder, _, name = work.root.host_path(volume.source).rpartition("/")
+            return stack.enter_context(files.directory(folder or "/")), name
         work.root.make(folder or "/")
         return stack.enter_context(work.root.directory(folder or "/")), name
-    holder = data_holder(work.desired, work.observed)
+    holder = data_holder(work.observed, work.desired.directory)
     if holder:
         containers = stack.enter_context(_containers(work))
         fd = stack.enter_context(files.directory(holder, containers))
@@ -203,7 +206,8 @@ def _switch(work: Work, action: Action) -> None:
     with _containers(work) as containers:
         origin = carry_origin(work.desired, work.observed)
         with files.directory(action.directory, containers) as fd:
-            if origin and files.link_target(paths.CARRY, fd) is None:
+            # A note of a move that never happened may lie there.
+            if origin and state.bundle_carry(fd) != origin:
                 bundle.announce_carry(fd, origin)
         bundle.switch(containers, action.service, action.directory)
 

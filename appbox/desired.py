@@ -30,6 +30,14 @@ from appbox.volumes import VolumeSpec
 
 UNKNOWN: Final = "known after unpack"
 
+LOADERS: Final = (
+    "/lib/ld-linux.so.2",
+    "/lib/ld-musl-i386.so.1",
+    "/lib/ld-linux-armhf.so.3",
+    "/lib/ld-musl-armhf.so.1",
+)
+"""The dynamic loaders of 32-bit programs, glibc's and musl's."""
+
 RESOLV_CONF: Final = "/etc/resolv.conf"
 HOSTS: Final = "/etc/hosts"
 HOSTNAME: Final = "/etc/hostname"
@@ -77,7 +85,7 @@ class Desired:
 def wanted_nodes(locked: Locked) -> tuple[str, ...]:
     """Return the paths of the rootfs whose nodes `build` asks for, sorted."""
     manifest = locked.manifest
-    found = {RESOLV_CONF, HOSTS, HOSTNAME, *manifest.config}
+    found = {RESOLV_CONF, HOSTS, HOSTNAME, *LOADERS, *manifest.config}
     found |= {volume.path for volume in manifest.volumes.values()}
     found |= {"/" + path.strip("/") for path in locked.image.config.volumes}
     return tuple(sorted(found))
@@ -126,7 +134,7 @@ def _configs(locked: Locked, facts: Facts, base: int, user: User | None, rootfs:
     for path, config in locked.manifest.config.items():
         owner = (user.uid, user.gid) if config.owner == "image" and user else None
         if config.owner != "image":
-            owner = volumes.lookup(config.owner, rootfs)
+            owner = volumes.lookup(locked, ("config", path, "owner"), config.owner, rootfs)
         uid, gid = owner or (0, 0)
         if max(uid, gid) >= ranges.SIZE:
             message = f"a service has the ids below {ranges.SIZE}"
@@ -177,11 +185,17 @@ def _spec(  # noqa: PLR0917
             seccomp=manifest.security.seccomp,
             architecture=locked.image.platform.architecture,
             cgroups_path=manifest.name,
+            programs_32_bit=_has_32_bit_programs(rootfs),
         )
     )
     if user is None:
         spec["process"]["user"] = UNKNOWN
     return File("config.json", runtime_spec.dumps(spec).encode(), 0o600)
+
+
+def _has_32_bit_programs(rootfs: RootfsFacts | None) -> bool:
+    """Return whether the image can load 32-bit programs: the filter then has to know their system calls too."""
+    return rootfs is not None and any(path in rootfs.nodes and rootfs.nodes[path].kind != "missing" for path in LOADERS)
 
 
 def _mounts(

@@ -33,7 +33,8 @@ def unpack(options: Options, text: str, directory: str, *, id_map: str, platform
     """Unpack an image to a new directory, by one rename; nothing is left of a refused one."""
     idmap = _parse_map(id_map)
     require_root_user("appbox image unpack")
-    parent, name = os.path.split(os.path.abspath(directory))
+    place = os.path.abspath(directory)
+    parent, name = os.path.realpath(os.path.dirname(place)), os.path.basename(place)
     if not name:
         raise UsageError("the root of the system cannot be unpacked to", where=directory)
     with options.open_root() as root:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from typing import Final
 
 from appbox.host import runc
 from appbox.host.facts import InitKind
 from appbox.host.inside import locate, read_inside
 from appbox.oci.rootfs import TABLE_LIMIT, RootfsFacts
-from appbox.plan import Observed
+from appbox.plan import Observed, data_holder
 from appbox.store import data, files, paths, state, unitfiles
 from appbox.store.installed import GONE, Installed
 from appbox.store.root import Root
@@ -31,20 +32,18 @@ def observe(root: Root, init: InitKind, name: str, directory: str) -> Observed:
             same = current is not None and current.directory == directory
             target = current if same else state.load_version(containers, name, directory)
             target = None if target is not None and target.problem == GONE else target
-            kept = "" if current or target else _kept(containers, name)
-            holder = _holder(current, target, directory, kept)
-            volumes = _volumes(containers, holder)
+            kept, base = ("", None) if current or target else _kept(containers, name)
+            found = Observed(current=current, target=target, kept=kept, kept_base=base)
+            volumes = _volumes(containers, data_holder(found, directory))
     except FileNotFoundError:
         return Observed(unit=unit, enabled=unitfiles.enabled(root, init, name))
     running = runc.running(name) if root.live else None
-    return Observed(
-        current=current,
-        target=target,
+    return replace(
+        found,
         unit=unit,
         enabled=unitfiles.enabled(root, init, name),
         running=os.path.basename(running.bundle) or "unknown" if running else "",
         stale=bool(running and target and running.since.timestamp() * 1e9 + _SLACK < target.written),
-        kept=kept,
         data=volumes,
     )
 
@@ -53,15 +52,6 @@ def refuse_foreign_link(containers: int, name: str) -> None:
     """Raise when something that is no link to a version has the service's name."""
     if files.exists(name, containers) and not state.is_current_link(name, containers):
         raise state.foreign(name, "it is not a link to a version of this service")
-
-
-def _holder(current: Installed | None, target: Installed | None, directory: str, kept: str) -> str:
-    for version in (target, current):
-        if version is not None and version.carry:
-            return version.carry
-    if current is not None:
-        return current.directory
-    return directory if target is not None else kept
 
 
 def _volumes(containers: int, holder: str) -> frozenset[str]:
@@ -74,16 +64,17 @@ def _volumes(containers: int, holder: str) -> frozenset[str]:
         return frozenset()
 
 
-def _kept(containers: int, name: str) -> str:
-    """Return the newest directory of a removed version of this service that still has data; empty for none."""
-    found: list[tuple[int, str]] = []
-    for entry in os.listdir(containers):
-        if not entry.startswith(f"{name}-") or not files.exists(f"{entry}/{paths.DATA}", containers):
+def _kept(containers: int, name: str) -> tuple[str, int | None]:
+    """Return the newest directory of a removed version of this service that still has data, and its first id."""
+    found: list[tuple[int, str, int]] = []
+    for entry, meta in state.version_directories(containers):
+        if meta.get("name") != name or "/" in entry or not files.exists(f"{entry}/{paths.DATA}", containers):
             continue
         with files.directory(entry, containers) as bundle:
-            if state.kept_for(bundle) == name:
-                found.append((os.fstat(bundle).st_mtime_ns, entry))
-    return max(found)[1] if found else ""
+            if not state.current_generation(bundle):
+                version = Installed(name, "", entry, 0, meta)
+                found.append((os.fstat(bundle).st_mtime_ns, entry, version.base))
+    return max(found)[1:] if found else ("", None)
 
 
 def rootfs_facts(rootfs: int, base: int, wanted: tuple[str, ...]) -> RootfsFacts:

@@ -30,6 +30,7 @@ from appbox.desired import UNKNOWN, Desired, File
 from appbox.errors import AppboxError
 from appbox.store import paths
 from appbox.store.installed import GONE, Installed, Stored
+from appbox.volumes import VolumeSpec
 
 _DIFF_LINES: Final = 400
 """Lines of a diff that are kept; what follows is counted."""
@@ -42,7 +43,7 @@ class Observed:
     `unit` is the text of the unit file in our place, `enabled` whether its links are there. `running` is the version
     directory that the running container was made from ("" when none runs); `stale` means that it was started before
     the configuration that is current now. `data` are the names of the volumes that there are; `kept` is the directory
-    of a removed version whose data was kept.
+    of a removed version whose data was kept, `kept_base` the first id of its range.
     """
 
     current: Installed | None = None
@@ -52,6 +53,7 @@ class Observed:
     running: str = ""
     stale: bool = False
     kept: str = ""
+    kept_base: int | None = None
     data: frozenset[str] = frozenset()
 
 
@@ -92,12 +94,13 @@ def diff(desired: Desired, observed: Observed, *, live: bool, start: bool, new_r
 def _actions(desired: Desired, observed: Observed, *, new_range: bool) -> Iterator[Action]:
     name, directory = desired.name, desired.directory
     current, target = observed.current, observed.target
-    _refuse_new_ids(desired, current)
-    if new_range and desired.mapped:
-        yield AllocateRange(name, "it has a user namespace of its own", desired.base, desired.size)
+    _refuse_new_ids(desired, observed)
     rebuild = rebuild_reason(desired.digest, desired.base, target)
     if rebuild:
         yield _unpack(desired, rebuild)
+    if new_range and desired.mapped:
+        # Only now: most of what can go wrong has gone wrong by then, and nothing that stays has the ids yet.
+        yield AllocateRange(name, "it has a user namespace of its own", desired.base, desired.size)
     yield from _volume_actions(desired, observed)
     generation = _generation(desired, None if rebuild else target, rebuild)
     if generation:
@@ -130,14 +133,16 @@ def _unit_actions(desired: Desired, observed: Observed) -> Iterator[Action]:
         yield Enable(desired.name, f"service.enable is {str(desired.enable).lower()}", desired.enable)
 
 
-def _refuse_new_ids(desired: Desired, current: Installed | None) -> None:
+def _refuse_new_ids(desired: Desired, observed: Observed) -> None:
     """Refuse to change the ids of a service that has data: every file of it would belong to somebody else."""
-    if current is None or current.problem or current.base == desired.base:
+    known = [version.base for version in (observed.current, observed.target) if version is not None and version.meta]
+    base = known[0] if known else observed.kept_base
+    if base is None or base == desired.base:
         return
     raise AppboxError(
-        "security.userns of an installed service cannot change",
+        "security.userns of a service that has data cannot change",
         where=desired.name,
-        why=f"its data belongs to the ids from {current.base} on",
+        why=f"its data belongs to the ids from {base} on",
         hint=f"save the data, then appbox remove --purge {desired.name}",
     )
 
@@ -165,12 +170,19 @@ def replaced_name(target: Installed) -> str:
 
 def _volume_actions(desired: Desired, observed: Observed) -> Iterator[Action]:
     for volume in desired.volumes:
-        missing = volume.name not in observed.data if volume.kind == "data" else volume.make
-        if volume.kind != "tmpfs" and missing:
+        if _is_missing(volume, observed):
             owner = UNKNOWN if volume.owner is None else f"{volume.owner[0]}:{volume.owner[1]}"
             yield MakeVolume(
                 desired.name, volume.reason, volume.name, volume.source, volume.target, owner, volume.seed
             )  # fmt: skip
+
+
+def _is_missing(volume: VolumeSpec, observed: Observed) -> bool:
+    """Return whether a volume has to be made. One that the service has already may be empty, and stays as it is."""
+    if volume.kind == "data":
+        return volume.name not in observed.data
+    used = observed.current.sources if observed.current else frozenset()
+    return volume.make or (volume.take and volume.source not in used)
 
 
 def _generation(desired: Desired, target: Installed | None, rebuild: str) -> RenderConfig | None:
@@ -248,27 +260,27 @@ def unified(old: str, new: str, path: str) -> str:
 
 def carry_origin(desired: Desired, observed: Observed) -> str:
     """Return the directory whose volumes move to the desired version, relative to the containers; empty for none."""
-    current, target = observed.current, observed.target
-    rebuild = bool(rebuild_reason(desired.digest, desired.base, target))
-    if target is not None and target.carry and not rebuild:
-        return target.carry
-    holder = data_holder(desired, observed)
-    if holder == desired.directory and not rebuild:
+    target = observed.target
+    holder = data_holder(observed, desired.directory)
+    if holder != desired.directory:
+        return holder
+    if target is None or not rebuild_reason(desired.digest, desired.base, target):
         return ""
-    if holder == desired.directory and target is not None:
-        return f"{paths.REPLACED}/{replaced_name(target)}"
-    return holder if current is None or current.problem != GONE else ""
+    return f"{paths.REPLACED}/{replaced_name(target)}"
 
 
-def data_holder(desired: Desired, observed: Observed) -> str:
-    """Return the directory in which the service's volumes are before the change; empty when it has none yet."""
+def data_holder(observed: Observed, directory: str) -> str:
+    """Return the directory in which the service's volumes are before the change; empty when it has none yet.
+
+    Where the current version says that its data is still to come, that counts; what another version once waited for
+    does not. `directory` is that of the desired version.
+    """
     current, target = observed.current, observed.target
-    for version in (target, current):
-        if version is not None and version.carry:
-            return version.carry
-    if current is not None:
-        return current.directory if current.problem != GONE else ""
-    return desired.directory if target is not None else observed.kept
+    if current is not None and current.problem != GONE:
+        return current.carry or current.directory
+    if target is not None:
+        return target.carry or directory
+    return observed.kept
 
 
 def _running_actions(desired: Desired, observed: Observed, actions: list[Action]) -> list[Action]:

@@ -46,9 +46,10 @@ def prepare(root: Root, loaded: Sequence[Loaded], cache: Cache, *, init: str, st
     Raises ManifestError, Unavailable, Refused or AppboxError when a service cannot be as its manifest says.
     """
     facts = gather.gather(root, init, ranges.load(root))
+    recorded = ranges.recorded(root)
     found: list[Prepared] = []
     for one in loaded:
-        prepared = _service(root, one, cache, facts, start=start)
+        prepared = _service(root, one, cache, facts, start=start, recorded=recorded)
         found.append(prepared)
         if prepared.plan.desired.mapped:
             # The next service must not be given the range that this one is about to get.
@@ -57,7 +58,7 @@ def prepare(root: Root, loaded: Sequence[Loaded], cache: Cache, *, init: str, st
     return Planned(facts, tuple(found))
 
 
-def _service(root: Root, loaded: Loaded, cache: Cache, facts: Facts, *, start: bool) -> Prepared:
+def _service(root: Root, loaded: Loaded, cache: Cache, facts: Facts, *, start: bool, recorded: bool) -> Prepared:
     name = loaded.manifest.name
     directory = paths.version_directory(name, loaded.manifest.version)
     observed = observe.observe(root, facts.init, name, directory)
@@ -68,7 +69,7 @@ def _service(root: Root, loaded: Loaded, cache: Cache, facts: Facts, *, start: b
     if target is not None and not plan.rebuild_reason(str(locked.image.digest), base, target):
         rootfs = observe.installed_rootfs(root, target, desires.wanted_nodes(locked))
     desired = desires.build(locked, facts, base, rootfs)
-    new_range = mapped and facts.ranges.get(name) != base
+    new_range = mapped and not (recorded and facts.ranges.get(name) == base)
     service = plan.diff(desired, observed, live=facts.live, start=start, new_range=new_range)
     return Prepared(loaded, locked, service)
 

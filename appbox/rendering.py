@@ -39,9 +39,10 @@ def render(options: Options, arguments: Sequence[str], output: str) -> list[str]
         rendered = []
         for one in loaded:
             name = one.manifest.name
-            base = ranges.allocate(name, allocated, facts.taken)
+            base = 0
+            if one.manifest.security.userns == "auto":
+                base = allocated[name] = ranges.allocate(name, allocated, facts.taken)
             rendered.append(_render(root, one, facts, cache, base))
-            allocated[name] = base
     return _write(rendered, output)
 
 

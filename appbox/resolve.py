@@ -99,7 +99,10 @@ def _host_source(root: Root, path: str) -> HostSource | None:
     """Return what is at a volume's path on the host now, None when there is nothing."""
     try:
         fd = root.open(path, os.O_PATH)
-    except (FileNotFoundError, NotADirectoryError):
+    except FileNotFoundError as error:
+        if root.exists(path):
+            hint = "make the directory that it names, or remove the link"
+            raise AppboxError("the volume's source is a link to nothing", where=path, hint=hint) from error
         return None
     try:
         info = os.fstat(fd)

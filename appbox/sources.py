@@ -30,14 +30,11 @@ class Loaded:
 
 def find(arguments: Iterable[str]) -> list[str]:
     """Return the manifests that the arguments name: files, and every `*.toml` of a directory, sorted, each once."""
-    found: dict[str, None] = {}
+    found: dict[str, str] = {}
     for argument in arguments:
-        if os.path.isdir(argument):
-            inside = _of_directory(argument)
-            found |= dict.fromkeys(inside)
-        else:
-            found[argument] = None
-    return list(found)
+        for file in _of_directory(argument) if os.path.isdir(argument) else [argument]:
+            found.setdefault(os.path.realpath(file), file)
+    return list(found.values())
 
 
 def _of_directory(folder: str) -> list[str]:

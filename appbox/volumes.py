@@ -19,6 +19,7 @@ from appbox.oci.rootfs import Node, RootfsFacts
 from appbox.oci.runtime_spec import Mount
 from appbox.oci.users import User
 from appbox.store import paths
+from appbox.toml_source import Path
 
 _NAME: Final = re.compile(r"[^a-z0-9]+")
 
@@ -29,7 +30,7 @@ class VolumeSpec:
 
     `source` is a path of the host ("" for a tmpfs); `target` is the path in the container, symlinks resolved once the
     rootfs is known. `owner` is in container ids, None while unknown; `mode` is that of a directory to be made.
-    `make`: nothing is at a host path yet, or an empty directory that takes the owner and the seed.
+    `make`: nothing is at its place yet; `take`: at a host path is an empty directory, to get the owner and the seed.
     """
 
     name: str
@@ -41,6 +42,7 @@ class VolumeSpec:
     seed: bool
     read_only: bool
     make: bool
+    take: bool
     reason: str
     size: int | None = None
 
@@ -73,17 +75,17 @@ def _of_manifest(locked: Locked, bundle: str, user: User | None, rootfs: RootfsF
         node = resolve(volume.path, rootfs)
         kind: Literal["data", "host", "tmpfs"] = "tmpfs" if volume.tmpfs else "host" if volume.source else "data"
         there = locked.sources.get(volume.source) if volume.source else None
-        make = kind == "data" or (kind == "host" and (there is None or (there.directory and there.empty)))
         yield VolumeSpec(
             name=name,
             kind=kind,
             source="" if kind == "tmpfs" else volume.source or f"{bundle}/{paths.DATA}/{name}",
             target=node.path if node else volume.path,
-            owner=_owner(volume.owner, node, user, rootfs),
+            owner=_owner(locked, ("volumes", name, "owner"), volume.owner, node, user, rootfs),
             mode=_mode(volume.mode, node, kind),
             seed=kind != "tmpfs" and volume.seed == "if-empty",
             read_only=volume.read_only,
-            make=make,
+            make=kind == "data" or (kind == "host" and there is None),
+            take=there is not None and there.directory and there.empty,
             reason="the manifest names it",
             size=volume.size,
         )
@@ -104,11 +106,12 @@ def _of_image(locked: Locked, bundle: str, user: User | None, rootfs: RootfsFact
             kind="data",
             source=f"{bundle}/{paths.DATA}/{name}",
             target=node.path if node else place,
-            owner=_owner("image", node, user, rootfs),
+            owner=_image_owner(node, user, rootfs),
             mode=_mode(None, node, "data"),
             seed=True,
             read_only=False,
             make=True,
+            take=False,
             reason=f"the image declares VOLUME {place}, which the manifest does not map",
         )
 
@@ -146,9 +149,14 @@ def resolve(path: str, rootfs: RootfsFacts | None) -> Node | None:
     return node
 
 
-def _owner(owner: str, node: Node | None, user: User | None, rootfs: RootfsFacts | None) -> tuple[int, int] | None:
-    if owner != "image":
-        return lookup(owner, rootfs)
+def _owner(  # noqa: PLR0917
+    locked: Locked, key: Path, owner: str, node: Node | None, user: User | None, rootfs: RootfsFacts | None
+) -> tuple[int, int] | None:
+    return _image_owner(node, user, rootfs) if owner == "image" else lookup(locked, key, owner, rootfs)
+
+
+def _image_owner(node: Node | None, user: User | None, rootfs: RootfsFacts | None) -> tuple[int, int] | None:
+    """Return whom the image has the directory belong to; whom the process starts as where it has none."""
     if rootfs is None or user is None:
         return None
     if node is not None and node.kind == "directory":
@@ -156,12 +164,18 @@ def _owner(owner: str, node: Node | None, user: User | None, rootfs: RootfsFacts
     return user.uid, user.gid
 
 
-def lookup(owner: str, rootfs: RootfsFacts | None) -> tuple[int, int] | None:
-    """Return the ids of `NAME`, `UID`, `NAME:GROUP`…, None while the image's own tables are not known."""
+def lookup(locked: Locked, key: Path, owner: str, rootfs: RootfsFacts | None) -> tuple[int, int] | None:
+    """Return the ids of `NAME`, `UID`, `NAME:GROUP`…, None while the image's own tables are not known.
+
+    `key` is where the manifest says it; ManifestError when the image does not know the name.
+    """
     if rootfs is None:
         parts = owner.split(":")
         return (int(parts[0]), int(parts[1])) if len(parts) == 2 and all(p.isdigit() for p in parts) else None
-    found = users.lookup(owner, rootfs.passwd, rootfs.group)
+    try:
+        found = users.lookup(owner, rootfs.passwd, rootfs.group)
+    except Refused as error:
+        raise locked.refuse(key, error.what, error.why) from error
     return found.uid, found.gid
 
 

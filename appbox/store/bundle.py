@@ -92,15 +92,23 @@ def write_generation(bundle: int, number: int, contents: Iterable[File], extra: 
     with files.directory(paths.GENERATIONS, bundle) as generations:
         remove_tree(generations, str(number))
         os.mkdir(str(number), 0o700, dir_fd=generations)
-        with files.directory(str(number), generations) as fd:
-            os.mkdir("config", 0o755, dir_fd=fd)
-            for file in contents:
-                data = extra + file.data if file.path == "bundle.toml" else file.data
-                with _parent(fd, file.path) as (parent, name):
-                    files.create(name, data, mode=file.mode, owner=file.owner, dir_fd=parent)
-            _sync_directories(fd)
+        try:
+            with files.directory(str(number), generations) as fd:
+                _fill(fd, contents, extra)
+        except BaseException:
+            remove_tree(generations, str(number))
+            raise
         os.fsync(generations)
     files.link(paths.CURRENT, f"{paths.GENERATIONS}/{number}", dir_fd=bundle)
+
+
+def _fill(generation: int, contents: Iterable[File], extra: bytes) -> None:
+    os.mkdir("config", 0o755, dir_fd=generation)
+    for file in contents:
+        data = extra + file.data if file.path == "bundle.toml" else file.data
+        with _parent(generation, file.path) as (parent, name):
+            files.create(name, data, mode=file.mode, owner=file.owner, dir_fd=parent)
+    _sync_directories(generation)
 
 
 @contextlib.contextmanager

@@ -34,18 +34,24 @@ def make(parent: int, name: str, making: Making) -> None:
     temporary = f".{name}{files.TEMPORARY}"
     remove_tree(parent, temporary)
     os.mkdir(temporary, 0o700, dir_fd=parent)
-    with files.directory(temporary, parent) as fd:
-        fill(fd, making)
-        syscalls.syncfs(fd)
+    try:
+        with files.directory(temporary, parent) as fd:
+            fill(fd, making)
+            syscalls.syncfs(fd)
+        _put(parent, temporary, name, making)
+    finally:
+        remove_tree(parent, temporary)
+    os.fsync(parent)
+
+
+def _put(parent: int, temporary: str, name: str, making: Making) -> None:
     try:
         os.rename(temporary, name, src_dir_fd=parent, dst_dir_fd=parent)
     except OSError as error:
-        if error.errno == errno.EBUSY:  # a mount point cannot be renamed over, but filled it can be
-            _fill_in_place(parent, name, making)
-        elif error.errno not in {errno.ENOTEMPTY, errno.EEXIST}:
+        # A mount point, or what mkfs leaves in one, cannot be renamed over, but filled it can be.
+        if error.errno not in {errno.EBUSY, errno.ENOTEMPTY, errno.EEXIST}:
             raise
-        remove_tree(parent, temporary)
-    os.fsync(parent)
+        _fill_in_place(parent, name, making)
 
 
 def _fill_in_place(parent: int, name: str, making: Making) -> None:

@@ -42,10 +42,19 @@ class Installed:
     @property
     def digest(self) -> str:
         """Digest of the image manifest that the rootfs was made from."""
-        return str(self.meta.get("image", {}).get("digest", ""))
+        image = self.meta.get("image")
+        return str(image.get("digest", "")) if isinstance(image, dict) else ""
 
     @property
     def base(self) -> int:
         """First host id of the service's range; 0 without a user namespace."""
         value = self.meta.get("uid_base", 0)
         return value if isinstance(value, int) else 0
+
+    @property
+    def sources(self) -> frozenset[str]:
+        """The paths of the host that are volumes of this version."""
+        manifest = self.meta.get("manifest")
+        volumes = manifest.get("volumes") if isinstance(manifest, dict) else None
+        tables = volumes.values() if isinstance(volumes, dict) else ()
+        return frozenset(str(table["source"]) for table in tables if isinstance(table, dict) and "source" in table)

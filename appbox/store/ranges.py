@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from appbox.errors import AppboxError
 from appbox.host import ranges
-from appbox.store import files, paths
+from appbox.store import files, paths, state
 from appbox.store.root import Root
 
 _LIMIT = 1 << 20
@@ -17,11 +17,12 @@ _PATH = f"{paths.STATE}/{paths.RANGES}"
 def load(root: Root) -> dict[str, int]:
     """Return service name → first host id of its range; empty when none was given yet.
 
-    Raises AppboxError when the file cannot be trusted: a wrong base would hand one service's files to another.
+    A file that was lost is made up for by what the bundles say. Raises AppboxError when the file cannot be trusted: a
+    wrong base would hand one service's files to another.
     """
     data = root.read(_PATH, _LIMIT)
     if data is None:
-        return {}
+        return _of_bundles(root)
     try:
         table = tomllib.loads(data.decode("utf-8")).get("ranges", {})
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -31,6 +32,24 @@ def load(root: Root) -> dict[str, int]:
     if len(set(table.values())) != len(table):
         raise _broken("two services have the same range")
     return dict(table)
+
+
+def recorded(root: Root) -> bool:
+    """Return whether there is a file of ranges, and `load` does not make up for it."""
+    return root.exists(_PATH)
+
+
+def _of_bundles(root: Root) -> dict[str, int]:
+    """Return the ranges that version directories were made with, removed ones included: their data has the ids."""
+    table: dict[str, int] = {}
+    try:
+        with root.directory(paths.CONTAINERS) as containers:
+            for _, meta in state.version_directories(containers):
+                if meta.get("userns") is True and _valid(meta.get("uid_base")):
+                    table.setdefault(str(meta.get("name")), int(meta["uid_base"]))
+    except FileNotFoundError:
+        return {}
+    return table
 
 
 def save(root: Root, table: Mapping[str, int]) -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import stat
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from appbox.errors import AppboxError
@@ -85,8 +86,10 @@ def _load(name: str, directory: str, bundle: int) -> Installed:
         problem = f"its bundle.toml cannot be read ({error})"
     if meta and (meta.get("name") != name or meta.get("version") != version):
         raise foreign(directory, f"it is {meta.get('name')} {meta.get('version')}")
+    if not problem and not _has_rootfs(bundle):
+        problem = "has no rootfs"
     if problem:
-        if not meta and not _looks_like_bundle(bundle):
+        if not meta and not looks_like_bundle(bundle):
             raise foreign(directory, "it was not made by appbox")
         return Installed(name, version, directory, generation, meta, problem=problem, carry=carry)
     with files.directory(f"{paths.GENERATIONS}/{generation}", bundle) as fd:
@@ -95,24 +98,38 @@ def _load(name: str, directory: str, bundle: int) -> Installed:
     return Installed(name, version, directory, generation, meta, stored, carry=carry, written=written)
 
 
-def kept_for(bundle: int) -> str:
-    """Return the service whose data a removed version's directory keeps; empty when it is none."""
-    return "" if current_generation(bundle) else service_of(bundle)
+def version_directories(containers: int) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield every version directory, replaced ones included, with what its bundle.toml says ({} if nothing), sorted."""
+    for prefix in ("", f"{paths.REPLACED}/"):
+        with contextlib.suppress(FileNotFoundError), files.directory(prefix or ".", containers) as folder:
+            for name in sorted(os.listdir(folder)):
+                if name.startswith(".") or not stat.S_ISDIR(os.lstat(name, dir_fd=folder).st_mode):
+                    continue
+                with files.directory(name, folder) as bundle:
+                    yield f"{prefix}{name}", meta_of(bundle)
 
 
-def service_of(bundle: int) -> str:
-    """Return the service that an open version directory belongs to; empty when it is not known."""
+def meta_of(bundle: int) -> dict[str, Any]:
+    """Return bundle.toml of an open version directory, also of a removed one; {} when it cannot be read."""
     generation = current_generation(bundle)
     try:
         if not generation:
-            return str(read_meta(bundle).get("name", ""))
+            return read_meta(bundle)
         with files.directory(f"{paths.GENERATIONS}/{generation}", bundle) as fd:
-            return str(read_meta(fd).get("name", ""))
+            return read_meta(fd)
     except (OSError, AppboxError, ValueError):
-        return ""
+        return {}
 
 
-def _looks_like_bundle(bundle: int) -> bool:
+def _has_rootfs(bundle: int) -> bool:
+    try:
+        return stat.S_ISDIR(os.lstat(paths.ROOTFS, dir_fd=bundle).st_mode)
+    except FileNotFoundError:
+        return False
+
+
+def looks_like_bundle(bundle: int) -> bool:
+    """Return whether an open directory has the shape of a version directory, whatever bundle.toml says."""
     return files.exists(paths.GENERATIONS, bundle) and files.link_target("run", bundle) == f"{paths.CURRENT}/run"
 
 

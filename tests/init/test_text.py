@@ -99,19 +99,22 @@ KEYS = (
 @pytest.mark.parametrize("key", KEYS)
 def test_text_in_other_keys_is_refused_or_stays_data(host: Host, key: str) -> None:
     prefix = "/" if key in ("workdir", "volume path", "volume source", "config path") else ""
-    for text in TEXTS:
-        path = host.write_manifest(with_text(key, prefix + text))
-        result = host.machine.run(["appbox", "check", path], check=False)
-        assert result.code in (0, 3), result
-        assert "Traceback" not in result.err
-        if result.code == 0:
-            applied = host.machine.run(["appbox", "apply", "--no-start", path], check=False)
-            assert applied.code in (0, 1, 3, 5, 6), applied
-            assert "Traceback" not in applied.err
-            if applied.code == 0:
-                assert "pwned" not in units(host, "job")
-                host.control("start", "job", check=False)
-                host.control("stop", "job", check=False)
+    paths = [
+        host.write_manifest({**with_text(key, prefix + text), "name": f"job-{number}-"})
+        for number, text in enumerate(TEXTS)
+    ]
+    checked = host.machine.run(["appbox", "check", *paths], check=False)
+    assert checked.code in (0, 3), checked
+    assert "Traceback" not in checked.err
+    for path in (path for path in paths if path not in checked.err):
+        applied = host.machine.run(["appbox", "apply", path], check=False)
+        # What a manifest may say can still be impossible in this image: a user that is not in it, a path through a file.
+        assert applied.code in (0, 1, 3, 5, 6), applied
+        assert "Traceback" not in applied.err
+        name = path.rpartition("/")[2].removesuffix(".toml")
+        if applied.code == 0:
+            assert "pwned" not in units(host, name)
+            host.control("stop", name, check=False)
     assert not host.machine.exists("/pwned")
 
 

@@ -392,7 +392,7 @@ def survives(data: bytes, size: int) -> None:
         return
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=250, deadline=None)
 @given(
     changes=st.lists(st.tuples(st.integers(0, len(VALID) - 1), st.integers(0, 255)), min_size=1, max_size=6),
     resum=st.booleans(),
@@ -410,13 +410,13 @@ def test_mutations_of_a_valid_archive(changes: list[tuple[int, int]], resum: boo
     survives(bytes(data[:cut]), size)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(payload=st.binary(max_size=600), flag=st.sampled_from([b"x", b"g", b"L", b"K", b"S", b"0", b"V"]))
 def test_any_payload(payload: bytes, flag: bytes) -> None:
     survives(archive(file(b"n", payload, flag=flag), file(b"f")), 512)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(
     key=st.sampled_from([b"path", b"size", b"mtime", b"uid", b"GNU.sparse.map", b"GNU.sparse.size"]),
     value=st.binary(max_size=40),
