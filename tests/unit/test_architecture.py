@@ -71,6 +71,7 @@ PURE = {
     "appbox.oci.seccomp",
     "appbox.oci.sparse",
     "appbox.oci.tar",
+    "appbox.oci.tar_fields",
     "appbox.oci.users",
     "appbox.oci.walk",
     "appbox.oci.xattrs",
