@@ -224,14 +224,18 @@ def _install_unit(work: Work, action: Action) -> None:
     assert isinstance(action, InstallUnit)  # noqa: S101
     if work.desired.unit is not None:
         unitfiles.write(work.root, work.desired.unit)
-        if work.facts.live:
-            services.of_kind(work.facts.init).reload()
+        _reload(work)
 
 
 def _enable(work: Work, action: Action) -> None:
     assert isinstance(action, Enable)  # noqa: S101
     unitfiles.enable(work.root, work.facts.init, action.service, on=action.on)
-    if work.facts.live:
+    _reload(work)
+
+
+def _reload(work: Work) -> None:
+    """Let the init system read its units again, unless a start is going to do it."""
+    if work.facts.live and not any(isinstance(action, Start | Restart) for action in work.plan.actions):
         services.of_kind(work.facts.init).reload()
 
 
@@ -247,12 +251,16 @@ def _stop(work: Work, action: Action) -> None:
 
 
 def _start(work: Work, action: Action) -> None:
-    services.of_kind(work.facts.init).start(action.service)
+    control = services.of_kind(work.facts.init)
+    control.reload()  # a run that was killed may have written the unit and no more
+    control.start(action.service)
     services.wait_until_runs(work.facts.init, action.service)
 
 
 def _restart(work: Work, action: Action) -> None:
-    services.of_kind(work.facts.init).restart(action.service)
+    control = services.of_kind(work.facts.init)
+    control.reload()
+    control.restart(action.service)
     services.wait_until_runs(work.facts.init, action.service)
 
 

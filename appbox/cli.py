@@ -5,11 +5,14 @@ Modules are imported where they are used: `appbox --version` and `appbox status`
 
 from __future__ import annotations
 
+import errno
 import os
+import re
 import sys
 from typing import Final
 
-_GLOBAL_FLAGS: Final = {"--json", "-q", "--quiet", "-v", "--verbose", "--user"}
+_GLOBAL_FLAGS: Final = {"--json", "--quiet", "--verbose", "--user"}
+_GLOBAL_LETTERS: Final = re.compile(r"-[qv]+")
 _GLOBAL_VALUES: Final = {"--root", "--init", "--color"}
 _PASSING_ON: Final = {"exec"}
 """Commands whose words after the service's name belong to the program that they start."""
@@ -22,17 +25,21 @@ def main() -> None:
 
 def run(arguments: list[str]) -> int:
     """Run a command line and return its exit code. No traceback reaches the user."""
-    if arguments in (["--version"], ["version"]):
+    if arguments == ["--version"]:
         from appbox import __version__  # noqa: PLC0415
 
         print(f"appbox {__version__}")  # noqa: T201
         return 0
     from appbox.errors import AppboxError, printable  # noqa: PLC0415
 
+    front, rest = global_first(arguments)
+    json = "--json" in front
+    if json and rest == ["--version"]:
+        rest.append("status")  # the command line wants some command; the version is shown instead of it
     try:
-        return _dispatch(global_first(arguments))
+        return _dispatch([*front, *rest], json=json)
     except AppboxError as error:
-        return _fail(error, arguments)
+        return _fail(error, json=json)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what is still buffered has nowhere to go
         return 1
@@ -40,30 +47,40 @@ def run(arguments: list[str]) -> int:
         sys.stderr.write("appbox: interrupted\n")
         return 130
     except OSError as error:
-        return _fail(_in_words(error), arguments)
+        return _fail(_in_words(error), json=json)
     except RecursionError:
-        return _fail(AppboxError("the input is nested too deeply"), arguments)
+        return _fail(AppboxError("the input is nested too deeply"), json=json)
     except Exception as error:  # the last line of defence: a fault of ours, still one sentence
         if os.environ.get("APPBOX_DEBUG"):
             raise
         why = printable(f"{type(error).__name__}: {error}")[:500]
         return _fail(
-            AppboxError("internal error", why=why, hint="APPBOX_DEBUG=1 shows where; please report it"), arguments
+            AppboxError("internal error", why=why, hint="APPBOX_DEBUG=1 shows where; please report it"), json=json
         )
 
 
-def _dispatch(arguments: list[str]) -> int:
-    from appbox.commands import app  # noqa: PLC0415
+def _dispatch(arguments: list[str], *, json: bool) -> int:
+    from appbox.commands import Misuse, app  # noqa: PLC0415
+
+    if not json:
+        try:
+            app(arguments, prog_name="appbox")
+        except SystemExit as end:
+            return end.code if isinstance(end.code, int) else 1
+        return 0
+    from appbox.errors import UsageError  # noqa: PLC0415
 
     try:
-        app(arguments, prog_name="appbox")
-    except SystemExit as end:
-        return end.code if isinstance(end.code, int) else 1
-    return 0
+        code = app(arguments, prog_name="appbox", standalone_mode=False)
+    except Misuse as error:
+        what = error.format_message().rstrip(".")
+        what = "missing command" if what.startswith("Usage:") else what[:1].lower() + what[1:]
+        raise UsageError(what, hint="appbox --help lists the commands") from error
+    return code if isinstance(code, int) else 0
 
 
-def global_first(arguments: list[str]) -> list[str]:
-    """Return the arguments with global options moved before the command, wherever the user put them.
+def global_first(arguments: list[str]) -> tuple[list[str], list[str]]:
+    """Return the global options, wherever the user put them, and the other arguments.
 
     What follows `--`, and the words of the program that `exec` starts, stay where they are.
     """
@@ -77,9 +94,9 @@ def global_first(arguments: list[str]) -> list[str]:
             rest += arguments[index:]
             break
         name, has_value, _ = word.partition("=")
-        if word in _GLOBAL_FLAGS or (name in _GLOBAL_VALUES and has_value):
+        if word in _GLOBAL_FLAGS or _GLOBAL_LETTERS.fullmatch(word) or (name in _GLOBAL_VALUES and has_value):
             front.append(word)
-        elif word in _GLOBAL_VALUES:
+        elif word in _GLOBAL_VALUES and index + 1 < len(arguments):
             front += arguments[index : index + 2]
             index += 1
         else:
@@ -87,30 +104,26 @@ def global_first(arguments: list[str]) -> list[str]:
             if not word.startswith("-"):
                 words.append(word)
         index += 1
-    return front + rest
+    return front, rest
 
 
 def _in_words(error: OSError) -> Exception:
-    from appbox.errors import AppboxError  # noqa: PLC0415
+    from appbox.errors import AppboxError, HostLacks  # noqa: PLC0415
 
     names = [os.fsdecode(name) for name in (error.filename, error.filename2) if isinstance(name, str | bytes)]
-    hints = {
-        28: "make room and run the same command again",
-        122: "make room and run the same command again",
-        13: "run it as root",
-    }
-    return AppboxError(
-        error.strerror or str(error) or type(error).__name__,
-        where=" → ".join(names),
-        hint=hints.get(error.errno or 0, ""),
-    )
+    what = error.strerror or str(error) or type(error).__name__
+    what, where = what[:1].lower() + what[1:], " → ".join(names)
+    if isinstance(error, PermissionError) and os.geteuid() != 0:
+        return HostLacks(what, where=where, hint="run it as root")
+    full = error.errno in {errno.ENOSPC, errno.EDQUOT}
+    return AppboxError(what, where=where, hint="make room and run the same command again" if full else "")
 
 
-def _fail(error: Exception, arguments: list[str]) -> int:
+def _fail(error: Exception, *, json: bool) -> int:
     from appbox.errors import AppboxError  # noqa: PLC0415
 
     assert isinstance(error, AppboxError)  # noqa: S101
-    if "--json" in arguments:
+    if json:
         from appbox.session import as_json  # noqa: PLC0415
 
         sys.stdout.write(as_json({"error": error.as_dict()}))

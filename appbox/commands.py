@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated, Final
+from typing import Annotated, Final, cast
 
 import typer
 
@@ -21,8 +21,22 @@ app: Final = typer.Typer(
     "refused, 4 changes pending, 5 image unavailable, 6 refused as unsafe, 7 locked, 8 the host lacks something.",
 )
 
+Misuse: Final = cast("type[typer.BadParameter]", typer.BadParameter.__bases__[0])
+"""What typer raises for every wrong command line."""
+
 _Files = Annotated[list[str], typer.Argument(help="Manifests, or directories of manifests.", metavar="FILE...")]
-_Name = Annotated[str, typer.Argument(help="The service.", metavar="NAME")]
+
+
+def _installed() -> list[str]:
+    """Return the names of installed services, for the shell's completion."""
+    from appbox.store import state  # noqa: PLC0415
+    from appbox.store.root import Root  # noqa: PLC0415
+
+    with Root() as root:
+        return state.names(root)
+
+
+_Name = Annotated[str, typer.Argument(help="The service.", metavar="NAME", autocompletion=_installed)]
 _INITS: Final = ("auto", "systemd", "openrc", "none")
 
 
@@ -46,7 +60,7 @@ def _global(  # noqa: PLR0917
     if version:
         from appbox import __version__  # noqa: PLC0415
 
-        print(f"appbox {__version__}")  # noqa: T201
+        sys.stdout.write(as_json({"version": __version__}) if json else f"appbox {__version__}\n")
         raise typer.Exit
     if init not in _INITS:
         raise UsageError(f"{init!r} is no init system", where="--init", hint=f"choose one of {', '.join(_INITS)}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from typing import Final, NoReturn
 
 from appbox.errors import AppboxError, HostLacks, UsageError
@@ -14,6 +15,9 @@ from appbox.status import unknown
 from appbox.store import paths, state
 from appbox.store.root import Root
 
+_PATIENCE: Final = 10
+"""Seconds between the stop signal and SIGKILL where the manifest says nothing."""
+
 _DONE: Final = {"start": "started", "stop": "stopped", "restart": "restarted"}
 
 
@@ -23,12 +27,28 @@ def control(options: Options, name: str, verb: str) -> str:
         init = _ready(options, root, name)
         control = services.of_kind(init)
         if verb == "stop":
-            control.stop(name)
+            _end_foreground(root, name) if init == "none" else control.stop(name)
         else:
             process.need("runc", "services run through it", hint="apt install runc, or apk add runc")
             (control.start if verb == "start" else control.restart)(name)
             services.wait_until_runs(init, name)
     return f"{name}: {_DONE[verb]}\n"
+
+
+def _end_foreground(root: Root, name: str) -> None:
+    """End a service that `appbox run` or its script started, the way a unit would: its signal, time, then SIGKILL."""
+    if runc.running(name) is None:
+        return
+    found = state.load(root, name)
+    meta = found.meta if found else {}
+    patience = meta.get("manifest", {}).get("process", {}).get("stop_timeout", _PATIENCE)
+    runc.kill(name, str(meta.get("stop_signal", "SIGTERM")))
+    deadline = time.monotonic() + float(patience)
+    while runc.running(name) is not None:
+        if time.monotonic() > deadline:
+            runc.kill(name, "SIGKILL")
+            deadline = time.monotonic() + _PATIENCE
+        time.sleep(0.05)
 
 
 def _ready(options: Options, root: Root, name: str) -> InitKind:

@@ -15,8 +15,8 @@ from appbox.store import data, files, paths, state, unitfiles
 from appbox.store.installed import GONE, Installed
 from appbox.store.root import Root
 
-_SLACK: Final = 1_000_000_000
-"""Nanoseconds that a start may lie before the configuration without counting as older: runc notes whole seconds."""
+_SLACK: Final = 10_000_000
+"""Nanoseconds by which a start may lie before the configuration and still count as later: file times are coarse."""
 
 
 def observe(root: Root, init: InitKind, name: str, directory: str) -> Observed:
@@ -38,12 +38,13 @@ def observe(root: Root, init: InitKind, name: str, directory: str) -> Observed:
     except FileNotFoundError:
         return Observed(unit=unit, enabled=unitfiles.enabled(root, init, name))
     running = runc.running(name) if root.live else None
+    written = max(target.written if target else 0, unitfiles.written(root, init, name))
     return replace(
         found,
         unit=unit,
         enabled=unitfiles.enabled(root, init, name),
         running=os.path.basename(running.bundle) or "unknown" if running else "",
-        stale=bool(running and target and running.since.timestamp() * 1e9 + _SLACK < target.written),
+        stale=bool(running and target and running.since.timestamp() * 1e9 + _SLACK < written),
         data=volumes,
     )
 

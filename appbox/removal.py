@@ -9,7 +9,7 @@ from appbox.errors import AppboxError
 from appbox.host import process, runc, services
 from appbox.host.facts import InitKind
 from appbox.host.inside import remove_tree
-from appbox.store import files, paths, ranges, state, unitfiles
+from appbox.store import bundle, files, paths, ranges, state, unitfiles
 from appbox.store.root import Root
 
 
@@ -23,31 +23,26 @@ class Removed:
 
 def versions(root: Root, name: str) -> list[str]:
     """Return the version directories of a service below the containers, replaced and removed ones included, sorted."""
-    found: list[str] = []
     try:
         with root.directory(paths.CONTAINERS) as containers:
-            found += _versions_in(containers, name, "")
-            if files.exists(paths.REPLACED, containers):
-                with files.directory(paths.REPLACED, containers) as replaced:
-                    found += _versions_in(replaced, name, f"{paths.REPLACED}/")
+            found = {path for path, meta in state.version_directories(containers) if meta.get("name") == name}
+            current = _broken_current(containers, name)
     except FileNotFoundError:
         return []
-    return sorted(found)
+    return sorted(found | current)
 
 
-def _versions_in(folder: int, name: str, prefix: str) -> list[str]:
-    found = []
-    for entry in os.listdir(folder):
-        if not entry.startswith(f"{name}-") or files.link_target(entry, folder) is not None:
-            continue
-        try:
-            with files.directory(entry, folder) as bundle:
-                mine = state.service_of(bundle) == name
-        except NotADirectoryError:
-            continue
-        if mine:
-            found.append(f"{prefix}{entry}")
-    return found
+def _broken_current(containers: int, name: str) -> set[str]:
+    """Return the current version's directory if it is one of ours whose bundle.toml is lost: nobody else has it."""
+    if not state.is_current_link(name, containers):
+        return set()
+    target = files.link_target(name, containers) or ""
+    try:
+        with files.directory(target, containers) as bundle:
+            ours = not state.meta_of(bundle) and state.looks_like_bundle(bundle)
+    except (FileNotFoundError, NotADirectoryError):
+        return set()
+    return {target} if ours else set()
 
 
 def remove(root: Root, init: InitKind, name: str, *, purge: bool) -> Removed:
@@ -56,10 +51,12 @@ def remove(root: Root, init: InitKind, name: str, *, purge: bool) -> Removed:
     Raises AppboxError when there is no such service, or when it does not stop.
     """
     done = Removed(name)
-    found = versions(root, name)
     unit = unitfiles.read(root, init, name)
+    interrupted = _clean(root, name)
+    found = versions(root, name)
     linked = name in state.names(root)
-    if not found and unit is None and not linked:
+    given = purge and name in ranges.load(root)
+    if not (found or unit is not None or linked or interrupted or given):
         raise AppboxError("is not installed", where=name, hint="appbox status lists what is")
     if root.live:
         _stop(init, name, unit, done)
@@ -68,14 +65,31 @@ def remove(root: Root, init: InitKind, name: str, *, purge: bool) -> Removed:
         done.sentences.append("removed its unit")
         if root.live:
             services.of_kind(init).reload()
-    with root.directory(paths.CONTAINERS) as containers:
-        if linked:
-            files.remove(name, dir_fd=containers)
-        for directory in found:
-            _drop(containers, directory, purge=purge, done=done)
+    if found or linked:
+        base = ranges.load(root).get(name, 0)
+        with root.directory(paths.CONTAINERS) as containers:
+            if linked:
+                files.remove(name, dir_fd=containers)
+            for directory in found:
+                _drop(containers, directory, _identity(name, directory, base), purge=purge, done=done)
     if purge:
         _forget(root, name)
     return done
+
+
+def _clean(root: Root, name: str) -> bool:
+    """Finish what an interrupted run left; return whether that was a version of this service."""
+    if not root.is_directory(paths.CONTAINERS):
+        return False
+    with root.directory(paths.CONTAINERS) as containers:
+        return any(entry.startswith(f".{name}-") for entry in bundle.clean(containers))
+
+
+def _identity(name: str, directory: str, base: int) -> bytes:
+    """Return the least that bundle.toml may say; it is written where the real one is lost."""
+    version = directory.rpartition("/")[2][len(name) + 1 :]
+    mapped = "true" if base else "false"
+    return f'name = "{name}"\nversion = "{version}"\nuid_base = {base}\nuserns = {mapped}\n'.encode()
 
 
 def _stop(init: InitKind, name: str, unit: str | None, done: Removed) -> None:
@@ -92,48 +106,47 @@ def _stop(init: InitKind, name: str, unit: str | None, done: Removed) -> None:
             raise AppboxError("cannot be stopped", where=name, why=result.message)
 
 
-def _drop(containers: int, directory: str, *, purge: bool, done: Removed) -> None:
+def _drop(containers: int, directory: str, identity: bytes, *, purge: bool, done: Removed) -> None:
     """Delete a version directory, or all of it but its volumes."""
-    folder, _, leaf = directory.rpartition("/")
-    with files.directory(folder or ".", containers) as parent:
-        with files.directory(leaf, parent) as bundle:
-            keep = not purge and _has_data(bundle)
-            if keep:
-                _keep_only_data(bundle)
+    with files.directory(directory, containers) as version:
+        keep = not purge and _has_data(version)
         if keep:
-            done.sentences.append(f"kept its data in {paths.CONTAINERS}/{directory}/{paths.DATA}")
-            return
-        remove_tree(parent, leaf)
-        os.fsync(parent)
-        done.sentences.append(f"removed {paths.CONTAINERS}/{directory}")
+            _keep_only_data(version, identity)
+    if keep:
+        done.sentences.append(f"kept its data in {paths.CONTAINERS}/{directory}/{paths.DATA}")
+        return
+    bundle.discard(containers, directory)
+    done.sentences.append(f"removed {paths.CONTAINERS}/{directory}")
 
 
-def _has_data(bundle: int) -> bool:
+def _has_data(version: int) -> bool:
     try:
-        with files.directory(paths.DATA, bundle) as data:
+        with files.directory(paths.DATA, version) as data:
             return bool(os.listdir(data))
     except FileNotFoundError:
         return False
 
 
-def _keep_only_data(bundle: int) -> None:
+def _keep_only_data(version: int, identity: bytes) -> None:
     """Leave the volumes and bundle.toml, which says whose they are; the file is there before the links go."""
-    generation = state.current_generation(bundle)
-    if generation:
-        path = f"{paths.GENERATIONS}/{generation}/bundle.toml"
-        files.replace("bundle.toml", files.read(path, 16 << 20, bundle), mode=0o644, dir_fd=bundle)
-    for entry in sorted(os.listdir(bundle)):
+    if files.link_target("bundle.toml", version) is not None or not state.meta_of(version):
+        path = f"{paths.GENERATIONS}/{state.current_generation(version)}/bundle.toml"
+        text = files.read(path, 16 << 20, version) if state.meta_of(version) else identity
+        files.replace("bundle.toml", text, mode=0o644, dir_fd=version)
+    # The link to the generation comes first, because it sorts so: without it the version counts as removed.
+    for entry in sorted(os.listdir(version)):
         if entry not in {paths.DATA, "bundle.toml"}:
-            remove_tree(bundle, entry)
-    os.fsync(bundle)
+            remove_tree(version, entry)
+    os.fsync(version)
 
 
 def _forget(root: Root, name: str) -> None:
-    """Free the range of ids and delete what a service leaves outside its bundles."""
-    table = ranges.load(root)
-    if table.pop(name, None) is not None:
-        ranges.save(root, table)
+    """Delete what a service leaves outside its bundles, and free its range of ids."""
     for folder, leaf in ((paths.LOGS, f"{name}.log"), (paths.RUN, name)):
         if root.is_directory(folder):
             with root.directory(folder) as fd:
                 remove_tree(fd, leaf)
+    # The range comes last: until everything that has its ids is gone, nobody else may be given it.
+    table = ranges.load(root)
+    if table.pop(name, None) is not None:
+        ranges.save(root, table)

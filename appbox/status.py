@@ -17,7 +17,7 @@ _META_LIMIT: Final = 16 << 20
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """One service. `state` is running, stopped or broken; `since` is RFC 3339; `data` is the volumes' size in bytes."""
+    """One service. `state` is running, stopped or broken; `since` is RFC 3339, "" when it does not run."""
 
     name: str
     version: str
@@ -47,6 +47,8 @@ def of(root: Root, name: str) -> Status:
                 generation = state.current_generation(bundle)
                 path = f"{paths.GENERATIONS}/{generation}/bundle.toml"
                 meta = tomllib.loads(files.read(path, _META_LIMIT, bundle).decode())
+        except PermissionError:
+            raise
         except (OSError, ValueError, AppboxError) as error:
             why = os.strerror(error.errno or 0) if isinstance(error, OSError) else str(error)
             return Status(name, version, "broken", "", 0, "", "", 0, "", f"{directory} cannot be read: {why}")
@@ -61,7 +63,7 @@ def _containers(root: Root, name: str) -> Any:
 
 def _described(root: Root, name: str, version: str, generation: int, meta: dict[str, Any]) -> Status:
     found = runc.running(name) if root.live else None
-    image = meta.get("image", {})
+    image, manifest = (_table(meta.get(key)) for key in ("image", "manifest"))
     return Status(
         name=name,
         version=version,
@@ -71,9 +73,14 @@ def _described(root: Root, name: str, version: str, generation: int, meta: dict[
         digest=str(image.get("digest", "")),
         image=str(image.get("reference", "")),
         generation=generation,
-        description=str(meta.get("manifest", {}).get("description", "")),
+        description=str(manifest.get("description", "")),
         problem="",
     )
+
+
+def _table(value: object) -> dict[str, Any]:
+    """Return a table of bundle.toml, empty where somebody made something else of it."""
+    return value if isinstance(value, dict) else {}
 
 
 def every(root: Root) -> list[Status]:

@@ -35,7 +35,7 @@ def running(name: str) -> Running | None:
     try:
         state = json.loads(data)
         pid, started = int(state["init_process_pid"]), int(state["init_process_start"])
-        since = datetime.fromisoformat(str(state["created"]).split(".")[0].rstrip("Z") + "+00:00")
+        since = _time(str(state["created"]))
         labels = state.get("config", {}).get("labels") or []
     except (ValueError, KeyError, TypeError, AttributeError):
         return None
@@ -43,6 +43,12 @@ def running(name: str) -> Running | None:
         return None
     bundle = next((str(label)[7:] for label in labels if str(label).startswith("bundle=")), "")
     return Running(pid, since, bundle)
+
+
+def _time(text: str) -> datetime:
+    """Return an RFC 3339 time of runc's, which has nanoseconds; Python knows microseconds."""
+    seconds, _, fraction = text.rstrip("Z").partition(".")
+    return datetime.fromisoformat(f"{seconds}.{fraction[:6]:0<6}+00:00")
 
 
 def start_time(pid: int) -> int | None:

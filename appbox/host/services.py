@@ -7,7 +7,7 @@ root that is not running, and needs no process.
 from __future__ import annotations
 
 import time
-from typing import Final, Protocol
+from typing import Final, Literal, Protocol
 
 from appbox.errors import AppboxError, HostLacks
 from appbox.host import process, runc
@@ -22,6 +22,13 @@ _SETTLE: Final = 0.5
 
 _TIMEOUT: Final = 900.0
 """Seconds that the init system may take for one start or stop; services have their own, shorter limits."""
+
+
+State = Literal["active", "ended", "failed"]
+"""`ended`: the unit is not running, and its last run, if any, was a success."""
+
+_STOPPED: Final = 3
+_CRASHED: Final = 32
 
 
 class Services(Protocol):
@@ -40,6 +47,9 @@ class Services(Protocol):
 
     def restart(self, name: str) -> None:
         """Stop and start a unit."""
+
+    def state(self, name: str) -> State:
+        """Return what the init system thinks of a unit."""
 
     def log_tail(self, name: str, lines: int) -> list[str]:
         """Return the last lines that the service wrote."""
@@ -67,6 +77,14 @@ class Systemd:
         """Run `systemctl restart`."""
         process.run([self._program(), "reset-failed", f"{name}.service"])
         self._ctl("restart", f"{name}.service")
+
+    def state(self, name: str) -> State:
+        """Ask `systemctl show`; a unit that waits for its next try has failed already."""
+        argv = [self._program(), "show", "--property=ActiveState,SubState", f"{name}.service"]
+        shown = dict(line.partition("=")[::2] for line in process.run(argv).out.splitlines())
+        if shown.get("SubState") == "auto-restart" or shown.get("ActiveState") == "failed":
+            return "failed"
+        return "ended" if shown.get("ActiveState") == "inactive" else "active"
 
     def log_tail(self, name: str, lines: int) -> list[str]:
         """Return the journal's last lines of the unit."""
@@ -96,7 +114,8 @@ class OpenRC:
 
     def start(self, name: str) -> None:
         """Run `rc-service start`, after forgetting an earlier crash."""
-        process.run([self._program(), name, "zap"]) if self._crashed(name) else None
+        if self.state(name) == "failed":
+            process.run([self._program(), name, "zap"])
         self._rc(name, "start")
 
     def stop(self, name: str) -> None:
@@ -107,6 +126,11 @@ class OpenRC:
         """Run `rc-service restart`."""
         self._rc(name, "restart")
 
+    def state(self, name: str) -> State:
+        """Ask `rc-service status`, which ends with 3 for a stopped service and with 32 for a crashed one."""
+        code = process.run([self._program(), name, "status"]).code
+        return "failed" if code == _CRASHED else "ended" if code == _STOPPED else "active"
+
     def log_tail(self, name: str, lines: int) -> list[str]:
         """Return the last lines of the log file."""
         try:
@@ -116,9 +140,6 @@ class OpenRC:
                 return file.read(65536).decode("utf-8", "replace").splitlines()[-lines:]
         except OSError:
             return []
-
-    def _crashed(self, name: str) -> bool:
-        return process.run([self._program(), name, "status"]).code == 32  # rc-service(8): crashed
 
     def _program(self) -> str:
         return process.need("rc-service", "OpenRC runs on this host")
@@ -144,14 +165,16 @@ class NoInit:
         )
 
     def stop(self, name: str) -> None:
-        """Raise HostLacks; a service in the foreground ends with its terminal or by `runc kill`."""
-        raise HostLacks(
-            "there is no init system to stop it", where=name, hint=f"end it where it runs, or runc kill {name}"
-        )
+        """Raise HostLacks: there is no unit that could be stopped."""
+        raise HostLacks("there is no init system to stop it", where=name, hint="end it where it runs")
 
     def restart(self, name: str) -> None:
         """Raise HostLacks, as `start` does."""
         self.start(name)
+
+    def state(self, name: str) -> State:
+        """Return whether its container runs."""
+        return "active" if runc.running(name) else "ended"
 
     def log_tail(self, name: str, lines: int) -> list[str]:
         """Return nothing: a service in the foreground writes to its terminal."""
@@ -167,24 +190,38 @@ def of_kind(kind: InitKind) -> Services:
 
 
 def wait_until_runs(kind: InitKind, name: str) -> None:
-    """Return when the service's container runs and stays alive for a moment; AppboxError with its last words if not."""
+    """Return when the service's container runs and stays alive for a moment, or has ended well: a job may be quick.
+
+    Raises AppboxError with the last words of a service that failed.
+    """
+    control = of_kind(kind)
     deadline = time.monotonic() + _START_LIMIT
     while time.monotonic() < deadline:
-        found = runc.running(name)
-        if found is not None:
-            time.sleep(_SETTLE)
-            again = runc.running(name)
-            if again is not None and again.pid == found.pid:
-                return
+        if _stays(name):
+            return
+        state = control.state(name)
+        if state == "ended":
+            return
+        if state == "failed":
             break
-        time.sleep(0.02)
-    last = of_kind(kind).log_tail(name, 5)
+        time.sleep(0.05)
+    last = control.log_tail(name, 5)
     raise AppboxError(
-        "does not stay up" if runc.running(name) else "did not start",
+        "does not stay up",
         where=name,
         why=" | ".join(line.strip() for line in last if line.strip()),
         hint=f"appbox logs {name} shows more",
     )
+
+
+def _stays(name: str) -> bool:
+    """Return whether a container runs, and runs still after a moment."""
+    found = runc.running(name)
+    if found is None:
+        return False
+    time.sleep(_SETTLE)
+    again = runc.running(name)
+    return again is not None and again.pid == found.pid
 
 
 def _hint(units: tuple[str, ...]) -> str:

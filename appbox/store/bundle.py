@@ -37,13 +37,22 @@ def stage(containers: int, *, base: int, mapped: bool) -> None:
             os.symlink(f"{paths.CURRENT}/{name}", name, dir_fd=fd)
 
 
-def clean(containers: int) -> None:
-    """Remove what an interrupted run left in the containers directory."""
-    remove_tree(containers, paths.STAGING)
-    for name in os.listdir(containers):
-        if name.endswith(files.TEMPORARY):
-            with contextlib.suppress(IsADirectoryError):
-                files.remove(name, dir_fd=containers)
+def clean(containers: int) -> list[str]:
+    """Remove what an interrupted run left in the containers directory, and return the names, sorted."""
+    found = sorted(n for n in os.listdir(containers) if n == paths.STAGING or n.endswith(files.TEMPORARY))
+    for name in found:
+        remove_tree(containers, name)
+    return found
+
+
+def discard(containers: int, directory: str) -> None:
+    """Delete a version directory. It loses its name first: half a bundle must not be taken for one."""
+    doomed = f".{directory.rpartition('/')[2]}{files.TEMPORARY}"
+    remove_tree(containers, doomed)
+    os.rename(directory, doomed, src_dir_fd=containers, dst_dir_fd=containers)
+    os.fsync(containers)
+    remove_tree(containers, doomed)
+    os.fsync(containers)
 
 
 def make_live(bundle: int) -> None:

@@ -70,6 +70,21 @@ def read(root: Root, kind: InitKind, name: str) -> str | None:
     return text
 
 
+def written(root: Root, kind: InitKind, name: str) -> int:
+    """Return when the service's unit file was written, in nanoseconds since 1970; 0 when there is none."""
+    where = place(kind, name)
+    if where is None:
+        return 0
+    try:
+        fd = root.open(where.unit, os.O_PATH | os.O_NOFOLLOW)
+    except (FileNotFoundError, NotADirectoryError):
+        return 0
+    try:
+        return os.fstat(fd).st_mtime_ns
+    finally:
+        os.close(fd)
+
+
 def _refuse_hidden(root: Root, name: str) -> None:
     for folder in _SYSTEMD_PATH:
         if root.exists(f"{folder}/{name}.service"):
