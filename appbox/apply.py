@@ -207,7 +207,9 @@ def _switch(work: Work, action: Action) -> None:
         origin = carry_origin(work.desired, work.observed)
         with files.directory(action.directory, containers) as fd:
             # A note of a move that never happened may lie there.
-            if origin and state.bundle_carry(fd) != origin:
+            if not origin:
+                files.remove(paths.CARRY, dir_fd=fd)
+            elif state.bundle_carry(fd) != origin:
                 bundle.announce_carry(fd, origin)
         bundle.switch(containers, action.service, action.directory)
 

@@ -85,7 +85,8 @@ def stop_signal(locked: Locked) -> Signal:
         return chosen
     text = locked.image.config.stop_signal
     try:
-        return quantities.signal(int(text) if text.isdigit() else text or "SIGTERM")
+        number = text.isascii() and text.isdigit() and len(text) < 4
+        return quantities.signal(int(text) if number else text or "SIGTERM")
     except BadValueError as error:
         raise Refused(f"STOPSIGNAL {text[:40]!r} of the image is no signal", hint="set process.stop_signal") from error
 

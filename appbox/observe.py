@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from dataclasses import replace
 from typing import Final
@@ -10,7 +11,7 @@ from appbox.host import runc
 from appbox.host.facts import InitKind
 from appbox.host.inside import locate, read_inside
 from appbox.oci.rootfs import TABLE_LIMIT, RootfsFacts
-from appbox.plan import Observed, data_holder
+from appbox.plan import Observed, data_place
 from appbox.store import data, files, paths, state, unitfiles
 from appbox.store.installed import GONE, Installed
 from appbox.store.root import Root
@@ -32,9 +33,10 @@ def observe(root: Root, init: InitKind, name: str, directory: str) -> Observed:
             same = current is not None and current.directory == directory
             target = current if same else state.load_version(containers, name, directory)
             target = None if target is not None and target.problem == GONE else target
-            kept, base = ("", None) if current or target else _kept(containers, name)
+            usable = current is not None and current.problem != GONE
+            kept, base = ("", None) if usable else _kept(containers, name, directory)
             found = Observed(current=current, target=target, kept=kept, kept_base=base)
-            volumes = _volumes(containers, data_holder(found, directory))
+            volumes = _volumes(containers, data_place(found, directory))
     except FileNotFoundError:
         return Observed(unit=unit, enabled=unitfiles.enabled(root, init, name))
     running = runc.running(name) if root.live else None
@@ -65,17 +67,21 @@ def _volumes(containers: int, holder: str) -> frozenset[str]:
         return frozenset()
 
 
-def _kept(containers: int, name: str) -> tuple[str, int | None]:
-    """Return the newest directory of a removed version of this service that still has data, and its first id."""
-    found: list[tuple[int, str, int]] = []
+def _kept(containers: int, name: str, directory: str) -> tuple[str, int | None]:
+    """Return which directory has the data of a service without a current version, and its first id; ("", None) if none.
+
+    It was kept by a removal, or a first version never became current. One that is not empty counts before one that is,
+    then that of the desired version, then the newest.
+    """
+    found: list[tuple[bool, bool, int, str, int]] = []
     for entry, meta in state.version_directories(containers):
-        if meta.get("name") != name or "/" in entry or not files.exists(f"{entry}/{paths.DATA}", containers):
+        if meta.get("name") != name:
             continue
-        with files.directory(entry, containers) as bundle:
-            if not state.current_generation(bundle):
-                version = Installed(name, "", entry, 0, meta)
-                found.append((os.fstat(bundle).st_mtime_ns, entry, version.base))
-    return max(found)[1:] if found else ("", None)
+        with contextlib.suppress(FileNotFoundError), files.directory(f"{entry}/{paths.DATA}", containers) as volumes:
+            base = Installed(name, "", entry, 0, meta).base
+            newest = os.fstat(volumes).st_mtime_ns
+            found.append((bool(os.listdir(volumes)), entry == directory, newest, entry, base))
+    return max(found)[3:] if found else ("", None)
 
 
 def rootfs_facts(rootfs: int, base: int, wanted: tuple[str, ...]) -> RootfsFacts:

@@ -43,7 +43,7 @@ class Observed:
     `unit` is the text of the unit file in our place, `enabled` whether its links are there. `running` is the version
     directory that the running container was made from ("" when none runs); `stale` means that it was started before
     the configuration that is current now. `data` are the names of the volumes that there are; `kept` is the directory
-    of a removed version whose data was kept, `kept_base` the first id of its range.
+    of a version that is not current and has the data, `kept_base` the first id of its range.
     """
 
     current: Installed | None = None
@@ -95,6 +95,8 @@ def _actions(desired: Desired, observed: Observed, *, new_range: bool) -> Iterat
     name, directory = desired.name, desired.directory
     current, target = observed.current, observed.target
     _refuse_new_ids(desired, observed)
+    if current is not None and current.carry and data_place(observed, directory) != data_holder(observed, directory):
+        yield CarryData(name, "an interrupted run left them there", current.carry, current.directory)
     rebuild = rebuild_reason(desired.digest, desired.base, target)
     if rebuild:
         yield _unpack(desired, rebuild)
@@ -110,8 +112,7 @@ def _actions(desired: Desired, observed: Observed, *, new_range: bool) -> Iterat
     if (rebuild or switching) and observed.running:
         yield Stop(name, "its version changes" if switching else "its root file system changes")
     if rebuild:
-        replaces = f"{paths.REPLACED}/{replaced_name(target)}" if target else ""
-        yield Publish(name, "it is complete", directory, replaces)
+        yield Publish(name, "it is complete", directory, replaced_path(target, observed) if target else "")
     if switching:
         why = "the manifest names this version" if previous else "no version is current"
         yield Switch(name, why, previous, directory)
@@ -163,9 +164,13 @@ def _unpack(desired: Desired, reason: str) -> Unpack:
     return Unpack(desired.name, reason, desired.directory, desired.reference, desired.digest, len(desired.layers), size)
 
 
-def replaced_name(target: Installed) -> str:
-    """Return the name under which a version directory is kept when the same version is built anew."""
-    return f"{target.directory}@{target.digest.partition(':')[2][:12] or 'broken'}"
+def replaced_path(target: Installed, observed: Observed) -> str:
+    """Return where below the containers a version directory is kept when the same version is built anew.
+
+    It is never where the service's data is waiting to be moved.
+    """
+    path = f"{paths.REPLACED}/{target.directory}@{target.digest.partition(':')[2][:12] or 'broken'}"
+    return f"{path}+" if data_holder(observed, target.directory) == path else path
 
 
 def _volume_actions(desired: Desired, observed: Observed) -> Iterator[Action]:
@@ -266,21 +271,26 @@ def carry_origin(desired: Desired, observed: Observed) -> str:
         return holder
     if target is None or not rebuild_reason(desired.digest, desired.base, target):
         return ""
-    return f"{paths.REPLACED}/{replaced_name(target)}"
+    return replaced_path(target, observed)
 
 
 def data_holder(observed: Observed, directory: str) -> str:
     """Return the directory in which the service's volumes are before the change; empty when it has none yet.
 
-    Where the current version says that its data is still to come, that counts; what another version once waited for
-    does not. `directory` is that of the desired version.
+    `directory` is that of the desired version. What another version still waits for has come to it by then.
     """
-    current, target = observed.current, observed.target
+    current = observed.current
     if current is not None and current.problem != GONE:
-        return current.carry or current.directory
-    if target is not None:
-        return target.carry or directory
-    return observed.kept
+        return (current.carry if current.directory == directory else "") or current.directory
+    return observed.kept or (directory if observed.target is not None else "")
+
+
+def data_place(observed: Observed, directory: str) -> str:
+    """Return the directory in which the service's volumes are now; empty when it has none yet."""
+    current = observed.current
+    if current is not None and current.problem != GONE and current.carry:
+        return current.carry
+    return data_holder(observed, directory)
 
 
 def _running_actions(desired: Desired, observed: Observed, actions: list[Action]) -> list[Action]:

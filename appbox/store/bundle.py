@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import stat
 from collections.abc import Iterable, Iterator
@@ -187,9 +188,19 @@ def announce_carry(bundle: int, origin: str) -> None:
 
     The note is a symlink, so that the run script can finish the move when nobody else did.
     """
-    if files.exists(paths.DATA, bundle):
-        raise AppboxError("has data of its own", where=paths.DATA, hint="move one of the two data directories away")
+    with contextlib.suppress(FileNotFoundError):
+        _drop_empty_data(bundle)
     files.link(paths.CARRY, f"../{origin}/{paths.DATA}", dir_fd=bundle)
+
+
+def _drop_empty_data(bundle: int) -> None:
+    try:
+        os.rmdir(paths.DATA, dir_fd=bundle)
+    except OSError as error:
+        if error.errno != errno.ENOTEMPTY:
+            raise
+        hint = "move one of the two data directories away"
+        raise AppboxError("has data of its own", where=paths.DATA, hint=hint) from error
 
 
 def carry(containers: int, directory: str) -> None:

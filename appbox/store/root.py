@@ -19,7 +19,7 @@ class Root:
     """An open root directory. `live` tells whether it is the running system's own."""
 
     def __init__(self, path: str = "/") -> None:
-        self.path = os.path.abspath(path)
+        self.path = "/" + os.path.abspath(path).lstrip("/")  # POSIX lets `//` be something else than `/`
         self.live = self.path == "/"
         try:
             self.fd = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

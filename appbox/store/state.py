@@ -130,7 +130,7 @@ def _has_rootfs(bundle: int) -> bool:
 
 def looks_like_bundle(bundle: int) -> bool:
     """Return whether an open directory has the shape of a version directory, whatever bundle.toml says."""
-    return files.exists(paths.GENERATIONS, bundle) and files.link_target("run", bundle) == f"{paths.CURRENT}/run"
+    return files.link_target("run", bundle) == f"{paths.CURRENT}/run"
 
 
 def _written(bundle: int, generation: int, meta: Mapping[str, Any]) -> int:

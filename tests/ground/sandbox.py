@@ -6,6 +6,7 @@ import contextlib
 import io
 import json
 import os
+import shutil
 import stat
 import subprocess
 import sys
@@ -94,8 +95,7 @@ class Sandbox:
         self.content.image(tag, layers=(layers.archive(*parts),), config={"Cmd": ["/bin/app"], **config})
         fresh = self.place / "images.new"
         self.content.write_layout(str(fresh))
-        if self.images.exists():
-            self.images.rename(self.place / f"images.{len(os.listdir(self.place))}")
+        shutil.rmtree(self.images, ignore_errors=True)
         fresh.rename(self.images)
 
     def manifest(self, name: str = "web", version: str = "1.0", **tables: Any) -> Path:
@@ -138,14 +138,19 @@ class Sandbox:
         return [action["kind"] for action in plan["actions"]]
 
     def refuse(self, code: int, words: str, **manifest: Any) -> Result:
-        """Apply a manifest that is refused: the exit code, the words, and nothing may have changed."""
+        """Apply a manifest that is refused: the exit code, the words in one line, and the host is as it was."""
         path = self.manifest(**manifest)
-        before = self.snapshot()
+        before = self.host()
         result = self.appbox("apply", path, code=code)
         assert words in result.err, result.err
         assert len(result.err.splitlines()) == 1, result.err
-        assert self.snapshot() == before
+        assert self.host() == before
         return result
+
+    def host(self) -> dict[str, tuple[object, ...]]:
+        """Return the snapshot without the cache, the lock, and the directories that all services share."""
+        shared = ("opt", "opt/containers", "var", "var/lib", "var/lib/appbox", "var/lib/appbox/lock", "var/cache")
+        return {p: f for p, f in self.snapshot().items() if p not in shared and not p.startswith("var/cache/")}
 
     def settled(self) -> None:
         """See that applying everything again does nothing, says so and writes nothing."""

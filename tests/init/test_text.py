@@ -32,8 +32,14 @@ TEXTS = [
     "",
 ]
 
-# Writes down how it was started, then stays.
-WITNESS = "cat /proc/$$/cmdline >/data/words; cat /proc/$$/environ >/data/environ; pwd >/data/pwd; exec sleep 1000"
+# Writes down how it was started, then stays until it is told to stop.
+WITNESS = """
+trap 'exit 0' TERM
+cat /proc/$$/cmdline >/data/words
+cat /proc/$$/environ >/data/environ
+pwd >/data/pwd
+while :; do sleep 1000 & wait $!; done
+"""
 
 
 def units(host: Host, name: str) -> str:
@@ -108,7 +114,7 @@ def test_text_in_other_keys_is_refused_or_stays_data(host: Host, key: str) -> No
     assert "Traceback" not in checked.err
     for path in (path for path in paths if path not in checked.err):
         applied = host.machine.run(["appbox", "apply", path], check=False)
-        # What a manifest may say can still be impossible in this image: a user that is not in it, a path through a file.
+        # What a manifest may say can still be impossible in this image: an unknown user, a path through a file.
         assert applied.code in (0, 1, 3, 5, 6), applied
         assert "Traceback" not in applied.err
         name = path.rpartition("/")[2].removesuffix(".toml")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -102,13 +103,13 @@ PURE_OS = {"fsdecode", "fsencode", "path.abspath", "path", "strerror"}
 """What pure modules may use of `os`."""
 
 
-def imports(path: Path, *, at_run_time: bool = True) -> set[str]:
+@cache
+def imports(path: Path) -> frozenset[str]:
     """Return the modules that a file imports, also inside functions; without those for type checkers only."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
-    if at_run_time:
-        for node in ast.walk(tree):
-            if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
-                node.body = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            node.body = []
     found: set[str] = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
@@ -116,7 +117,7 @@ def imports(path: Path, *, at_run_time: bool = True) -> set[str]:
         elif isinstance(node, ast.ImportFrom) and node.module:
             found.add(node.module)
             found |= {f"{node.module}.{alias.name}" for alias in node.names}
-    return found
+    return frozenset(found)
 
 
 @pytest.mark.parametrize("library", sorted(ONLY))

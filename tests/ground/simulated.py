@@ -1,0 +1,162 @@
+"""A host that exists only as values: it carries plans out as `apply` does, so that laws of planning can be tried."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from appbox import plan as plans
+from appbox.actions import (
+    Action,
+    AllocateRange,
+    CarryData,
+    Enable,
+    InstallUnit,
+    MakeVolume,
+    Publish,
+    RenderConfig,
+    Restart,
+    Start,
+    Stop,
+    Switch,
+    Unpack,
+)
+from appbox.desired import Desired
+from appbox.plan import Observed, ServicePlan
+from appbox.store.installed import GONE, REMOVED, Installed, Stored
+
+
+@dataclass
+class Host:
+    """`versions` are what is published, by directory; `data` are the volumes that lie in each directory's data."""
+
+    versions: dict[str, Installed] = field(default_factory=dict)
+    data: dict[str, frozenset[str]] = field(default_factory=dict)
+    link: str = ""
+    unit: str | None = None
+    enabled: bool = False
+    running: str = ""
+    stale: bool = False
+    base: int | None = None
+    staged: Installed | None = None
+    staged_data: frozenset[str] | None = None
+
+    def observe(self, directory: str) -> Observed:
+        """Return what `observe.observe` would."""
+        current = None
+        if self.link:
+            current = self.versions.get(self.link) or Installed("web", "", self.link, 0, {}, problem=GONE)
+        target = current if self.link == directory else self.versions.get(directory)
+        target = None if target is not None and target.problem == GONE else target
+        usable = current is not None and current.problem != GONE
+        kept = [(bool(self.data[d]), d == directory, d) for d in self.versions if d in self.data and not usable]
+        holder = max(kept)[2] if kept else ""
+        found = Observed(
+            current=current,
+            target=target,
+            unit=self.unit,
+            enabled=self.enabled,
+            running=self.running,
+            stale=self.stale,
+            kept=holder,
+            kept_base=self.versions[holder].base if holder else None,
+        )
+        return replace(found, data=self.data.get(plans.data_place(found, directory), frozenset()))
+
+    def plan(self, desired: Desired) -> ServicePlan:
+        """Return the plan for a service on this host."""
+        new = desired.mapped and self.base != desired.base
+        return plans.diff(desired, self.observe(desired.directory), live=True, start=True, new_range=new)
+
+    def carry_out(self, plan: ServicePlan, actions: Iterable[Action] | None = None) -> None:
+        """Do the actions; a run that ends early leaves nothing that is staged."""
+        for action in plan.actions if actions is None else actions:
+            getattr(self, f"_{type(action).__name__.lower()}")(plan, action)
+        self.staged = self.staged_data = None
+
+    def remove(self) -> None:
+        """Do what `appbox remove` does."""
+        self.link, self.unit, self.enabled, self.running = "", None, False, ""
+        for directory, version in list(self.versions.items()):
+            if self.data.get(directory):
+                gone = replace(version, generation=0, files={}, problem=REMOVED, carry="")
+                self.versions[directory] = gone
+            else:
+                del self.versions[directory]
+                self.data.pop(directory, None)
+
+    def _allocaterange(self, plan: ServicePlan, action: AllocateRange) -> None:
+        self.base = action.base
+
+    def _unpack(self, plan: ServicePlan, action: Unpack) -> None:
+        wanted = plan.desired
+        origin = plans.carry_origin(wanted, plan.observed)
+        meta: dict[str, Any] = {"image": {"digest": wanted.digest}, "uid_base": wanted.base}
+        self.staged = Installed("web", wanted.version, wanted.directory, 0, meta, carry=origin)
+        self.staged_data = None if origin else frozenset()
+
+    def _makevolume(self, plan: ServicePlan, action: MakeVolume) -> None:
+        holder = plans.data_holder(plan.observed, plan.desired.directory)
+        if holder:
+            self.data[holder] = self.data.get(holder, frozenset()) | {action.volume}
+        elif self.staged is not None:
+            self.staged_data = (self.staged_data or frozenset()) | {action.volume}
+        else:
+            directory = plan.desired.directory
+            self.data[directory] = self.data.get(directory, frozenset()) | {action.volume}
+
+    def _renderconfig(self, plan: ServicePlan, action: RenderConfig) -> None:
+        stored = {f.path: Stored(f.data, f.mode, f.owner) for f in plan.desired.files}
+        if self.staged is not None:
+            self.staged = replace(self.staged, generation=action.generation, files=stored)
+        else:
+            version = self.versions[action.directory]
+            self.versions[action.directory] = replace(version, generation=action.generation, files=stored)
+            self.stale = bool(self.running) and plans.needs_restart(plan.desired, plan.observed)
+
+    def _publish(self, plan: ServicePlan, action: Publish) -> None:
+        assert self.staged is not None
+        if action.replaces:
+            assert not self.data.get(action.replaces), "data would be lost"
+            self.data.pop(action.replaces, None)
+            self.versions[action.replaces] = self.versions.pop(action.directory)
+            if action.directory in self.data:
+                self.data[action.replaces] = self.data.pop(action.directory)
+        else:
+            assert action.directory not in self.versions
+        self.versions[action.directory] = self.staged
+        if self.staged_data is not None:
+            self.data[action.directory] = self.staged_data
+        self.staged = self.staged_data = None
+
+    def _switch(self, plan: ServicePlan, action: Switch) -> None:
+        origin = plans.carry_origin(plan.desired, plan.observed)
+        if origin:
+            assert not self.data.pop(action.directory, None), "two places with data"
+        self.versions[action.directory] = replace(self.versions[action.directory], carry=origin)
+        self.link = action.directory
+
+    def _carrydata(self, plan: ServicePlan, action: CarryData) -> None:
+        version = self.versions[action.directory]
+        assert version.carry == action.origin
+        if action.directory not in self.data:
+            self.data[action.directory] = self.data.pop(version.carry, frozenset())
+        self.versions[action.directory] = replace(version, carry="")
+
+    def _installunit(self, plan: ServicePlan, action: InstallUnit) -> None:
+        self.unit = plan.desired.unit.text if plan.desired.unit else None
+
+    def _enable(self, plan: ServicePlan, action: Enable) -> None:
+        self.enabled = action.on
+
+    def _stop(self, plan: ServicePlan, action: Stop) -> None:
+        assert self.running
+        self.running = ""
+
+    def _start(self, plan: ServicePlan, action: Start) -> None:
+        assert not self.running
+        self._restart(plan, action)
+
+    def _restart(self, plan: ServicePlan, action: Restart | Start) -> None:
+        self.running, self.stale = self.link, False

@@ -1,0 +1,274 @@
+"""Volumes: made once, with what the image has in their place, and never touched again; and where they are mounted."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.ground import layers
+from tests.ground.rootfs import mounted
+from tests.ground.sandbox import BASE, Sandbox, members
+
+pytestmark = pytest.mark.root
+
+
+@pytest.fixture
+def box(tmp_path: Path) -> Sandbox:
+    return Sandbox(tmp_path)
+
+
+def host(path: str = "/seed", source: str = "/srv/x", **more: Any) -> dict[str, Any]:
+    return {"volumes": {"h": {"path": path, "source": source, **more}}}
+
+
+def identity(path: Path) -> tuple[int, int, int]:
+    info = path.lstat()
+    return stat.S_IMODE(info.st_mode), info.st_uid, info.st_gid
+
+
+def mounts(box: Sandbox) -> dict[str, Any]:
+    return {mount["destination"]: mount for mount in box.spec()["mounts"]}
+
+
+def is_seeded(folder: Path, base: int = BASE) -> None:
+    """See that a directory is the image's /seed, down to the last attribute."""
+    assert identity(folder) == (0o750, base + 33, base + 33)
+    assert identity(folder / "version") == (0o640, base + 33, base + 7)
+    assert os.readlink(folder / "link") == "version"
+    assert (folder / "twin").stat().st_ino == (folder / "version").stat().st_ino
+    assert identity(folder / "sub") == (0o1777, base, base)
+    assert identity(folder / "sub/file") == (0o4755, base, base)
+    assert os.getxattr(folder / "sub/file", "user.note") == b"kept"
+    assert (folder / "sub").stat().st_mtime == (folder / "sub/file").stat().st_mtime == 1_000_000_000
+
+
+def test_a_new_volume_is_what_the_image_has_there(box: Sandbox) -> None:
+    box.apply()
+    is_seeded(box.current() / "data/data")
+    assert (box.current() / "data/data/version").stat().st_ino != (box.current() / "rootfs/seed/version").stat().st_ino
+    box.settled()
+
+
+def test_seed_and_owner_are_the_manifest_s(box: Sandbox) -> None:
+    box.apply(volumes={"a": {"path": "/seed", "seed": "never", "owner": "5:6"}, "b": {"path": "/new", "owner": "www"}})
+    data = box.current() / "data"
+    assert (os.listdir(data / "a"), identity(data / "a")) == ([], (0o750, BASE + 5, BASE + 6))
+    assert (os.listdir(data / "b"), identity(data / "b")) == ([], (0o755, BASE + 33, BASE + 33))
+    box.settled()
+
+
+def test_what_is_in_a_volume_stays_as_it_is(box: Sandbox) -> None:
+    box.apply()
+    volume = box.current() / "data/data"
+    (volume / "version").write_text("mine")
+    (volume / "twin").unlink()
+    volume.chmod(0o700)
+    box.apply(volumes={"data": {"path": "/seed", "owner": "5:6"}})
+    assert sorted(os.listdir(volume)) == ["link", "sub", "version"]
+    assert (identity(volume), (volume / "version").read_text()) == ((0o700, BASE + 33, BASE + 33), "mine")
+    box.settled()
+
+
+def test_a_volume_that_is_gone_is_made_again(box: Sandbox) -> None:
+    box.apply()
+    (box.current() / "data/data").rename(box.current() / "data/aside")
+    assert box.actions() == ["make-volume"]
+    box.appbox("apply", box.services)
+    is_seeded(box.current() / "data/data")
+    box.settled()
+
+
+def test_a_volume_that_is_no_longer_named_stays(box: Sandbox) -> None:
+    box.apply()
+    box.apply(volumes=None)
+    assert "/seed" not in mounts(box)
+    is_seeded(box.current() / "data/data")
+    box.settled()
+    box.apply()
+    assert mounts(box)["/seed"]["source"] == "/opt/containers/web-1.0/data/data"
+    box.settled()
+
+
+def test_a_tmpfs_is_only_in_the_spec(box: Sandbox) -> None:
+    box.apply(volumes={"t": {"path": "/empty", "tmpfs": True, "size": "1M"}})
+    assert os.listdir(box.current() / "data") == []
+    assert mounts(box)["/empty"]["options"] == ["nosuid", "nodev", "mode=700", "uid=33", "gid=33", "size=1048576"]
+    box.settled()
+
+
+def test_a_path_of_the_host_that_is_not_there_is_made(box: Sandbox) -> None:
+    box.apply(**host())
+    is_seeded(box.root / "srv/x")
+    assert identity(box.root / "srv") == (0o755, 0, 0)
+    assert mounts(box)["/seed"]["source"] == "/srv/x"
+    box.settled()
+
+
+@pytest.mark.parametrize("path", ["/empty", "/new"])
+def test_a_path_of_the_host_may_stay_empty(box: Sandbox, path: str) -> None:
+    (box.root / "srv/x").mkdir(parents=True)
+    box.apply(**host(path))
+    assert identity(box.root / "srv/x")[1] == BASE + (33 if path == "/empty" else 0)
+    box.settled()
+    for entry in ("x", "y"):
+        (box.root / "srv/x" / entry).mkdir()
+        (box.root / "srv/x" / entry).rmdir()
+        box.settled()
+    (box.root / "srv/x").rmdir()
+    assert box.actions(**host(path)) == ["make-volume"]
+    box.appbox("apply", box.services)
+    box.settled()
+
+
+def test_an_empty_directory_of_the_host_is_filled_once(box: Sandbox) -> None:
+    (box.root / "srv/x").mkdir(parents=True, mode=0o777)
+    box.apply(**host())
+    is_seeded(box.root / "srv/x")
+    box.settled()
+    box.image("2.0", *members(b"2"))
+    box.apply(version="2.0", **host())
+    assert (box.root / "srv/x/version").read_text() == "1"
+    box.settled()
+
+
+def test_what_somebody_has_in_a_directory_is_theirs(box: Sandbox) -> None:
+    (box.root / "srv/x").mkdir(parents=True, mode=0o700)
+    (box.root / "srv/x/theirs").write_text("")
+    said = box.apply(**host()).out
+    assert "web: note: /srv/x is not empty and keeps its owners (0:0 at the top)" in said
+    assert "make volume" not in said
+    assert (os.listdir(box.root / "srv/x"), identity(box.root / "srv/x")) == (["theirs"], (0o700, 0, 0))
+    box.settled()
+
+
+def test_a_file_of_the_host_is_mounted_as_it_is(box: Sandbox) -> None:
+    (box.root / "srv").mkdir()
+    (box.root / "srv/file").write_text("x")
+    box.apply(**host("/etc/file", "/srv/file", read_only=True))
+    assert mounts(box)["/etc/file"]["options"][-1] == "ro"
+    box.settled()
+
+
+def test_a_mount_point_is_filled_in_its_place(box: Sandbox) -> None:
+    (box.root / "srv/x").mkdir(parents=True)
+    with mounted(box.root / "srv/x", "tmpfs"):
+        (box.root / "srv/x/lost+found").mkdir()
+        box.apply(**host())
+        assert (box.root / "srv/x/lost+found").is_dir()
+        is_seeded(box.root / "srv/x")
+        assert os.listdir(box.root / "srv") == ["x"]
+        box.settled()
+
+
+def test_lost_and_found_alone_is_still_empty(box: Sandbox) -> None:
+    (box.root / "srv/x/lost+found").mkdir(parents=True)
+    box.apply(**host())
+    is_seeded(box.root / "srv/x")
+    box.settled()
+
+
+def test_a_link_to_an_empty_directory_is_followed(box: Sandbox) -> None:
+    (box.root / "mnt/disk").mkdir(parents=True)
+    (box.root / "srv").mkdir()
+    (box.root / "srv/x").symlink_to("/mnt/disk")
+    box.apply(**host())
+    assert (box.root / "srv/x").is_symlink()
+    is_seeded(box.root / "mnt/disk")
+    box.settled()
+
+
+def test_a_link_to_nothing_is_an_error(box: Sandbox) -> None:
+    (box.root / "srv").mkdir()
+    (box.root / "srv/x").symlink_to("/mnt/disk")
+    box.appbox("plan", box.manifest(**host()), code=1)
+    box.refuse(1, "/srv/x: the volume's source is a link to nothing; make the directory that it names", **host())
+
+
+def test_a_path_through_a_file_is_an_error(box: Sandbox) -> None:
+    (box.root / "srv").write_text("")
+    box.appbox("plan", box.manifest(**host()), code=1)
+    box.refuse(1, "/srv/x: not a directory", **host())
+
+
+def test_sources_stay_inside_the_root(box: Sandbox, tmp_path: Path) -> None:
+    (tmp_path / "outside").mkdir()
+    (box.root / "srv").symlink_to("../outside")
+    (box.root / "outside").mkdir()
+    box.apply(**host())
+    assert os.listdir(tmp_path / "outside") == []
+    is_seeded(box.root / "outside/x")
+
+
+# Where the image's links lead
+
+
+LINKS = (
+    layers.directory(b"real"),
+    layers.directory(b"real/data", uid=33, gid=33, mode=0o711),
+    layers.file(b"real/data/file", b"x"),
+    layers.symlink(b"final", b"real/data"),
+    layers.symlink(b"middle", b"/real"),
+    layers.symlink(b"dangling", b"/nowhere/else"),
+    layers.symlink(b"outward", b"../../../../real"),
+    layers.symlink(b"loop", b"loop"),
+    layers.symlink(b"kernel", b"/proc/1/root"),
+    layers.symlink(b"parent", b"/dev"),
+)
+
+
+@pytest.mark.parametrize(
+    ("path", "place", "seeded"),
+    [
+        ("/final", "/real/data", True),
+        ("/middle/data", "/real/data", True),
+        ("/outward/data", "/real/data", True),
+        ("/middle/new/deep", "/real/new/deep", False),
+        ("/dangling", "/nowhere/else", False),
+        ("/dangling/deep", "/nowhere/else/deep", False),
+    ],
+)
+def test_a_volume_is_mounted_where_the_image_s_links_lead(box: Sandbox, path: str, place: str, seeded: bool) -> None:
+    box.image("links", *members(), *LINKS)
+    box.apply(version="links", volumes={"data": {"path": path}})
+    assert place in mounts(box)
+    assert path not in mounts(box)
+    assert os.listdir(box.current() / "data/data") == (["file"] if seeded else [])
+    assert identity(box.current() / "data/data") == ((0o711, BASE + 33, BASE + 33) if seeded else (0o755, BASE, BASE))
+    box.settled()
+
+
+@pytest.mark.parametrize(
+    ("path", "words"),
+    [
+        ("/kernel", "the image makes /kernel a link to /proc/1/root"),
+        ("/kernel/etc", "the image makes /kernel/etc a link to /proc/1/root/etc"),
+        ("/parent/x", "the image makes /parent/x a link to /dev/x"),
+        ("/loop", "loop: cannot be resolved inside the root"),
+    ],
+)
+def test_links_into_the_kernel_s_trees_are_refused(box: Sandbox, path: str, words: str) -> None:
+    box.image("links", *members(), *LINKS)
+    box.apply()
+    for tables in ({"volumes": {"data": {"path": path}}}, {"config": {path: {"text": ""}}}):
+        result = box.refuse(6, "", version="links", **tables)
+        assert words in result.err or "loop" in path
+
+
+def test_files_that_appbox_mounts_follow_links_too(box: Sandbox) -> None:
+    link = layers.symlink(b"etc/resolv.conf", b"../run/resolv/stub.conf")
+    box.image("links", *members(), link, layers.symlink(b"etc/conf", b"/real.conf"), layers.file(b"real.conf", b""))
+    box.apply(version="links", config={"/etc/conf": {"text": "x"}})
+    found = mounts(box)
+    assert found["/run/resolv/stub.conf"]["source"] == "/opt/containers/web-links/.live/resolv.conf"
+    assert found["/real.conf"]["source"] == "/opt/containers/web-links/config/etc/conf"
+    box.settled()
+
+
+def test_a_link_at_a_file_of_ours_into_proc_is_refused(box: Sandbox) -> None:
+    box.image("links", *members(), layers.symlink(b"etc/hosts", b"/proc/self/environ"))
+    box.apply()
+    box.refuse(6, "the image makes /etc/hosts a link to /proc/self/environ", version="links")

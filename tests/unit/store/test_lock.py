@@ -1,0 +1,56 @@
+"""One appbox at a time."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from appbox.errors import Locked
+from appbox.store import lock
+from appbox.store.root import Root
+
+
+def test_the_second_is_told_who_holds_the_lock(tmp_path: Path) -> None:
+    with Root(str(tmp_path)) as root, lock.exclusive(root):
+        with pytest.raises(Locked) as caught, lock.exclusive(root):
+            pass
+        assert str(caught.value) == (
+            f"/var/lib/appbox/lock: another appbox is at work: process {os.getpid()} holds the lock; "
+            "wait for it, or use --wait"
+        )
+    with Root(str(tmp_path)) as root, lock.exclusive(root):
+        pass
+
+
+def test_waiting_gets_it_in_the_end(tmp_path: Path) -> None:
+    held, seen = threading.Event(), []
+
+    def hold() -> None:
+        with Root(str(tmp_path)) as root, lock.exclusive(root):
+            held.set()
+            time.sleep(0.15)
+            seen.append("first")
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    held.wait(10)
+    with Root(str(tmp_path)) as root:
+        with pytest.raises(Locked), lock.exclusive(root, 0.01):
+            pass
+        with lock.exclusive(root, None):
+            seen.append("second")
+    thread.join()
+    assert seen == ["first", "second"]
+
+
+def test_taking_the_lock_writes_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "var/lib/appbox/lock"
+    with Root(str(tmp_path)) as root:
+        with lock.exclusive(root):
+            before = path.stat()
+        with lock.exclusive(root):
+            assert path.stat() == before

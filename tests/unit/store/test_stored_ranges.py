@@ -1,0 +1,70 @@
+"""The file of ranges, read with distrust."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from appbox.errors import AppboxError
+from appbox.host.ranges import FIRST, SIZE
+from appbox.store import ranges
+from appbox.store.root import Root
+
+
+def load(tmp_path: Path, text: str | bytes | None) -> dict[str, int]:
+    path = tmp_path / "var/lib/appbox/uid-ranges.toml"
+    if text is not None:
+        path.parent.mkdir(parents=True)
+        path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    with Root(str(tmp_path)) as root:
+        assert ranges.recorded(root) is (text is not None)
+        return ranges.load(root)
+
+
+def test_what_was_given_is_read(tmp_path: Path) -> None:
+    assert load(tmp_path, f'[ranges]\n"a.b" = {FIRST}\n"c" = {FIRST + SIZE}\n') == {"a.b": FIRST, "c": FIRST + SIZE}
+
+
+@pytest.mark.parametrize("text", [None, "", "[ranges]\n", "[other]\na = 1\n"])
+def test_nothing_was_given_yet(tmp_path: Path, text: str | None) -> None:
+    assert load(tmp_path, text) == {}
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("[ranges", "Expected ']'"),
+        (b"\xff", "utf-8"),
+        ("ranges = 3\n", "not a multiple of 65536"),
+        ("[ranges]\na = 0\n", "not a multiple of 65536"),
+        ("[ranges]\na = true\n", "not a multiple"),
+        (f'[ranges]\na = "{FIRST}"\n', "not a multiple"),
+        (f"[ranges]\na = {FIRST + 1}\n", "not a multiple"),
+        (f"[ranges]\na = {FIRST - SIZE}\n", "not a multiple"),
+        ("[ranges]\na = 2147483648\n", "not a multiple"),
+        (f"[ranges]\na = {FIRST}\nb = {FIRST}\n", "two services have the same range"),
+        ("#" * ((1 << 20) + 1), "larger than 1048576 bytes"),
+    ],
+)
+def test_a_file_that_cannot_be_trusted_is_an_error(tmp_path: Path, text: str | bytes, words: str) -> None:
+    with pytest.raises(AppboxError, match=words) as caught:
+        load(tmp_path, text)
+    assert "/var/lib/appbox/uid-ranges.toml: " in str(caught.value)
+
+
+def bundle(tmp_path: Path, directory: str, text: str) -> None:
+    path = tmp_path / "opt/containers" / directory
+    path.mkdir(parents=True)
+    (path / "bundle.toml").write_text(text)
+
+
+def test_a_lost_file_is_made_up_for_by_the_bundles(tmp_path: Path) -> None:
+    bundle(tmp_path, "a-1", f'name = "a"\nuid_base = {FIRST + SIZE}\nuserns = true\n')
+    bundle(tmp_path, ".replaced/b-1@0", f'name = "b"\nuid_base = {FIRST}\nuserns = true\n')
+    bundle(tmp_path, "c-1", 'name = "c"\nuid_base = 0\nuserns = false\n')
+    bundle(tmp_path, "d-1", 'name = "d"\nuid_base = 5\nuserns = true\n')
+    bundle(tmp_path, "e-1", "broken")
+    (tmp_path / "opt/containers/a").symlink_to("a-1")
+    (tmp_path / "opt/containers/file").write_text("")
+    assert load(tmp_path, None) == {"a": FIRST + SIZE, "b": FIRST}

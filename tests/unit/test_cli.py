@@ -1,0 +1,206 @@
+"""The command line: where global options may stand, how every end gets its exit code and its one sentence."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import re
+from pathlib import Path
+
+import pytest
+import typer.main
+from hypothesis import given
+from hypothesis import strategies as st
+
+from appbox import __version__, cli, commands
+from appbox.errors import AppboxError, HostLacks
+
+MANIFEST = 'name = "web"\nimage = "docker.io/library/web"\nversion = "1"\n[network]\nmode = "host"\n'
+COMMANDS = (
+    *("check", "plan", "apply", "status", "render", "remove", "start", "stop", "restart"),
+    *("logs", "exec", "shell", "run", "schema", "image"),
+)
+
+Captured = pytest.CaptureFixture[str]
+
+
+def end(capsys: Captured, *words: str) -> tuple[int, str, str]:
+    code = cli.run(list(words))
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+@pytest.mark.parametrize(
+    ("words", "front", "rest"),
+    [
+        ("plan x --json", "--json", "plan x"),
+        ("plan --root /r x -q", "--root /r -q", "plan x"),
+        ("plan --root=/r x -vv", "--root=/r -vv", "plan x"),
+        ("image inspect --color never oci:x", "--color never", "image inspect oci:x"),
+        ("exec web ls -v --json", "", "exec web ls -v --json"),
+        ("exec --json web ls --json", "--json", "exec web ls --json"),
+        ("--init none exec web ls --init x", "--init none", "exec web ls --init x"),
+        ("check -- --json", "", "check -- --json"),
+        ("plan x --root", "", "plan x --root"),
+        ("logs web -n 5 -f --quiet", "--quiet", "logs web -n 5 -f"),
+        ("", "", ""),
+    ],
+)
+def test_global_options_stand_where_the_user_likes(words: str, front: str, rest: str) -> None:
+    assert cli.global_first(words.split()) == (front.split(), rest.split())
+
+
+_GLOBAL = st.sampled_from([["--json"], ["-q"], ["-vv"], ["--root", "/r"], ["--root=/r"], ["--init", "none"]])
+_OTHER = st.lists(st.sampled_from(["x.toml", "dir/", "--exit-code", "-o", "out"]), max_size=4)
+
+
+@given(st.lists(_GLOBAL, max_size=4), _OTHER, st.data())
+def test_moving_options_loses_none_and_keeps_their_order(
+    options: list[list[str]], others: list[str], data: st.DataObject
+) -> None:
+    mixed: list[list[str]] = [["plan"], *([other] for other in others)]
+    places = sorted(data.draw(st.integers(0, len(mixed))) for _ in options)
+    for place, option in reversed(list(zip(places, options, strict=True))):
+        mixed.insert(place, option)
+    front, rest = cli.global_first([word for group in mixed for word in group])
+    assert front == [word for option in options for word in option]
+    assert rest == ["plan", *others]
+
+
+@pytest.mark.parametrize("words", [["--version"], ["--version", "--json"], ["--json", "--version"]])
+def test_the_version(capsys: Captured, words: list[str]) -> None:
+    code, out, err = end(capsys, *words)
+    assert (code, err) == (0, "")
+    assert out == f"appbox {__version__}\n" if len(words) == 1 else json.loads(out) == {"version": __version__}
+
+
+def test_every_command_has_help_with_an_example(capsys: Captured) -> None:
+    group = typer.main.get_command(commands.app)
+    assert set(group.commands) == set(COMMANDS)  # type: ignore[attr-defined]
+    nested = [("image", "unpack"), ("image", "inspect")]
+    for words in [(command,) for command in COMMANDS if command != "image"] + nested:
+        code, out, _ = end(capsys, *words, "--help")
+        assert code == 0
+        assert f"Example: appbox {' '.join(words)}" in re.sub(r"\s+", " ", out), words
+    assert end(capsys, "image", "--help")[0] == 0
+    code, out, _ = end(capsys, "--help")
+    assert (code, [command for command in COMMANDS if f"  {command} " not in out]) == (0, [])
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("bogus",),
+        ("plan",),
+        ("plan", "--bogus", "x"),
+        ("plan", "x", "--root"),
+        ("render", "x"),
+        ("logs", "web", "-n", "-1"),
+        ("exec", "web"),
+        ("remove",),
+        ("image", "bogus"),
+        ("image", "unpack", "oci:x"),
+        ("--init", "upstart", "status"),
+        ("--color", "red", "status"),
+    ],
+)
+def test_a_wrong_command_line_ends_with_2(capsys: Captured, words: tuple[str, ...]) -> None:
+    code, out, err = end(capsys, *words)
+    assert (code, out) == (2, "")
+    assert err
+    code, out, err = end(capsys, "--json", *words)
+    assert (code, json.loads(out)["error"]["exit"]) == (2, 2)
+    assert len(err.splitlines()) == 1
+    assert err.startswith("appbox: ")
+
+
+@pytest.mark.parametrize("words", [(), ("image",)])
+def test_without_a_command_there_is_help(capsys: Captured, words: tuple[str, ...]) -> None:
+    code, out, err = end(capsys, *words)
+    assert code in (0, 2)
+    assert "Usage: appbox" in out + err
+    code, out, _ = end(capsys, "--json", *words)
+    assert (code, json.loads(out)["error"]["what"]) == (2, "missing command")
+
+
+def test_what_is_not_there_yet_is_said(capsys: Captured) -> None:
+    code, _, err = end(capsys, "--user", "status")
+    assert (code, err) == (8, "appbox: --user: services of ordinary users are not supported yet\n")
+
+
+def test_check_says_which_manifests_are_right(capsys: Captured, tmp_path: Path) -> None:
+    path = tmp_path / "web.toml"
+    path.write_text(MANIFEST)
+    assert end(capsys, "check", str(path)) == (0, f"{path}: web 1: ok\n", "")
+    assert end(capsys, "check", "-q", str(path)) == (0, "", "")
+    code, out, _ = end(capsys, "check", str(tmp_path), "--json")
+    assert (code, json.loads(out)) == (
+        0,
+        {"ok": True, "services": [{"name": "web", "version": "1", "file": str(path)}]},
+    )
+
+
+def test_a_refused_manifest_names_every_problem(capsys: Captured, tmp_path: Path) -> None:
+    path = tmp_path / "web.toml"
+    path.write_text(MANIFEST + 'mod = "x"\n[volums]\n')
+    code, out, err = end(capsys, "check", str(path))
+    assert (code, out) == (3, "")
+    assert err.splitlines() == [
+        f'appbox: {path}:6: network.mod: unknown key; did you mean "mode"?',
+        f'appbox: {path}:7: volums: unknown key; did you mean "volumes"?',
+    ]
+    code, out, _ = end(capsys, "check", "--json", str(path))
+    error = json.loads(out)["error"]
+    assert (code, error["exit"]) == (3, 3)
+    assert [(p["line"], p["key"]) for p in error["problems"]] == [(6, "network.mod"), (7, "volums")]
+
+
+def test_the_schema_is_json(capsys: Captured) -> None:
+    code, out, _ = end(capsys, "schema")
+    assert (code, json.loads(out)["type"]) == (0, "object")
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "words"),
+    [
+        (AppboxError("failed", where="here", why="because", hint="try"), 1, "here: failed: because; try"),
+        (AppboxError("a\x1b[2Jb"), 1, "a\\x1b[2Jb"),
+        (OSError(errno.ENOSPC, "No space left on device"), 1, "no space left on device; make room"),
+        (OSError(errno.ENOENT, "No such file", "/a", None, "/b"), 1, "/a → /b: no such file"),
+        (RecursionError(), 1, "nested too deeply"),
+        (ZeroDivisionError("x\ny"), 1, "internal error: ZeroDivisionError: x"),
+    ],
+)
+def test_every_error_is_in_words(
+    capsys: Captured, monkeypatch: pytest.MonkeyPatch, error: Exception, code: int, words: str
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.delenv("APPBOX_DEBUG", raising=False)
+    monkeypatch.setattr(cli, "_dispatch", fail)
+    ended, out, err = end(capsys, "status")
+    assert (ended, out) == (code, "")
+    assert err.startswith("appbox: ")
+    assert words in err
+    assert "Traceback" not in err
+    ended, out, _ = end(capsys, "status", "--json")
+    assert json.loads(out)["error"]["exit"] == ended == code
+
+
+def test_without_permission_root_is_what_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
+    error = PermissionError(errno.EACCES, "Permission denied", "/opt")
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    found = cli._in_words(error)
+    assert (type(found), str(found)) == (HostLacks, "/opt: permission denied; run it as root")
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    assert type(cli._in_words(error)) is AppboxError
+
+
+def test_an_interrupt_is_no_error_of_ours(capsys: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "_dispatch", fail)
+    assert end(capsys, "status") == (130, "", "appbox: interrupted\n")
