@@ -32,8 +32,8 @@ from appbox.actions import (
 )
 from appbox.desired import Desired
 from appbox.errors import AppboxError, Refused
-from appbox.host import runc, services
-from appbox.host.facts import Facts
+from appbox.host import runc, services, trusted
+from appbox.host.facts import Facts, IdRange
 from appbox.layers import layers_of
 from appbox.locked import Locked
 from appbox.oci import unpack
@@ -154,7 +154,7 @@ def _make_volume(work: Work, action: Action) -> None:
 
 def _making(wanted: Desired, volume: VolumeSpec, seed: int | None) -> data.Making:
     uid, gid = volume.owner or (0, 0)
-    return data.Making((wanted.base + uid, wanted.base + gid), volume.mode, seed)
+    return data.Making((wanted.base + uid, wanted.base + gid), volume.mode, seed, reachable=volume.kind == "host")
 
 
 def _volume_place(work: Work, volume: VolumeSpec, fd: int, stack: contextlib.ExitStack) -> tuple[int, str]:
@@ -163,12 +163,12 @@ def _volume_place(work: Work, volume: VolumeSpec, fd: int, stack: contextlib.Exi
     A new volume of a service whose data is about to move is made where the data still is, to move in one piece.
     """
     if volume.kind == "host":
-        folder, _, name = volume.source.rpartition("/")
-        if volume.take:  # perhaps through a link
-            folder, _, name = work.root.host_path(volume.source).rpartition("/")
-            return stack.enter_context(files.directory(folder or "/")), name
-        work.root.make(folder or "/")
-        return stack.enter_context(work.root.directory(folder or "/")), name
+        service = IdRange(work.desired.base, work.desired.size)
+        place = stack.enter_context(trusted.walk(work.root.fd, volume.source, service))
+        if len(place.missing) > 1:
+            work.root.make(volume.source.rpartition("/")[0])
+            place = stack.enter_context(trusted.walk(work.root.fd, volume.source, service))
+        return place.parent, place.name
     holder = data_holder(work.observed, work.desired.directory)
     if holder:
         containers = stack.enter_context(_containers(work))

@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+import signal
 import sys
 from typing import Final
 
@@ -36,6 +37,7 @@ def run(arguments: list[str]) -> int:
     json = "--json" in front
     if json and rest == ["--version"]:
         rest.append("status")  # the command line wants some command; the version is shown instead of it
+    signal.signal(signal.SIGTERM, _terminated)
     try:
         return _dispatch([*front, *rest], json=json)
     except AppboxError as error:
@@ -57,6 +59,11 @@ def run(arguments: list[str]) -> int:
         return _fail(
             AppboxError("internal error", why=why, hint="APPBOX_DEBUG=1 shows where; please report it"), json=json
         )
+
+
+def _terminated(number: int, _: object) -> None:
+    """Let what is under way clean up, as Ctrl-C does."""
+    raise SystemExit(128 + number)
 
 
 def _dispatch(arguments: list[str], *, json: bool) -> int:

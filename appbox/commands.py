@@ -224,7 +224,7 @@ def shell(context: typer.Context, name: _Name) -> None:
     control.enter(_options(context), name, ["/bin/sh"])
 
 
-@app.command(epilog="Example: appbox run valkey; Ctrl-C ends it")
+@app.command(epilog="Example: appbox run valkey; Ctrl-C is passed on to it, appbox stop valkey ends it")
 def run(context: typer.Context, name: _Name) -> None:
     """Run a service in the foreground, without an init system."""
     from appbox import control  # noqa: PLC0415

@@ -40,23 +40,43 @@ def render(source: ConfigSource, variables: Mapping[str, Any], facts: Mapping[st
     import jinja2  # noqa: PLC0415  # imported here: most commands render nothing
     import jinja2.sandbox  # noqa: PLC0415
 
-    env = jinja2.sandbox.ImmutableSandboxedEnvironment(
+    class Sandbox(jinja2.sandbox.ImmutableSandboxedEnvironment):
+        """Jinja2's sandbox, which also refuses to multiply into more than a file may hold."""
+
+        intercepted_binops = frozenset(("*", "**"))
+
+        def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
+            del context
+            return _bounded(operator, left, right)
+
+    env = Sandbox(
         undefined=jinja2.StrictUndefined,
         keep_trailing_newline=True,
         autoescape=False,  # not HTML
     )
     try:
         text = env.from_string(source.data.decode("utf-8")).render(**variables, vars=dict(variables), facts=dict(facts))
+        data = text.encode("utf-8")
     except jinja2.TemplateSyntaxError as error:
         raise _refuse(source, f"template syntax: {error.message}", error.lineno) from error
     except (jinja2.TemplateError, TypeError, ValueError, ArithmeticError, LookupError, AttributeError) as error:
         raise _refuse(source, str(error) or type(error).__name__, _line_of(error)) from error
     except (RecursionError, MemoryError) as error:
         raise _refuse(source, "the template needs too much memory", 0) from error
-    data = text.encode("utf-8", "strict")
     if len(data) > SIZE_LIMIT:
         raise _refuse(source, f"the rendered file is larger than {SIZE_LIMIT} bytes", 0)
     return data
+
+
+def _bounded(operator: str, left: Any, right: Any) -> Any:
+    """Return the product or power of two values of a template; OverflowError for one that is absurdly large."""
+    size, times = (left, right) if hasattr(left, "__len__") else (right, left)
+    if operator == "*" and hasattr(size, "__len__") and isinstance(times, int) and len(size) * times > SIZE_LIMIT:
+        raise OverflowError(f"the product is larger than {SIZE_LIMIT} characters")
+    whole = isinstance(left, int) and isinstance(right, int)
+    if operator == "**" and whole and left.bit_length() * right > 8 * SIZE_LIMIT:
+        raise OverflowError("the power is too large")
+    return left * right if operator == "*" else left**right
 
 
 def _refuse(source: ConfigSource, message: str, line: int) -> ManifestError:

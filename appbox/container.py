@@ -22,7 +22,7 @@ _PRIVILEGED_PORT: Final = 1024
 
 
 def user(locked: Locked, rootfs: RootfsFacts | None, size: int) -> User | None:
-    """Return whom the process starts as, None before the unpacking.
+    """Return whom the process starts as, None before the unpacking. The service has the ids below `size`.
 
     Raises ManifestError or Refused when the image does not know the user, or the service has no such id.
     """
@@ -37,6 +37,8 @@ def user(locked: Locked, rootfs: RootfsFacts | None, size: int) -> User | None:
             raise
         raise locked.refuse(("process", "user"), error.what, error.why) from error
     for number in (found.uid, found.gid, *found.groups):
+        if number >= size and wanted != "image":
+            raise locked.refuse(("process", "user"), f"has the id {number}, and a service has those below {size}")
         if number >= size:
             raise Refused(f"user {name!r} has the id {number}", why=f"a service has the ids below {size}")
     return found
@@ -49,7 +51,7 @@ def args(locked: Locked) -> tuple[str, ...]:
         found = (*process.entrypoint, *(process.args or ()))
     else:
         found = (*config.entrypoint, *(config.cmd if process.args is None else process.args))
-    if not found:
+    if not found or not found[0]:
         raise locked.refuse(("process",), "the image names nothing to run", "set entrypoint or args in [process]")
     return found
 

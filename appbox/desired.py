@@ -14,7 +14,7 @@ import tomli_w
 from appbox import __version__, configuration, container, volumes
 from appbox.errors import ManifestError, Refused
 from appbox.host import ranges
-from appbox.host.facts import Facts
+from appbox.host.facts import Facts, IdRange
 from appbox.locked import Locked
 from appbox.manifest import as_table
 from appbox.oci import runtime_spec
@@ -86,7 +86,7 @@ def wanted_nodes(locked: Locked) -> tuple[str, ...]:
     """Return the paths of the rootfs whose nodes `build` asks for, sorted."""
     manifest = locked.manifest
     found = {RESOLV_CONF, HOSTS, HOSTNAME, *LOADERS, *manifest.config}
-    found |= {volume.path for volume in manifest.volumes.values()}
+    found |= {volume.path for volume in manifest.volumes.values()} | {container.workdir(locked)}
     found |= {"/" + path.strip("/") for path in locked.image.config.volumes}
     return tuple(sorted(found))
 
@@ -100,13 +100,17 @@ def build(locked: Locked, facts: Facts, base: int, rootfs: RootfsFacts | None) -
     manifest = locked.manifest
     mapped = manifest.security.userns == "auto"
     base = base if mapped else 0
-    user = container.user(locked, rootfs, ranges.SIZE)
+    size = ranges.SIZE if mapped else ranges.ALL
+    user = container.user(locked, rootfs, size)
     bundle = paths.bundle(manifest.name, manifest.version)
     found = volumes.build(locked, bundle, user, rootfs)
+    volumes.refuse_kind(
+        locked, container.workdir(locked), volumes.node_at(container.workdir(locked), rootfs), "directory"
+    )
     for volume in found:
-        if volume.owner is not None and max(volume.owner) >= ranges.SIZE:
+        if volume.owner is not None and max(volume.owner) >= size:
             raise Refused(f"volume {volume.name} would belong to the id {max(volume.owner)}", where=manifest.name)
-    configs = _configs(locked, facts, base, user, rootfs)
+    configs = _configs(locked, facts, IdRange(base, size), user, rootfs)
     unit = _unit(locked)
     files = [*configs, *_identity(locked), _spec(locked, bundle, mapped, base, user, found, rootfs)]
     files += [_run(locked, base), _meta(locked, base, mapped, user)]
@@ -117,7 +121,7 @@ def build(locked: Locked, facts: Facts, base: int, rootfs: RootfsFacts | None) -
         digest=str(locked.image.digest),
         layers=locked.image.manifest.layers,
         base=base,
-        size=ranges.SIZE,
+        size=size,
         mapped=mapped,
         files=tuple(sorted(files, key=lambda file: file.path)),
         unit=_render_unit(unit, facts),
@@ -128,7 +132,7 @@ def build(locked: Locked, facts: Facts, base: int, rootfs: RootfsFacts | None) -
     )
 
 
-def _configs(locked: Locked, facts: Facts, base: int, user: User | None, rootfs: RootfsFacts | None) -> list[File]:
+def _configs(locked: Locked, facts: Facts, ids: IdRange, user: User | None, rootfs: RootfsFacts | None) -> list[File]:
     """Render every configuration file; all problems are reported at once."""
     found, problems = [], []
     for path, config in locked.manifest.config.items():
@@ -136,8 +140,8 @@ def _configs(locked: Locked, facts: Facts, base: int, user: User | None, rootfs:
         if config.owner != "image":
             owner = volumes.lookup(locked, ("config", path, "owner"), config.owner, rootfs)
         uid, gid = owner or (0, 0)
-        if max(uid, gid) >= ranges.SIZE:
-            message = f"a service has the ids below {ranges.SIZE}"
+        if max(uid, gid) >= ids.size:
+            message = f"a service has the ids below {ids.size}"
             problems.append(locked.document.problem(("config", path, "owner"), message))
         try:
             data = configuration.render(locked.configs[path], locked.manifest.vars, facts.for_templates())
@@ -145,7 +149,7 @@ def _configs(locked: Locked, facts: Facts, base: int, user: User | None, rootfs:
             problems += error.problems
             continue
         restarts = config.on_change != "none"
-        found.append(File(f"config{path}", data, config.mode, (base + uid, base + gid), restarts))
+        found.append(File(f"config{path}", data, config.mode, (ids.base + uid, ids.base + gid), restarts))
     if problems:
         raise ManifestError(problems)
     return found
@@ -212,6 +216,7 @@ def _mounts(
     mounts = {volume.target: volume.mount() for volume in found}
     for path, source in sources.items():
         node = volumes.resolve(path, rootfs)
+        volumes.refuse_kind(locked, path, node, "file")
         place = node.path if node else path
         if place in mounts:
             raise locked.refuse(("config", path), f"a volume or another file is at {place} too")

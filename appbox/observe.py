@@ -10,7 +10,7 @@ from typing import Final
 from appbox.host import runc
 from appbox.host.facts import InitKind
 from appbox.host.inside import locate, read_inside
-from appbox.oci.rootfs import TABLE_LIMIT, RootfsFacts
+from appbox.oci.rootfs import TABLE_LIMIT, Node, RootfsFacts
 from appbox.plan import Observed, data_place
 from appbox.store import data, files, paths, state, unitfiles
 from appbox.store.installed import GONE, Installed
@@ -86,7 +86,7 @@ def _kept(containers: int, name: str, directory: str) -> tuple[str, int | None]:
 
 def rootfs_facts(rootfs: int, base: int, wanted: tuple[str, ...]) -> RootfsFacts:
     """Return what an open root file system says of users and of the `wanted` paths; ids less `base`."""
-    nodes = {path: node for path in wanted if (node := locate(rootfs, path, base)) is not None}
+    nodes = {path: locate(rootfs, path, base) or Node(path, "below a file") for path in wanted}
     return RootfsFacts(
         passwd=read_inside(rootfs, "etc/passwd", TABLE_LIMIT),
         group=read_inside(rootfs, "etc/group", TABLE_LIMIT),

@@ -86,6 +86,12 @@ def diff(desired: Desired, observed: Observed, *, live: bool, start: bool, new_r
     ids is not recorded yet. Raises AppboxError when the change would lose data or take what is not the service's.
     """
     actions = list(_actions(desired, observed, new_range=new_range))
+    if any(isinstance(action, Stop) for action in actions) and (not start or desired.unit is None):
+        raise AppboxError(
+            "is running, and the change needs it stopped",
+            where=desired.name,
+            hint=f"run apply without --no-start, or stop it first: appbox stop {desired.name}",
+        )
     if live and start and desired.unit is not None:
         actions += _running_actions(desired, observed, actions)
     return ServicePlan(desired, observed, tuple(actions), desired.notes)
@@ -231,7 +237,7 @@ def _same(file: File | None, stored: Stored | None) -> bool:
 def desired_meta(text: bytes) -> bytes:
     """Return bundle.toml without the lines that say when and as which generation it was written."""
     lines = text.splitlines(keepends=True)
-    return b"".join(line for line in lines if not line.startswith((b"created = ", b"effective = ")))
+    return b"".join(line for line in lines if not line.startswith((b"created = ", b"effective = ", b"appbox = ")))
 
 
 def _diff(desired: Desired, before: Mapping[str, Stored], changes: list[str]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import Iterator, Sequence
 
 from appbox import planning, removal, report, resolve, sources
@@ -24,6 +25,7 @@ def show(options: Options, arguments: Sequence[str]) -> bool:
     with options.open_root() as root:
         cache = Cache(cache_path(root))
         planned = planning.prepare(root, loaded, cache, init=options.init, start=True)
+    _say_silent(options, planned)
     options.result(report.plan_data(planned.plan), report.plan_text(planned.plan, verbosity=options.verbosity))
     return bool(planned.plan.actions)
 
@@ -37,6 +39,7 @@ def apply(options: Options, arguments: Sequence[str], *, start: bool, wait: bool
             process.need("runc", "services run through it", hint="apt install runc, or apk add runc")
         cache = Cache(cache_path(root))
         planned = planning.prepare(root, loaded, cache, init=options.init, start=start)
+        _say_silent(options, planned)
         done = [_one(options, root, cache, planned, one) for one in planned.services]
         options.say(report.notes_text(planned.plan))
         if options.json:
@@ -46,6 +49,11 @@ def apply(options: Options, arguments: Sequence[str], *, start: bool, wait: bool
             options.say(
                 "no init system was found: no unit was made; appbox run NAME runs a service in the foreground\n"
             )
+
+
+def _say_silent(options: Options, planned: Planned) -> None:
+    for registry, why in planned.silent.items():
+        options.say(f"note: {registry} did not answer ({why}); what is installed from it stays\n", stream=sys.stderr)
 
 
 def _one(options: Options, root: Root, cache: Cache, planned: Planned, one: Prepared) -> ServicePlan:

@@ -60,11 +60,14 @@ def remove(root: Root, init: InitKind, name: str, *, purge: bool) -> Removed:
         raise AppboxError("is not installed", where=name, hint="appbox status lists what is")
     if root.live:
         _stop(init, name, unit, done)
-    unitfiles.enable(root, init, name, on=False)
-    if unitfiles.remove(root, init, name):
-        done.sentences.append("removed its unit")
-        if root.live:
-            services.of_kind(init).reload()
+    # A unit for another init system may be left from a time when the host had that one.
+    kinds: list[InitKind] = [init, *(k for k in unitfiles.KINDS if k != init and unitfiles.owned(root, k, name))]
+    for kind in kinds:
+        unitfiles.enable(root, kind, name, on=False)
+        if unitfiles.remove(root, kind, name):
+            done.sentences.append("removed its unit")
+            if root.live:
+                services.of_kind(init).reload()
     if found or linked:
         base = ranges.load(root).get(name, 0)
         with root.directory(paths.CONTAINERS) as containers:

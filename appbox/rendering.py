@@ -13,11 +13,11 @@ from appbox import resolve, sources
 from appbox.desired import Desired
 from appbox.errors import AppboxError
 from appbox.host import gather, ranges
-from appbox.host.facts import Facts
+from appbox.host.facts import Facts, IdRange
 from appbox.layers import layers_of
 from appbox.locked import Locked
 from appbox.oci.cache import Cache
-from appbox.oci.rootfs import RootfsFacts
+from appbox.oci.rootfs import Node, RootfsFacts
 from appbox.oci.unpack import list_image
 from appbox.session import Options, cache_path
 from appbox.sources import Loaded
@@ -47,7 +47,7 @@ def render(options: Options, arguments: Sequence[str], output: str) -> list[str]
 
 
 def _render(root: Root, loaded: Loaded, facts: Facts, cache: Cache, base: int) -> Desired:
-    locked = resolve.resolve(loaded, facts, cache, root, None)
+    locked = resolve.resolve(loaded, resolve.Images(cache, facts.platform), root, None, IdRange(base, ranges.SIZE))
     return desires.build(locked, facts, base, _facts_of_layers(loaded, locked, cache))
 
 
@@ -58,7 +58,7 @@ def _facts_of_layers(loaded: Loaded, locked: Locked, cache: Cache) -> RootfsFact
     return RootfsFacts(
         passwd=listing.read("etc/passwd"),
         group=listing.read("etc/group"),
-        nodes={p: node for p in desires.wanted_nodes(locked) if (node := listing.locate(p)) is not None},
+        nodes={p: listing.locate(p) or Node(p, "below a file") for p in desires.wanted_nodes(locked)},
     )
 
 

@@ -8,16 +8,20 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Mapping
+from typing import Final
 
-from appbox.errors import AppboxError
-from appbox.host.facts import Facts
+from appbox.errors import AppboxError, Unavailable
+from appbox.host import trusted
+from appbox.host.facts import IdRange
+from appbox.host.trusted import Place
 from appbox.locked import HostSource, Locked
 from appbox.oci import model, source
 from appbox.oci.cache import Cache
 from appbox.oci.digest import Digest
 from appbox.oci.image_config import parse_config
-from appbox.oci.model import Image
+from appbox.oci.model import Image, Platform
 from appbox.oci.reference import OciArchive, OciLayout, RegistryImage, parse_image
+from appbox.oci.settings import Settings, Timing
 from appbox.oci.source import Source
 from appbox.sources import Loaded
 from appbox.store import files, paths
@@ -27,23 +31,62 @@ from appbox.store.root import Root
 _DOCUMENT_LIMIT = 4 << 20
 
 
-def open_image(loaded: Loaded, cache: Cache) -> Source:
+_HURRY: Final = Timing(connect=3.0, read=10.0, tries=1)
+"""How patient a plan is with a registry that it can do without."""
+
+
+def open_image(loaded: Loaded, cache: Cache, settings: Settings | None = None) -> Source:
     """Open the source of a manifest's image; a relative path of it starts at the manifest."""
-    return source.open_source(parse_image(loaded.manifest.image), cache, base_dir=loaded.folder)
+    return source.open_source(parse_image(loaded.manifest.image), cache, base_dir=loaded.folder, settings=settings)
 
 
-def resolve(loaded: Loaded, facts: Facts, cache: Cache, root: Root, current: Installed | None) -> Locked:
-    """Return the manifest with its image looked up.
+class Images:
+    """The images of one run: each reference is looked up once, and a registry that did not answer is not asked again.
 
-    A registry is not asked again for a version that is installed: its tag, platform and digest are those of the bundle.
-    Layouts and archives are always looked at, since that costs nothing.
+    `silent` maps registries to why they did not answer.
     """
-    image = _installed_image(loaded, root, current)
-    if image is None:
-        with open_image(loaded, cache) as opened:
-            digest = Digest.parse(loaded.manifest.digest) if loaded.manifest.digest else None
-            image = opened.resolve(loaded.manifest.version, digest, facts.platform)
-    sources = {v.source: _host_source(root, v.source) for v in loaded.manifest.volumes.values() if v.source}
+
+    def __init__(self, cache: Cache, platform: Platform) -> None:
+        self._cache, self._platform = cache, platform
+        self._known: dict[tuple[str, str, str | None], Image] = {}
+        self.silent: dict[str, str] = {}
+
+    def look_up(self, loaded: Loaded, installed: Image | None) -> Image:
+        """Return the image of a manifest: what its tag means now, or what it meant when it was installed.
+
+        `installed` is the image of the version that is on the host, if the manifest names the same one. It does for a
+        registry that does not answer, and where the manifest pins its digest. Raises Unavailable or Refused.
+        """
+        name = parse_image(loaded.manifest.image)
+        pinned = loaded.manifest.digest is not None
+        if installed is not None and isinstance(name, RegistryImage) and (pinned or name.registry in self.silent):
+            return installed
+        place = str(name) if isinstance(name, RegistryImage) else os.path.join(loaded.folder, str(name))
+        key = (place, loaded.manifest.version, loaded.manifest.digest)
+        if key not in self._known:
+            try:
+                self._known[key] = self._ask(loaded, hurry=installed is not None)
+            except Unavailable as error:
+                if installed is None or not isinstance(name, RegistryImage):
+                    raise
+                self.silent[name.registry] = error.why or error.what
+                return installed
+        return self._known[key]
+
+    def _ask(self, loaded: Loaded, *, hurry: bool) -> Image:
+        settings = Settings(timing=_HURRY) if hurry else None
+        digest = Digest.parse(loaded.manifest.digest) if loaded.manifest.digest else None
+        with open_image(loaded, self._cache, settings) as opened:
+            return opened.resolve(loaded.manifest.version, digest, self._platform)
+
+
+def resolve(loaded: Loaded, images: Images, root: Root, current: Installed | None, service: IdRange) -> Locked:
+    """Return the manifest with its image and the paths of its volumes looked up.
+
+    `current` is what is installed in the version's directory; `service` is the range of ids that the service has.
+    """
+    image = images.look_up(loaded, _installed_image(loaded, root, current))
+    sources = {v.source: _host_source(root, v.source, service) for v in loaded.manifest.volumes.values() if v.source}
     return Locked(loaded.manifest, loaded.document, image, loaded.configs, sources)
 
 
@@ -73,7 +116,7 @@ def _installed_image(loaded: Loaded, root: Root, current: Installed | None) -> I
         reference=str(current.meta["image"]["reference"]),
         digest=digest,
         index_digest=Digest.parse(index) if index else None,
-        platform=config.platform,
+        platform=Platform.parse(str(current.meta["image"]["platform"])),
         manifest=manifest,
         config=config,
         manifest_bytes=manifest_bytes,
@@ -95,19 +138,17 @@ def _same_image(loaded: Loaded, name: RegistryImage, meta: Mapping[str, object])
     )
 
 
-def _host_source(root: Root, path: str) -> HostSource | None:
-    """Return what is at a volume's path on the host now, None when there is nothing."""
-    try:
-        fd = root.open(path, os.O_PATH)
-    except FileNotFoundError as error:
-        if root.exists(path):
-            hint = "make the directory that it names, or remove the link"
-            raise AppboxError("the volume's source is a link to nothing", where=path, hint=hint) from error
-        return None
-    try:
-        info = os.fstat(fd)
+def _host_source(root: Root, path: str, service: IdRange) -> HostSource | None:
+    """Return what is at a volume's path on the host now, None when there is nothing; Refused for an unsafe path."""
+    with trusted.walk(root.fd, path, service) as place:
+        if place.found is None:
+            return None
+        info = place.found
         directory = stat.S_ISDIR(info.st_mode)
-        empty = directory and not set(os.listdir(f"/proc/self/fd/{fd}")) - {"lost+found"}
+        empty = directory and not set(_entries(place)) - {"lost+found"}
         return HostSource(directory, empty, info.st_uid, info.st_gid)
-    finally:
-        os.close(fd)
+
+
+def _entries(place: Place) -> list[str]:
+    with files.directory(place.name, place.parent) as fd:
+        return os.listdir(fd)

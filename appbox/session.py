@@ -58,7 +58,7 @@ def require_root_user(what: str) -> None:
 def cache_path(root: Root) -> str:
     """Return the directory of the blob cache: the host's for root, the user's own otherwise."""
     if os.geteuid() == 0:
-        root.make(paths.CACHE, 0o755)
+        root.make(paths.CACHE, 0o700)  # images may be private
         return root.host_path(paths.CACHE)
     home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
     return os.path.join(home, "appbox")

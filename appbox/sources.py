@@ -74,7 +74,7 @@ def _twice(loaded: list[Loaded]) -> list[Problem]:
 
 
 def _load(file: str) -> Loaded:
-    data = _read(file, manifests.SIZE_LIMIT, file)
+    data = _read(file, 4 * manifests.SIZE_LIMIT, file)  # a little too much is refused with its own words
     manifest = manifests.parse_bytes(data, file=file)
     document = Document(file, data.decode("utf-8-sig"))
     problems = [*_overlays(file)]

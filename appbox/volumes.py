@@ -21,6 +21,16 @@ from appbox.oci.users import User
 from appbox.store import paths
 from appbox.toml_source import Path
 
+_KINDS: Final = {
+    "directory": "a directory",
+    "file": "a file",
+    "other": "a special file",
+    "below a file": "a file above",
+}
+
+IMAGE_VOLUMES: Final = 100
+"""VOLUMEs of one image; the runtime cannot be told of some thousands of mounts."""
+
 _NAME: Final = re.compile(r"[^a-z0-9]+")
 
 
@@ -75,6 +85,7 @@ def _of_manifest(locked: Locked, bundle: str, user: User | None, rootfs: RootfsF
         node = resolve(volume.path, rootfs)
         kind: Literal["data", "host", "tmpfs"] = "tmpfs" if volume.tmpfs else "host" if volume.source else "data"
         there = locked.sources.get(volume.source) if volume.source else None
+        refuse_kind(locked, volume.path, node, "file" if there is not None and not there.directory else "directory")
         yield VolumeSpec(
             name=name,
             kind=kind,
@@ -94,6 +105,8 @@ def _of_manifest(locked: Locked, bundle: str, user: User | None, rootfs: RootfsF
 def _of_image(locked: Locked, bundle: str, user: User | None, rootfs: RootfsFacts | None) -> Iterator[VolumeSpec]:
     taken = dict.fromkeys(locked.manifest.volumes)
     covered = [volume.path for volume in locked.manifest.volumes.values()]
+    if len(locked.image.config.volumes) > IMAGE_VOLUMES:
+        raise Refused(f"the image has more than {IMAGE_VOLUMES} VOLUMEs", where=locked.image.reference)
     for path in sorted(locked.image.config.volumes):
         place = _image_path(path)
         if any(place == other or is_below(place, other) for other in covered):
@@ -101,6 +114,7 @@ def _of_image(locked: Locked, bundle: str, user: User | None, rootfs: RootfsFact
         name = _free_name(place, taken)
         taken[name] = None
         node = resolve(place, rootfs)
+        refuse_kind(locked, place, node, "directory")
         yield VolumeSpec(
             name=name,
             kind="data",
@@ -137,16 +151,35 @@ def resolve(path: str, rootfs: RootfsFacts | None) -> Node | None:
 
     Raises Refused when the image has a symlink there that leads to where the runtime's own mounts are.
     """
-    if rootfs is None:
+    found = node_at(path, rootfs)
+    if found is None:
         return None
-    node = rootfs.nodes.get(path) or Node(path, "missing")
     try:
-        target(node.path)
+        target(found.path)
     except BadValueError as error:
         raise Refused(
-            f"the image makes {path} a link to {node.path}", why=str(error), hint="choose another path"
+            f"the image makes {path} a link to {found.path}", why=str(error), hint="choose another path"
         ) from error
-    return node
+    return found
+
+
+def node_at(path: str, rootfs: RootfsFacts | None) -> Node | None:
+    """Return what a path leads to in the rootfs, None before the unpacking."""
+    return None if rootfs is None else rootfs.nodes.get(path) or Node(path, "missing")
+
+
+def refuse_kind(locked: Locked, path: str, found: Node | None, wanted: Literal["directory", "file"]) -> None:
+    """Raise when the image has something at a path that the runtime cannot put a directory or a file on.
+
+    It would only fail at the start, when the version that ran before has already been stopped.
+    """
+    if found is None or found.kind in {wanted, "missing"} or (wanted == "file" and found.kind == "other"):
+        return
+    raise Refused(
+        f"the image has {_KINDS[found.kind]} at {found.path}, where the service needs a {wanted}",
+        where=locked.image.reference,
+        hint=f"choose another path than {path}",
+    )
 
 
 def _owner(  # noqa: PLR0917

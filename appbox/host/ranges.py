@@ -14,6 +14,8 @@ from appbox.errors import AppboxError
 from appbox.host.facts import IdRange
 
 SIZE: Final = 65536
+ALL: Final = 2**32 - 1
+"""The ids of a service without a user namespace; the last one, -1, means "leave it" to chown(2)."""
 FIRST: Final = 0x70000000
 END: Final = 0x80000000
 

@@ -10,7 +10,7 @@ from typing import Final, NoReturn
 
 from appbox.errors import AppboxError
 from appbox.host import process
-from appbox.store import files
+from appbox.store import files, paths
 
 STATE: Final = "/run/runc"
 """runc's default state root when run as root."""
@@ -28,7 +28,7 @@ class Running:
 
 
 def running(name: str) -> Running | None:
-    """Return the running container of a service, or None: no state, or its first process is gone."""
+    """Return the running container of a service, or None: no state, another's, or its first process is gone."""
     data = files.read_if_present(f"{STATE}/{name}/state.json", _LIMIT)
     if data is None:
         return None
@@ -42,6 +42,8 @@ def running(name: str) -> Running | None:
     if start_time(pid) != started:
         return None
     bundle = next((str(label)[7:] for label in labels if str(label).startswith("bundle=")), "")
+    if not bundle.startswith(f"{paths.CONTAINERS}/{name}-"):
+        return None  # somebody else's container of that name
     return Running(pid, since, bundle)
 
 

@@ -140,8 +140,9 @@ class LayoutSource:
             entries = _named(entries, self._ref)
         elif pinned := [entry for entry in entries if entry.digest == digest]:
             entries = pinned[:1]
-        elif version is not None and (tagged := _named(entries, version)):
-            entries = tagged
+        elif version is not None:
+            # An image without any name may be called by the version; one with another name is another version.
+            entries = _named(entries, version) or [e for e in entries if not e.annotations.get(REF_NAME)]
         names = sorted({entry.annotations.get(REF_NAME, "") for entry in entries})
         if not entries or len(names) > 1:
             raise self._ambiguous(index, version)

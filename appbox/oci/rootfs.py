@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
-Kind = Literal["directory", "file", "other", "missing"]
+Kind = Literal["directory", "file", "other", "missing", "below a file"]
 
 TABLE_LIMIT: Final = 1 << 20
 """Bytes read of an image's passwd and group files."""

@@ -38,9 +38,10 @@ def read(name: str, limit: int, dir_fd: int | None = None) -> bytes:
 
 def read_descriptor(fd: int, limit: int, *, where: str) -> bytes:
     """Return the bytes of an open regular file of at most `limit` bytes, and close it."""
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise AppboxError("is not a regular file", where=where)
     with open(fd, "rb") as file:
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
-            raise AppboxError("is not a regular file", where=where)
         data = file.read(limit + 1)
     if len(data) > limit:
         raise AppboxError(f"is larger than {limit} bytes", where=where)

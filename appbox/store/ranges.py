@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Mapping
 
@@ -11,6 +12,7 @@ from appbox.store import files, paths, state
 from appbox.store.root import Root
 
 _LIMIT = 1 << 20
+_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 _PATH = f"{paths.STATE}/{paths.RANGES}"
 
 
@@ -27,6 +29,8 @@ def load(root: Root) -> dict[str, int]:
         table = tomllib.loads(data.decode("utf-8")).get("ranges", {})
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise _broken(str(error)) from error
+    if isinstance(table, dict) and not all(_NAME.fullmatch(name) for name in table):
+        raise _broken("a name is not that of a service")
     if not isinstance(table, dict) or not all(_valid(base) for base in table.values()):
         raise _broken("a base is not a multiple of 65536 between 0x70000000 and 0x80000000")
     if len(set(table.values())) != len(table):

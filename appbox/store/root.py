@@ -10,7 +10,7 @@ import contextlib
 import os
 from collections.abc import Iterator
 
-from appbox.errors import AppboxError, HostLacks
+from appbox.errors import AppboxError, HostLacks, UsageError
 from appbox.host import syscalls
 from appbox.store import files
 
@@ -19,6 +19,8 @@ class Root:
     """An open root directory. `live` tells whether it is the running system's own."""
 
     def __init__(self, path: str = "/") -> None:
+        if not path:
+            raise UsageError("the root has no name", where="--root", hint="name a directory")
         self.path = "/" + os.path.abspath(path).lstrip("/")  # POSIX lets `//` be something else than `/`
         self.live = self.path == "/"
         try:
@@ -67,7 +69,10 @@ class Root:
             if self.is_directory(here):
                 continue
             with self.directory("/" + "/".join(parts[: depth - 1])) as parent:
-                os.mkdir(parts[depth - 1], 0o700, dir_fd=parent)
+                try:
+                    os.mkdir(parts[depth - 1], 0o700, dir_fd=parent)
+                except FileExistsError:
+                    continue  # another appbox was first
                 os.chmod(parts[depth - 1], mode if depth == len(parts) else 0o755, dir_fd=parent)
                 os.fsync(parent)
 

@@ -86,8 +86,8 @@ def _load(name: str, directory: str, bundle: int) -> Installed:
         problem = f"its bundle.toml cannot be read ({error})"
     if meta and (meta.get("name") != name or meta.get("version") != version):
         raise foreign(directory, f"it is {meta.get('name')} {meta.get('version')}")
-    if not problem and not _has_rootfs(bundle):
-        problem = "has no rootfs"
+    if not problem:
+        problem = _damage(bundle, meta)
     if problem:
         if not meta and not looks_like_bundle(bundle):
             raise foreign(directory, "it was not made by appbox")
@@ -121,11 +121,24 @@ def meta_of(bundle: int) -> dict[str, Any]:
         return {}
 
 
-def _has_rootfs(bundle: int) -> bool:
+def _damage(bundle: int, meta: Mapping[str, Any]) -> str:
+    """Return what a version directory lacks without which it could not start, or could be got at; empty if nothing."""
+    for name in paths.GENERATION_LINKS:
+        if files.link_target(name, bundle) != f"{paths.CURRENT}/{name}":
+            return f"has no link {name} any more"
     try:
-        return stat.S_ISDIR(os.lstat(paths.ROOTFS, dir_fd=bundle).st_mode)
-    except FileNotFoundError:
-        return False
+        with files.directory(paths.ROOTFS, bundle) as rootfs:
+            if not os.listdir(rootfs):
+                return "has an empty rootfs"
+        for name in ("upper", "work", "resolv.conf"):
+            os.lstat(f"{paths.LIVE}/{name}", dir_fd=bundle)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        return f"lacks {os.path.basename(str(error.filename or paths.ROOTFS))}"
+    info = os.fstat(bundle)
+    mapped = meta.get("userns") is True
+    if (info.st_uid, stat.S_IMODE(info.st_mode)) != (0, 0o710 if mapped else 0o700):
+        return f"has the mode {stat.S_IMODE(info.st_mode):04o} and the owner {info.st_uid}, which are not its own"
+    return ""
 
 
 def looks_like_bundle(bundle: int) -> bool:

@@ -23,6 +23,9 @@ _SYSTEMD_PATH: Final = (
 """Where else systemd looks (systemd.unit(5)): ours in /etc would hide a unit of that name."""
 
 
+KINDS: Final[tuple[InitKind, ...]] = ("systemd", "openrc")
+
+
 @dataclass(frozen=True, slots=True)
 class Place:
     """Where a service's unit and its enabling link are, as seen from inside the root."""
@@ -70,6 +73,13 @@ def read(root: Root, kind: InitKind, name: str) -> str | None:
     return text
 
 
+def owned(root: Root, kind: InitKind, name: str) -> bool:
+    """Return whether the unit file of this kind is there and was made by appbox for this service."""
+    where = place(kind, name)
+    data = root.read(where.unit, _LIMIT) if where else None
+    return data is not None and owner(data.decode("utf-8", "replace")) == name
+
+
 def written(root: Root, kind: InitKind, name: str) -> int:
     """Return when the service's unit file was written, in nanoseconds since 1970; 0 when there is none."""
     where = place(kind, name)
@@ -90,7 +100,7 @@ def _refuse_hidden(root: Root, name: str) -> None:
         if root.exists(f"{folder}/{name}.service"):
             raise _foreign(f"{folder}/{name}.service", "a package brought it", name)
     script = f"{paths.OPENRC_SCRIPTS}/{name}"
-    if root.exists(script):
+    if root.exists(script) and not owned(root, "openrc", name):
         raise _foreign(script, "systemd would run it as a unit of that name", name)
 
 

@@ -3,26 +3,31 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import io
 import json
 import os
+import pkgutil
 import shutil
 import stat
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import tomli_w
 
+import appbox
 from appbox import cli
 from tests.ground import layers
 from tests.ground.tiny import Content
 
 BASE = 0x70000000
 """The first host id of the first service."""
+
+NOBODY = 65534
 
 PASSWD = b"root:x:0:0:root:/root:/bin/sh\nwww:x:33:33::/:/bin/false\n"
 GROUP = b"root:x:0:\nwww:x:33:\n"
@@ -128,7 +133,31 @@ class Sandbox:
         """Return the command line of an appbox process on this root."""
         return [*APPBOX, "--root", str(self.root), "--init", self.init, *map(str, words)]
 
-    def apply(self, *words: object, code: int = 0, **manifest: Any) -> Result:
+    def appbox_as_nobody(self, *words: object, code: int = 0) -> Result:
+        """Run appbox as a user without any rights, whose home is `place`/home.
+
+        It is a fork of this process with every module loaded: that user may not be able to read where they are.
+        """
+        for module in pkgutil.walk_packages(appbox.__path__, "appbox."):
+            if not module.name.endswith("__main__"):
+                importlib.import_module(module.name)
+        line = ["--root", str(self.root), "--init", self.init, *map(str, words)]
+        home = self.place / "home"
+        home.mkdir(exist_ok=True)
+        os.chown(home, NOBODY, NOBODY)
+        with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
+            pid = os.fork()
+            if pid == 0:
+                _become_nobody(line, home, out, err)
+            ended = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+            out.seek(0)
+            err.seek(0)
+            result = Result(tuple(line), ended, out.read(), err.read())
+        assert ended == code, result
+        assert "Traceback" not in result.err, result
+        return result
+
+    def apply(self, *words: object, code: int | None = 0, **manifest: Any) -> Result:
         """Write a manifest and apply it."""
         return self.appbox("apply", self.manifest(**manifest), *words, code=code)
 
@@ -186,6 +215,23 @@ class Sandbox:
 APPBOX = (sys.executable, "-m", "appbox")
 
 
+def _become_nobody(words: list[str], home: Path, out: TextIO, err: TextIO) -> None:
+    """In the child: give up every right, run the command line and end."""
+    code = 99
+    try:
+        os.setgroups([])
+        os.setresgid(NOBODY, NOBODY, NOBODY)
+        os.setresuid(NOBODY, NOBODY, NOBODY)
+        os.chdir("/")
+        os.environ["HOME"] = os.environ["XDG_CACHE_HOME"] = str(home)
+        sys.stdout, sys.stderr = out, err
+        code = cli.run(words)
+        out.flush()
+        err.flush()
+    finally:
+        os._exit(code)
+
+
 def snapshot(top: Path, *, times: bool = False) -> dict[str, tuple[object, ...]]:
     """Return everything about every file below `top`, by relative path."""
     found: dict[str, tuple[object, ...]] = {}
@@ -207,18 +253,3 @@ def run(words: list[str], *, code: int | None = 0, **options: Any) -> Result:
     result = Result(tuple(words), done.returncode, done.stdout, done.stderr)
     assert code is None or done.returncode == code, result
     return result
-
-
-@contextlib.contextmanager
-def environment(values: Mapping[str, str]) -> Iterator[None]:
-    """Set variables of the environment for a while."""
-    before = {key: os.environ.get(key) for key in values}
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        for key, value in before.items():
-            if value is None:
-                del os.environ[key]
-            else:
-                os.environ[key] = value

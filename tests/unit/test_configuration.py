@@ -41,7 +41,10 @@ def test_a_template_sees_variables_and_facts() -> None:
         ("{{ port.x.y }}", 1, "has no attribute 'x'"),
         ("{{ ''.__class__.__mro__ }}", 1, "unsafe"),
         ("{% include 'other' %}", 1, ""),
-        ("{{ 'a' * 2000000 }}", 0, "larger than 1048576 bytes"),
+        ("{{ 'a' * 2000000 }}", 1, "larger than 1048576 characters"),
+        ("{{ 'a' * 900000 }}{{ 'a' * 900000 }}", 0, "larger than 1048576 bytes"),
+        ("{{ 9 ** 9 ** 9 }}", 1, "too large"),
+        ("{{ '\\ud800' }}", 0, "surrogates"),
         ("{{ [1] + 1 }}", 1, ""),
     ],
 )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from appbox import container
@@ -24,7 +26,7 @@ from tests.ground.pure import HEAD, locked, rootfs
         ('[process]\nentrypoint = []\nargs = ["a"]', {"Entrypoint": ["e"], "Cmd": ["c"]}, "a"),
     ],
 )
-def test_the_argument_vector(tables: str, image: dict[str, object], words: str) -> None:
+def test_the_argument_vector(tables: str, image: dict[str, Any], words: str) -> None:
     assert container.args(locked(tables, **image)) == tuple(words.split())
 
 
@@ -135,7 +137,7 @@ def test_the_operator_is_told_what_will_not_do() -> None:
     host = '[network]\nmode = "host"\n'
     assert "no [network] table" in notes("")
     assert notes('[network]\nmode = "none"\n') == ""
-    ports = {"80/tcp": {}, "8080/tcp": {}, "53": {}, "443-444/tcp": {}, "nonsense/x": {}}
+    ports: dict[str, Any] = {"80/tcp": {}, "8080/tcp": {}, "53": {}, "443-444/tcp": {}, "nonsense/x": {}}
     assert "port 443-444/tcp, 53, 80/tcp" in notes(host, ExposedPorts=ports)
     assert notes(host, mapped=False, ExposedPorts=ports) == ""
     assert notes('[network]\nmode = "none"\n', ExposedPorts=ports) == ""

@@ -87,11 +87,12 @@ def test_all_broken_templates_are_reported_at_once() -> None:
 
 
 def test_ids_outside_of_the_range_are_refused() -> None:
-    host = '[security]\nuserns = "host"\n'
-    with pytest.raises(Refused, match="volume data would belong to the id 70000"):
-        build(f'{DATA}owner = "70000"\n{host}')
-    with pytest.raises(ManifestError, match=r'config\."/a"\.owner: a service has the ids below 65536'):
-        build(f'[config."/a"]\ntext = "x"\nowner = "0:70000"\n{host}')
+    """A number of the manifest is refused when it is parsed; names come from the image."""
+    passwd = b"big:x:70000:70000::/:\n"
+    for table in (f'{DATA}owner = "big"\n', '[config."/a"]\ntext = "x"\nowner = "big"\n'):
+        with pytest.raises((Refused, ManifestError), match="70000|a service has the ids below 65536"):
+            build(table, found=rootfs(passwd=passwd))
+        assert build(f'{table}[security]\nuserns = "host"\n', found=rootfs(passwd=passwd)).complete
 
 
 def test_mounts_of_files_follow_the_image_s_links() -> None:
@@ -116,7 +117,7 @@ def test_a_link_to_where_something_else_is_mounted_is_refused() -> None:
 
 
 def test_the_unit_is_for_the_host_s_init_system() -> None:
-    units = {init: build(facts=replace(FACTS, init=init)).unit for init in ("systemd", "openrc", "none")}  # type: ignore[arg-type]
+    units = {init: build(facts=replace(FACTS, init=init)).unit for init in ("systemd", "openrc", "none")}
     assert units["none"] is None
     assert [unit.path for unit in units.values() if unit] == ["/etc/systemd/system/web.service", "/etc/init.d/web"]
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from appbox import volumes
@@ -32,8 +34,8 @@ def test_a_volume_without_a_source_is_in_the_bundle() -> None:
 def test_what_the_image_does_not_have_belongs_to_who_runs() -> None:
     (volume,) = build(DATA, rootfs())
     assert (volume.owner, volume.mode) == ((33, 33), 0o755)
-    (volume,) = build(DATA, rootfs(Node("/data", "file", 5, 6, 0o600)))
-    assert (volume.owner, volume.mode) == ((33, 33), 0o755)
+    with pytest.raises(Refused, match="the image has a file at /data, where the service needs a directory"):
+        build(DATA, rootfs(Node("/data", "file", 5, 6, 0o600)))
 
 
 def test_before_the_unpacking_owners_are_known_only_as_numbers() -> None:
@@ -77,7 +79,9 @@ def test_a_path_of_the_host(there: HostSource | None, make: bool, take: bool) ->
 
 
 def test_every_volume_of_the_image_outlives_the_container() -> None:
-    image = {"Volumes": {"/Var/Lib/X/": {}, "/data": {}, "/data/sub": {}, "/data2": {}, "/-": {}, "/_": {}}}
+    image: dict[str, Any] = {
+        "Volumes": {"/Var/Lib/X/": {}, "/data": {}, "/data/sub": {}, "/data2": {}, "/-": {}, "/_": {}}
+    }
     found = {v.target: v for v in build(DATA, rootfs(), **image)}
     assert list(found) == ["/-", "/Var/Lib/X", "/_", "/data", "/data2"]
     assert [v.name for v in found.values()] == ["volume", "var-lib-x", "volume-2", "data", "data2"]

@@ -54,7 +54,9 @@ def test_which_image_of_a_layout_is_meant(tmp_path: Path, cache: Cache) -> None:
     assert (
         load(tmp_path, cache, "oci:two:2", "1").config.diff_ids == load(tmp_path, cache, "oci:two", "2").config.diff_ids
     )
-    assert load(tmp_path, cache, "oci:one", "9.9").digest == load(tmp_path, cache, "oci:one:only").digest
+    assert load(tmp_path, cache, "oci:one").digest == load(tmp_path, cache, "oci:one:only").digest
+    with pytest.raises(Unavailable, match=r"no image '9\.9': it has only"):  # another version is not this one
+        load(tmp_path, cache, "oci:one", "9.9")
     with pytest.raises(Unavailable, match=r"no image '9\.9': it has 1, 2"):
         load(tmp_path, cache, "oci:two", "9.9")
     with pytest.raises(Unavailable, match="several images: it has 1, 2"):
