@@ -83,6 +83,16 @@ def run(work: Work) -> None:
         if work.staged:
             with work.root.directory(paths.CONTAINERS) as containers:
                 bundle.clean(containers)
+            _give_back(work)
+
+
+def _give_back(work: Work) -> None:
+    """Free the range of a service that was not published, unless something on the host has its ids already."""
+    new = any(isinstance(action, AllocateRange) for action in work.plan.actions)
+    if new and not any(volume.kind == "host" for volume in work.desired.volumes):
+        table = ranges.load(work.root)
+        if ranges.recorded(work.root) and table.pop(work.desired.name, None) is not None:
+            ranges.save(work.root, table)
 
 
 def _allocate(work: Work, action: Action) -> None:
@@ -164,11 +174,7 @@ def _volume_place(work: Work, volume: VolumeSpec, fd: int, stack: contextlib.Exi
     """
     if volume.kind == "host":
         service = IdRange(work.desired.base, work.desired.size)
-        place = stack.enter_context(trusted.walk(work.root.fd, volume.source, service))
-        if len(place.missing) > 1:
-            work.root.make(volume.source.rpartition("/")[0])
-            place = stack.enter_context(trusted.walk(work.root.fd, volume.source, service))
-        return place.parent, place.name
+        return stack.enter_context(trusted.parent(work.root.fd, volume.source, service))
     holder = data_holder(work.observed, work.desired.directory)
     if holder:
         containers = stack.enter_context(_containers(work))

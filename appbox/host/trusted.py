@@ -2,8 +2,8 @@
 
 A volume's source is mounted by name at each start. If a service, or a user, could put a symlink somewhere on the way,
 the service would be given another part of the host (CVE-2017-1002101 is that fault elsewhere). So every directory on
-the way belongs to root and nobody else may write to it, and no component is a symlink. In a sticky directory such as
-/tmp the next component has to be root's or the service's own.
+the way belongs to root, nobody else may write to it, and symlinks are root's own. In a sticky directory such as /tmp
+the next component has to be root's or the service's own.
 """
 
 from __future__ import annotations
@@ -11,11 +11,16 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from typing import Final
 
 from appbox.errors import Refused
 from appbox.host.facts import IdRange
+
+_DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_LINKS: Final = 40
+"""Symlinks on one way: as many as the kernel follows (path_resolution(7))."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,24 +42,66 @@ def walk(root: int, path: str, service: IdRange) -> Iterator[Place]:
 
     Raises Refused, naming the component that somebody else could replace.
     """
-    parts = [part for part in path.split("/") if part]
-    fd = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=root)
-    try:
-        for depth, part in enumerate(parts):
-            found = _look(fd, "/" + "/".join(parts[: depth + 1]), part, service)
-            if found is None or depth == len(parts) - 1:
-                yield Place(fd, part, found, tuple(parts[depth:]) if found is None else ())
+    todo = [part for part in path.split("/") if part]
+    done: list[str] = []
+    links = 0
+    with ExitStack() as stack:
+        folders = [_opened(stack, os.open(".", _DIRECTORY, dir_fd=root))]
+        while todo:
+            part = todo.pop(0)
+            if part == "..":
+                done, folders = done[:-1], folders[:-1] or folders
+                continue
+            here = "/" + "/".join((*done, part))
+            found = _look(folders[-1], here, part, service)
+            if found is not None and stat.S_ISLNK(found.st_mode):
+                links += 1
+                target = _target(folders[-1], part, here, links)
+                todo = [piece for piece in target.split("/") if piece not in {"", "."}] + todo
+                if target.startswith("/"):
+                    done, folders = [], folders[:1]
+                continue
+            if found is None or not todo:
+                yield Place(folders[-1], part, found, (part, *todo) if found is None else ())
                 return
-            below = _enter(fd, part, "/" + "/".join(parts[: depth + 1]))
-            os.close(fd)
-            fd = below
-    finally:
-        os.close(fd)
+            folders.append(_opened(stack, _enter(folders[-1], part, here)))
+            done.append(part)
+        raise Refused("is no place for a volume", where=path)
+
+
+@contextmanager
+def parent(root: int, path: str, service: IdRange) -> Iterator[tuple[int, str]]:
+    """Walk to a path as `walk` does and make the directories above it that are missing, for root and durable.
+
+    Gives the open directory and the name in it. Raises as `walk`.
+    """
+    with walk(root, path, service) as place, ExitStack() as stack:
+        fd = place.parent
+        *above, name = place.missing or (place.name,)
+        if ".." in (*above, name):
+            raise Refused("goes up from a directory that is missing", where=path)
+        for part in above:
+            os.mkdir(part, 0o755, dir_fd=fd)
+            os.fsync(fd)
+            fd = _opened(stack, _enter(fd, part, path))
+            os.fchmod(fd, 0o755)
+        yield fd, name
+
+
+def _opened(stack: ExitStack, fd: int) -> int:
+    stack.callback(os.close, fd)
+    return fd
+
+
+def _target(fd: int, part: str, path: str, links: int) -> str:
+    if links > _LINKS:
+        raise Refused("leads through too many symlinks", where=path)
+    return os.readlink(part, dir_fd=fd)
 
 
 def _enter(fd: int, part: str, path: str) -> int:
     try:
-        return os.open(part, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=fd)
+        return os.open(part, _DIRECTORY, dir_fd=fd)
     except NotADirectoryError as error:
         raise Refused("is not a directory", where=path) from error
 
@@ -74,10 +121,8 @@ def _look(fd: int, path: str, part: str, service: IdRange) -> os.stat_result | N
             raise _unsafe(above, "others than root may write to it, and put a link there")
         if found.st_uid != 0 and not service.base <= found.st_uid < service.end:
             raise _unsafe(path, f"it belongs to the user id {found.st_uid}, who could put a link in its place")
-    if found is not None and stat.S_ISLNK(found.st_mode):
-        raise Refused(
-            "is a symlink, and what it leads to may change", where=path, hint="write the path that it leads to"
-        )
+    if found is not None and stat.S_ISLNK(found.st_mode) and found.st_uid != 0:
+        raise _unsafe(path, f"it is a symlink of the user id {found.st_uid}, who can change where it leads")
     return found
 
 

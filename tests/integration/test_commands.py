@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import stat
 import subprocess
 import tempfile
@@ -401,6 +402,7 @@ class Live:
 
     def __exit__(self, *_: object) -> None:
         run(["runc", "delete", "--force", self.name], code=None)
+        shutil.rmtree(f"/run/appbox/{self.name}", ignore_errors=True)
         self.anchor.kill()
         self.anchor.wait()
 

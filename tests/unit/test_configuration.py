@@ -43,7 +43,7 @@ def test_a_template_sees_variables_and_facts() -> None:
         ("{% include 'other' %}", 1, ""),
         ("{{ 'a' * 2000000 }}", 1, "larger than 1048576 characters"),
         ("{{ 'a' * 900000 }}{{ 'a' * 900000 }}", 0, "larger than 1048576 bytes"),
-        ("{{ 9 ** 9 ** 9 }}", 1, "too large"),
+        ("{{ 9 ** 99999999 }}", 1, "too large"),
         ("{{ '\\ud800' }}", 0, "surrogates"),
         ("{{ [1] + 1 }}", 1, ""),
     ],

@@ -14,7 +14,7 @@ from appbox import desired as desires
 from appbox.desired import UNKNOWN
 from appbox.errors import ManifestError, Refused
 from appbox.oci.rootfs import Node, RootfsFacts
-from tests.ground.pure import BASE, FACTS, build, locked, spec, text
+from tests.ground.pure import BASE, FACTS, build, locked, rootfs, spec, text
 
 DATA = '[volumes.data]\npath = "/data"\n'
 HOST = '[network]\nmode = "host"\n'
@@ -90,7 +90,7 @@ def test_ids_outside_of_the_range_are_refused() -> None:
     """A number of the manifest is refused when it is parsed; names come from the image."""
     passwd = b"big:x:70000:70000::/:\n"
     for table in (f'{DATA}owner = "big"\n', '[config."/a"]\ntext = "x"\nowner = "big"\n'):
-        with pytest.raises((Refused, ManifestError), match="70000|a service has the ids below 65536"):
+        with pytest.raises((Refused, ManifestError), match=r"70000|a service has the ids below 65536"):
             build(table, found=rootfs(passwd=passwd))
         assert build(f'{table}[security]\nuserns = "host"\n', found=rootfs(passwd=passwd)).complete
 

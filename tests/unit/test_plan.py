@@ -302,7 +302,7 @@ def _state(host: Host, event: str) -> None:
         host.running = ""
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(_EVENTS)
 def test_a_plan_converges_from_whatever_was_before(events: list[tuple[str, str, str, str, int, bool]]) -> None:
     """Also from where an interrupted run ended; and volumes with data are in one place, the current version's."""
