@@ -38,6 +38,7 @@ def run(arguments: list[str]) -> int:
     if json and rest == ["--version"]:
         rest.append("status")  # the command line wants some command; the version is shown instead of it
     signal.signal(signal.SIGTERM, _terminated)
+    os.environ["PYDANTIC_DISABLE_PLUGINS"] = "1"  # looking for plugins costs 20 ms, and somebody's plugin is not ours
     try:
         return _dispatch([*front, *rest], json=json)
     except AppboxError as error:
