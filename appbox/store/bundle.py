@@ -204,15 +204,23 @@ def _drop_empty_data(bundle: int) -> None:
 
 
 def carry(containers: int, directory: str) -> None:
-    """Finish moving data to a version; doing it again does nothing."""
+    """Finish moving data to a version; doing it again does nothing.
+
+    Raises AppboxError when the data is neither here nor where it was: to go on would start the service with none.
+    """
     with files.directory(directory, containers) as bundle:
         origin = state.bundle_carry(bundle)
         if not origin:
             return
         if not files.exists(paths.DATA, bundle):
             with files.directory(origin, containers) as source:
-                if files.exists(paths.DATA, source):
-                    os.rename(paths.DATA, paths.DATA, src_dir_fd=source, dst_dir_fd=bundle)
-                    os.fsync(source)
+                if not files.exists(paths.DATA, source):
+                    raise AppboxError(
+                        "the data that was to be moved is not there any more",
+                        where=f"{paths.CONTAINERS}/{origin}/{paths.DATA}",
+                        hint=f"put it back, or remove {directory}/{paths.CARRY} to begin without data",
+                    )
+                os.rename(paths.DATA, paths.DATA, src_dir_fd=source, dst_dir_fd=bundle)
+                os.fsync(source)
             os.fsync(bundle)
         files.remove(paths.CARRY, dir_fd=bundle)
