@@ -8,8 +8,13 @@ from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from tests.ground import cache, images, roots
+
+# Half of what hypothesis tries by itself keeps the unit tests within seconds; `--hypothesis-profile=default` tries all.
+settings.register_profile("quick", max_examples=40, deadline=None)
+settings.load_profile("quick")
 
 CI = os.environ.get("CI") == "true"
 
