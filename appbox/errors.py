@@ -26,7 +26,7 @@ class AppboxError(Exception):
 
     def __str__(self) -> str:
         text = ": ".join(part for part in (self.where, self.what, self.why) if part)
-        return printable(f"{text}; {self.hint}" if self.hint else text)
+        return sentence(f"{text}; {self.hint}" if self.hint else text)
 
     def as_dict(self) -> dict[str, Any]:
         """Return the error as JSON data: exit, what, where, why, hint."""
@@ -76,7 +76,7 @@ class Problem:
     def __str__(self) -> str:
         place = f"{self.file}:{self.line}" if self.line else self.file
         text = ": ".join(part for part in (place, self.key, self.message) if part)
-        return printable(f"{text}; {self.hint}" if self.hint else text)
+        return sentence(f"{text}; {self.hint}" if self.hint else text)
 
     def as_dict(self) -> dict[str, Any]:
         """Return the finding as JSON data."""
@@ -98,6 +98,11 @@ class ManifestError(AppboxError):
     def as_dict(self) -> dict[str, Any]:
         """Return the findings as JSON data: exit, problems."""
         return {"exit": self.exit_code, "problems": [p.as_dict() for p in self.problems]}
+
+
+def sentence(text: str) -> str:
+    """Return `text` as one line: names that users or images gave may hold newlines."""
+    return printable(text).replace("\n", "\\n")
 
 
 def printable(text: str) -> str:

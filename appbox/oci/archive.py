@@ -41,7 +41,7 @@ class Archive:
         except OSError as error:
             raise Unavailable("cannot be read", where=path, why=error.strerror or str(error)) from error
         if stream is None:
-            raise Unavailable("no OCI archive", where=path, why="there is no such file")
+            raise Unavailable("no OCI archive", where=path, why="there is no regular file of that name")
         self._stream = stream
         try:
             self._files = _scan(stream, path)

@@ -145,7 +145,7 @@ def test_nothing_there(tmp_path: Path, cache: Cache) -> None:
         load(tmp_path, cache, "oci:none")
     with pytest.raises(Unavailable, match="not a directory"):
         load(tmp_path, cache, "oci:file")
-    with pytest.raises(Unavailable, match="no such file"):
+    with pytest.raises(Unavailable, match="no regular file"):
         load(tmp_path, cache, "oci-archive:none")
 
 
