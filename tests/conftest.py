@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
@@ -15,6 +16,11 @@ from tests.ground import cache, images, roots
 # Half of what hypothesis tries by itself keeps the unit tests within seconds; `--hypothesis-profile=default` tries all.
 settings.register_profile("quick", max_examples=40, deadline=None)
 settings.load_profile("quick")
+
+# Who runs this in the background of a script has the keyboard's signals ignored, and so would everything that is
+# started here: then a service that is to end by SIGINT never would.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGQUIT, signal.SIG_DFL)
 
 CI = os.environ.get("CI") == "true"
 
