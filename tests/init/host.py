@@ -112,14 +112,11 @@ class Host:
 
     # Everything
 
-    def traces(self, name: str, *, ended: bool = False) -> list[str]:
-        """Return what runs or is mounted for a service: processes, containers, cgroups, mounts.
-
-        When a service has `ended` by itself, OpenRC leaves its empty cgroup to the next start, which is no trace then.
-        """
+    def traces(self, name: str) -> list[str]:
+        """Return what runs or is mounted for a service: processes, containers, cgroups, mounts."""
         below = [p for p in self.machine.processes() if name in p.cgroup or any(name in word for word in p.words)]
         containers = self.machine.run(["runc", "list", "--quiet"]).out.split()
-        cgroups = [path for path in self.machine.cgroups() if name in path and not ended]
+        cgroups = [path for path in self.machine.cgroups() if name in path]
         mounts = [path for path in self.machine.mounts() if path.startswith((CONTAINERS, "/run/appbox"))]
         return [*map(str, below), *containers, *cgroups, *mounts]
 
