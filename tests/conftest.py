@@ -31,6 +31,7 @@ PROGRAMS = {
     "images": ("mmdebstrap",),
     "init": ("mmdebstrap", "unshare", "nsenter"),
 }
+RUNTIME_SCHEMA = Path("/usr/share/gocode/src/github.com/opencontainers/runtime-spec/schema/config-schema.json")
 PRIVILEGED = ("root", "runc", "images", "init")
 
 
@@ -38,6 +39,8 @@ def lacking(marker: str) -> str:
     """Return why tests with `marker` cannot run here, "" when they can."""
     if marker in PRIVILEGED and os.geteuid() != 0:
         return "needs root"
+    if marker == "schema" and not RUNTIME_SCHEMA.exists():
+        return f"needs {RUNTIME_SCHEMA}; ./dev test installs it"
     missing = [program for program in PROGRAMS.get(marker, ()) if shutil.which(program) is None]
     return f"needs {', '.join(missing)}; ./dev test installs it" if missing else ""
 

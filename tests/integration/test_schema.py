@@ -1,0 +1,73 @@
+"""config.json is held against the JSON schema of the OCI runtime specification itself, as Debian packages it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from jsonschema import Draft4Validator
+from referencing import Registry, Resource
+from referencing.jsonschema import DRAFT4
+
+from tests.conftest import RUNTIME_SCHEMA
+from tests.ground.pure import build, spec
+
+pytestmark = pytest.mark.schema
+
+TABLES = {
+    "nothing said": "",
+    "host network": '[network]\nmode = "host"\nhostname = "web.example.org"\n',
+    "host ids": '[security]\nuserns = "host"\n',
+    "no filter": '[security]\nseccomp = "unconfined"\nno_new_privileges = false\n',
+    "capabilities": '[security]\ncapabilities = { add = ["NET_ADMIN"], drop = ["ALL"] }\n',
+    "everything": """
+[process]
+entrypoint = ["/bin/app", "%$`;'"]
+args = ["", "\\u00e9\\U0001F600"]
+env = { A = "1\\r\\n2", B = "" }
+workdir = "/data"
+user = "7:8"
+[volumes.data]
+path = "/data"
+[volumes.memory]
+path = "/run/memory"
+tmpfs = true
+size = "64M"
+mode = "0700"
+[volumes.host]
+path = "/host"
+source = "/srv/host"
+read_only = true
+[config."/etc/app.conf"]
+text = "x"
+[network]
+mode = "none"
+""",
+}
+
+
+def validator() -> Draft4Validator:
+    """Return the schema with the files that it refers to."""
+    folder = RUNTIME_SCHEMA.parent
+
+    def load(uri: str) -> Resource[Any]:
+        return Resource(json.loads((folder / Path(uri).name).read_text()), DRAFT4)
+
+    registry: Registry[Any] = Registry(retrieve=load)  # type: ignore[call-arg]
+    return Draft4Validator(json.loads(RUNTIME_SCHEMA.read_text()), registry=registry)
+
+
+@pytest.mark.parametrize("tables", TABLES.values(), ids=TABLES)
+def test_config_json_is_valid(tables: str) -> None:
+    errors = [f"{list(e.absolute_path)}: {e.message}" for e in validator().iter_errors(spec(build(tables)))]
+    assert not errors
+
+
+def test_the_schema_finds_faults() -> None:
+    """A validator that accepts everything would prove nothing."""
+    broken = spec(build(""))
+    broken["process"]["user"] = "root"
+    broken["linux"]["namespaces"] = [{"type": "weather"}]
+    assert len(list(validator().iter_errors(broken))) >= 2
