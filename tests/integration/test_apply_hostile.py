@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.ground import layers
+from tests.ground import layers, registry
 from tests.ground.sandbox import BASE, Sandbox, members
 
 pytestmark = pytest.mark.root
@@ -124,3 +124,25 @@ def test_blobs_are_for_root_alone(box: Sandbox) -> None:
 def test_an_empty_root_is_refused(box: Sandbox) -> None:
     result = box.appbox("--root", "", "status", code=2, root=False)
     assert "the root has no name" in result.err
+
+
+@pytest.mark.registry
+def test_a_tag_that_moved_is_seen_and_a_silent_registry_is_no_hindrance(box: Sandbox) -> None:
+    box.image("2.0", *members(), layers.file(b"new", b"x"))
+    with registry.start(str(box.place / "registry")) as server:
+        server.push(f"oci:{box.images}:1.0", "web:1.0")
+        image = f"{server.host}/web"
+        box.apply(image=image)
+        (box.current() / "data/data/mine").write_text("kept")
+        box.settled()
+        before = box.current().stat().st_ino
+        server.push(f"oci:{box.images}:2.0", "web:1.0")
+        assert box.actions(image=image) == ["unpack", "render-config", "publish", "carry-data"]
+        box.apply(image=image)
+        assert (box.current() / "rootfs/new").exists()
+        assert (box.current() / "data/data/mine").read_text() == "kept"
+        kept = list((box.containers / ".replaced").iterdir())
+        assert [entry.stat().st_ino for entry in kept] == [before]
+    result = box.apply(image=image)
+    assert (result.out, result.err.count("did not answer")) == ("nothing to do\n", 1)
+    box.appbox("plan", box.manifest(image=image, version="3.0"), code=5)
