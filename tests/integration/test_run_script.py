@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 
+from appbox.host import runc
 from appbox.oci import runtime_spec
 from appbox.oci.users import User
 from appbox.units import model, render
@@ -251,6 +252,26 @@ def test_a_second_start_is_refused(service: Service, words: tuple[str, ...]) -> 
     assert len(service.containers()) == 1
     first.terminate()
     assert first.wait(20) == 0
+
+
+@pytest.mark.parametrize("words", [(), ("unit",), ("clean",)])
+def test_somebody_else_s_container_of_that_name_is_left_alone(service: Service, words: tuple[str, ...]) -> None:
+    service.make(*server(service))
+    other = service.bundles / "other"
+    service.bundle.rename(other)
+    spec = json.loads((other / "config.json").read_text().replace(str(service.bundle), str(other)))
+    (other / "config.json").write_text(json.dumps(spec))
+    with (service.bundles / "log").open("ab") as log:
+        command = ["runc", "run", "--detach", "--bundle", str(other), service.name]
+        subprocess.run(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, check=True)
+    (theirs,) = service.containers()
+    shutil.copytree(other, service.bundle, symlinks=True)
+    done = service.run(*words)
+    assert done.returncode == 1
+    assert f"a container that is not of this service is called {service.name}" in done.stderr
+    assert service.containers() == [theirs]
+    assert len(service.servers()) == 1
+    assert runc.running(service.name) is None  # and status does not take it for the service
 
 
 @pytest.mark.parametrize("words", [(), ("unit",), ("unit", "on-failure")])
