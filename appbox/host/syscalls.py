@@ -27,7 +27,6 @@ RENAME_NOREPLACE: Final = 1
 RENAME_EXCHANGE: Final = 2
 """Swap both names in one step; both must exist."""
 
-AT_FDCWD: Final = -100
 AT_EMPTY_PATH: Final = 0x1000
 
 # One number on every architecture: they were added after the numbers had been unified in Linux 5.1.

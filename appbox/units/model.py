@@ -11,6 +11,8 @@ import re
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
+from appbox.store import paths
+
 NAME: Final = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}", re.ASCII)
 """A service: also the name of its unit, its container and its cgroup."""
 VERSION: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}", re.ASCII)
@@ -20,7 +22,7 @@ PATH: Final = re.compile(r"(/[A-Za-z0-9_][A-Za-z0-9._-]*)+", re.ASCII)
 SIGNAL: Final = re.compile(r"SIG[A-Z][A-Z0-9]{1,7}([+-][0-9]{1,2})?", re.ASCII)
 """A signal by its name, as `SIGTERM` or `SIGRTMIN+3`."""
 
-BUNDLES: Final = "/opt/containers"
+BUNDLES: Final = paths.CONTAINERS
 SIGKILL: Final = 9
 SIGTERM: Final = 15
 

@@ -8,11 +8,11 @@ first after `start_pre`; the supervisor then gives up and marks the service fail
 
 from __future__ import annotations
 
+from appbox.store import paths
 from appbox.units.model import StopSignal, Unit, UnitFile, marker
 from appbox.units.render import template
 
-DIRECTORY = "/etc/init.d"
-LOGS = "/var/log/appbox"
+DIRECTORY = paths.OPENRC_SCRIPTS
 _HOST = ("localmount", "logger")
 """What comes first where the host has it; nothing of it is everywhere, Debian's OpenRC may lack even localmount."""
 OPEN_FILES = 524_288
@@ -27,7 +27,7 @@ def render(unit: Unit) -> UnitFile:
         unit=unit,
         marker=marker(unit.name),
         arguments="unit" if unit.restart == "always" else f"unit {unit.restart}",
-        logs=LOGS,
+        logs=paths.LOGS,
         delay=delay,
         times=times,
         period=period,
@@ -43,11 +43,6 @@ def render(unit: Unit) -> UnitFile:
 def path(name: str) -> str:
     """Return where the init script of the service `name` lies."""
     return f"{DIRECTORY}/{name}"
-
-
-def log_path(name: str) -> str:
-    """Return the file that holds what the service `name` printed."""
-    return f"{LOGS}/{name}.log"
 
 
 def _optional(unit: Unit) -> tuple[str, ...]:

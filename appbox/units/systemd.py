@@ -11,10 +11,11 @@
 
 from __future__ import annotations
 
+from appbox.store import paths
 from appbox.units.model import Unit, UnitFile, marker, success_statuses
 from appbox.units.render import template
 
-DIRECTORY = "/etc/systemd/system"
+DIRECTORY = paths.SYSTEMD_UNITS
 
 
 def render(unit: Unit) -> UnitFile:
