@@ -34,10 +34,11 @@ from appbox.desired import Desired
 from appbox.errors import AppboxError, Refused
 from appbox.host import runc, services, trusted
 from appbox.host.facts import Facts, IdRange
-from appbox.layers import layers_of
+from appbox.layers import Recorders, unpack_image
 from appbox.locked import Locked
-from appbox.oci import unpack
 from appbox.oci.cache import Cache
+from appbox.oci.digest import Digest
+from appbox.oci.layer import IdMap
 from appbox.oci.source import Progress, Source
 from appbox.plan import Observed, ServicePlan, carry_origin, data_holder, needs_restart
 from appbox.store import bundle, data, files, paths, ranges, state, unitfiles
@@ -59,6 +60,7 @@ class Work:
     progress: Progress | None = None
     desired: Desired = field(init=False)
     staged: bool = False
+    mtree: str = ""  # the digest of the rootfs.mtree that was written
 
     def __post_init__(self) -> None:
         self.desired = self.plan.desired
@@ -125,12 +127,12 @@ def _unpack(work: Work, action: Action) -> None:
         bundle.stage(containers, base=wanted.base, mapped=wanted.mapped)
     image = work.locked.image
     with work.open_image() as source, _bundle(work) as fd:
-        source.fetch(image, work.progress)
-        layers = layers_of(source, image)
-        with files.directory(paths.ROOTFS, fd) as rootfs:
-            idmap = unpack.IdMap(wanted.base, wanted.size)
-            unpack.unpack(layers, rootfs, idmap, durable=False)  # publishing syncs the file system
-            bundle.neutralise(rootfs, wanted.base)
+        with files.directory(paths.ROOTFS, fd) as rootfs, Recorders(fd) as recorders:
+            idmap = IdMap(wanted.base, wanted.size)
+            # Publishing syncs the file system.
+            unpack_image(source, image, rootfs, idmap, progress=work.progress, durable=False, recorder=recorders.new)
+            bundle.neutralise(rootfs, wanted.base, recorders.last)
+            work.mtree = str(bundle.write_mtree(fd, recorders.last))
             facts = observe.rootfs_facts(rootfs, wanted.base, desires.wanted_nodes(work.locked))
         bundle.make_live(fd)
         bundle.keep_image(fd, image.manifest_bytes, image.config_bytes)
@@ -194,9 +196,11 @@ def _render(work: Work, action: Action) -> None:
         found = target.meta.get("effective", target.generation)
         effective = found if isinstance(found, int) else effective
     now = datetime.now(UTC).replace(microsecond=0, tzinfo=None)
-    extra = f"created = {now.isoformat()}Z\neffective = {effective}\n".encode()
+    lines = [f"created = {now.isoformat()}Z", f"effective = {effective}"]
+    if mtree := work.mtree or (str(target.meta.get("rootfs_mtree", "")) if target is not None else ""):
+        lines.append(f'rootfs_mtree = "{Digest.parse(mtree)}"')
     with _bundle(work) as fd:
-        bundle.write_generation(fd, action.generation, wanted.files, extra)
+        bundle.write_generation(fd, action.generation, wanted.files, "\n".join([*lines, ""]).encode())
         bundle.forget_generations(fd)
 
 

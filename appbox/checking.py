@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from appbox import configuration, sources
-from appbox.errors import ManifestError, Problem
+from appbox.errors import HostLacks, ManifestError, Problem
 from appbox.host.facts import EXAMPLE
+from appbox.oci import signature
+from appbox.oci.public_key import BadKeyError
+from appbox.sources import Loaded
 
 
 def check(arguments: Sequence[str]) -> list[tuple[str, str, str]]:
@@ -17,6 +20,7 @@ def check(arguments: Sequence[str]) -> list[tuple[str, str, str]]:
     problems: list[Problem] = []
     loaded = sources.load(arguments)
     for one in loaded:
+        problems += _keys(one)
         for source in one.configs.values():
             try:
                 configuration.render(source, one.manifest.vars, EXAMPLE.for_templates())
@@ -25,3 +29,17 @@ def check(arguments: Sequence[str]) -> list[tuple[str, str, str]]:
     if problems:
         raise ManifestError(problems)
     return [(one.manifest.name, one.manifest.version, one.document.file) for one in loaded]
+
+
+def _keys(loaded: Loaded) -> list[Problem]:
+    """Return what is wrong with the numbers of keys. Without cryptography installed only their form was looked at."""
+    problems = []
+    for index, key in enumerate(loaded.keys):
+        try:
+            signature.load(key)
+        except BadKeyError as error:
+            where = ("policy", "signed_by", index)
+            problems.append(loaded.document.problem(where, f"{key.name} {error.message}", error.hint))
+        except HostLacks:
+            break
+    return problems

@@ -22,6 +22,7 @@ from appbox.oci.model import Descriptor
 from appbox.oci.rootfs import RootfsFacts
 from appbox.oci.runtime_spec import Container, IdMap, Mount
 from appbox.oci.users import User
+from appbox.policy import Signer
 from appbox.store import paths
 from appbox.units import openrc, systemd
 from appbox.units.model import RestartLimit, RunScript, StopSignal, Unit, UnitFile
@@ -58,6 +59,7 @@ class File:
 class Desired:
     """A service as it should be. `base` and `size` are its range of host ids; without a user namespace `base` is 0.
 
+    `signers` are who signed the image, where a policy asks.
     `complete` is false before the unpacking: `files` then read `UNKNOWN` where a number has to come from the rootfs.
     """
 
@@ -75,6 +77,7 @@ class Desired:
     enable: bool
     notes: tuple[str, ...]
     complete: bool
+    signers: tuple[Signer, ...] = ()
 
     @property
     def directory(self) -> str:
@@ -127,9 +130,14 @@ def build(locked: Locked, facts: Facts, base: int, rootfs: RootfsFacts | None) -
         unit=_render_unit(unit, facts),
         volumes=found,
         enable=manifest.service.enable,
-        notes=tuple(container.notes(locked, mapped=mapped)),
+        notes=(*_signed(locked), *container.notes(locked, mapped=mapped)),
+        signers=locked.signers,
         complete=rootfs is not None,
     )
+
+
+def _signed(locked: Locked) -> list[str]:
+    return [f"the image is signed by {one.key} ({one.fingerprint[:19]}…)" for one in locked.signers]
 
 
 def _configs(locked: Locked, facts: Facts, ids: IdRange, user: User | None, rootfs: RootfsFacts | None) -> list[File]:
@@ -288,4 +296,6 @@ def _meta(locked: Locked, base: int, mapped: bool, user: User | None) -> File:
         },
         "manifest": as_table(manifest),
     }
+    if locked.signers:
+        data["image"]["signed_by"] = [signer.as_dict() for signer in locked.signers]
     return File("bundle.toml", tomli_w.dumps(data, multiline_strings=False).encode(), 0o644)

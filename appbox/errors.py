@@ -45,6 +45,10 @@ class Unavailable(AppboxError):
     exit_code = 5
 
 
+class Missing(Unavailable):
+    """A registry says itself that there is no such thing; it could be reached."""
+
+
 class Refused(AppboxError):
     """Bytes are not what they claim to be, or would be unsafe to use."""
 

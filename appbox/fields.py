@@ -14,6 +14,9 @@ from difflib import get_close_matches
 from typing import NoReturn, TypeVar
 from urllib.parse import urlsplit
 
+from appbox.errors import UsageError
+from appbox.oci.reference import RegistryImage, parse_image
+
 K = TypeVar("K")
 V = TypeVar("V")
 
@@ -295,6 +298,20 @@ def local_file(value: object) -> str:
     if len(found.encode()) > PATH_LIMIT or any(len(part.encode()) > COMPONENT_LIMIT for part in found.split("/")):
         raise BadValueError(f"is too long for a path ({PATH_LIMIT} bytes, {COMPONENT_LIMIT} in each part)")
     return found
+
+
+def registry_prefix(value: object) -> str:
+    """A registry or a part of one, in the form in which images are named: docker.io, ghcr.io/acme, [::1]:5000/x."""
+    found = line(value, 'a registry or a part of one (as in "docker.io/valkey")')
+    try:
+        # Any name below it is one of an image exactly when it is a prefix.
+        image = parse_image(f"{found}/x/x")
+    except UsageError as error:
+        hint = error.hint if "/x" not in error.hint else 'begin with the host of a registry, as in "docker.io/valkey"'
+        raise BadValueError(f"{quoted(found)} is no registry and no part of one", hint) from None
+    if not isinstance(image, RegistryImage) or "://" in found:
+        raise BadValueError(f"{quoted(found)} is no registry and no part of one", 'write it as in "docker.io/valkey"')
+    return str(image).removesuffix("/x/x")
 
 
 def user(value: object) -> str:

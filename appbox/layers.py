@@ -1,23 +1,98 @@
-"""An image's layers as the unpacker takes them, opened through the source that they come from."""
+"""An image's layers, brought and unpacked in one go: what the registry sends is written while it comes in."""
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
 from functools import partial
+from typing import Self
 
+from appbox.errors import Refused
+from appbox.oci.arrival import StartedOverError
 from appbox.oci.model import Image
-from appbox.oci.source import Source
-from appbox.oci.unpack import Layer
+from appbox.oci.recorder import Recorder
+from appbox.oci.source import Opener, Progress, Source
+from appbox.oci.unpack import IdMap, Layer, Report, remove_tree, unpack
 
 
-def layers_of(source: Source, image: Image) -> list[Layer]:
-    """Return the fetched layers of an image, lowest first."""
+def layers_of(image: Image, open_: Opener) -> list[Layer]:
+    """Return the layers of an image as the unpacker takes them, lowest first."""
     return [
         Layer(
             digest=str(descriptor.digest),
             diff_id=str(diff_id),
             media_type=descriptor.media_type,
             size=descriptor.size,
-            open=partial(source.layer, image, descriptor),
+            open=partial(open_, descriptor),
         )
         for descriptor, diff_id in zip(image.manifest.layers, image.config.diff_ids, strict=True)
     ]
+
+
+class Recorders:
+    """Makes a `Recorder` for each try to unpack; the last one tells what is on disk. A context manager.
+
+    `scratch_fd` is a directory on the disk that is unpacked to.
+    """
+
+    def __init__(self, scratch_fd: int) -> None:
+        self._scratch = scratch_fd
+        self._made: list[Recorder] = []
+
+    def new(self) -> Recorder:
+        """Return a recorder for one more try."""
+        self._made.append(Recorder(self._scratch))
+        return self.last
+
+    @property
+    def last(self) -> Recorder:
+        """The recorder of the last try."""
+        return self._made[-1]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for recorder in self._made:
+            recorder.close()
+
+
+def unpack_image(
+    source: Source,
+    image: Image,
+    root_fd: int,
+    idmap: IdMap,
+    *,
+    progress: Progress | None = None,
+    durable: bool = True,
+    recorder: Callable[[], Recorder] | None = None,
+) -> Report:
+    """Unpack an image into an empty directory, and bring the layers that are not here yet meanwhile.
+
+    It is unpacked again when a download starts over, and when a layer rotted in the cache, which is dropped and brought
+    anew, once. Raises as `unpack` and `Source.fetch` do.
+    """
+
+    def write(open_: Opener) -> Report:
+        return unpack(layers_of(image, open_), root_fd, idmap, durable=durable, recorder=recorder)
+
+    def once() -> Report:
+        with source.arriving(image, progress) as open_:
+            while True:
+                try:
+                    return write(open_)
+                except StartedOverError:
+                    _empty(root_fd)
+
+    try:
+        return once()
+    except Refused:
+        if not source.recheck(image):
+            raise
+    _empty(root_fd)
+    return once()
+
+
+def _empty(root_fd: int) -> None:
+    for name in os.listdir(root_fd):
+        remove_tree(root_fd, name)

@@ -10,6 +10,7 @@ from appbox.document import Document
 from appbox.errors import ManifestError
 from appbox.manifest import Manifest
 from appbox.oci.model import Image
+from appbox.policy import Signer
 from appbox.toml_source import Path
 
 
@@ -28,7 +29,7 @@ class Locked:
     """`document` is the manifest's own text, for findings.
 
     `configs` maps paths in the container to their sources; `sources` maps host paths of volumes to what is there now
-    (None: nothing), with host ids.
+    (None: nothing), with host ids. `signers` are who signed the image, one for each policy that wants a signature.
     """
 
     manifest: Manifest
@@ -36,6 +37,7 @@ class Locked:
     image: Image
     configs: Mapping[str, ConfigSource]
     sources: Mapping[str, HostSource | None]
+    signers: tuple[Signer, ...] = ()
 
     def refuse(self, key: Path, message: str, hint: str = "") -> ManifestError:
         """Return the error that one key of this manifest cannot be as it is."""

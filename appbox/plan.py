@@ -33,6 +33,8 @@ from appbox.store.installed import GONE, Installed, Stored
 from appbox.volumes import VolumeSpec
 
 _DIFF_LINES: Final = 400
+_OF_THE_RUN: Final = (b"created = ", b"effective = ", b"rootfs_mtree = ", b"appbox = ")
+"""Lines of bundle.toml that an apply adds, or that say which appbox did."""
 """Lines of a diff that are kept; what follows is counted."""
 
 
@@ -235,9 +237,9 @@ def _same(file: File | None, stored: Stored | None) -> bool:
 
 
 def desired_meta(text: bytes) -> bytes:
-    """Return bundle.toml without the lines that say when and as which generation it was written."""
+    """Return bundle.toml without the lines that only the apply could know."""
     lines = text.splitlines(keepends=True)
-    return b"".join(line for line in lines if not line.startswith((b"created = ", b"effective = ", b"appbox = ")))
+    return b"".join(line for line in lines if not line.startswith(_OF_THE_RUN))
 
 
 def _diff(desired: Desired, before: Mapping[str, Stored], changes: list[str]) -> str:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
+from appbox import admission, observe, plan, resolve
 from appbox import desired as desires
-from appbox import observe, plan, resolve
 from appbox.errors import ManifestError
 from appbox.fields import is_below
 from appbox.host import gather
@@ -55,7 +55,7 @@ def prepare(root: Root, loaded: Sequence[Loaded], cache: Cache, *, init: str, st
     facts = gather.gather(root, init, ranges.load(root))
     _refuse_shared_directories(loaded)
     _refuse_nested_sources(root, loaded)
-    work = _Work(root, Images(cache, facts.platform), start=start, recorded=ranges.recorded(root))
+    work = _Work(root, Images(cache, facts.platform, admission.load(root)), start=start, recorded=ranges.recorded(root))
     found: list[Prepared] = []
     for one in loaded:
         prepared = _service(work, one, facts)

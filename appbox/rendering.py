@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from functools import partial
 
+from appbox import admission, resolve, sources
 from appbox import desired as desires
-from appbox import resolve, sources
 from appbox.desired import Desired
 from appbox.errors import AppboxError
 from appbox.host import gather, ranges
@@ -36,25 +37,29 @@ def render(options: Options, arguments: Sequence[str], output: str) -> list[str]
         allocated = stored_ranges.load(root)
         facts = gather.gather(root, options.init, allocated)
         cache = Cache(cache_path(root))
+        images = resolve.Images(cache, facts.platform, admission.load(root))
         rendered = []
         for one in loaded:
             name = one.manifest.name
             base = 0
             if one.manifest.security.userns == "auto":
                 base = allocated[name] = ranges.allocate(name, allocated, facts.taken)
-            rendered.append(_render(root, one, facts, cache, base))
+            rendered.append(_render(root, one, facts, images, cache, base))
     return _write(rendered, output)
 
 
-def _render(root: Root, loaded: Loaded, facts: Facts, cache: Cache, base: int) -> Desired:
-    locked = resolve.resolve(loaded, resolve.Images(cache, facts.platform), root, None, IdRange(base, ranges.SIZE))
+def _render(  # noqa: PLR0917
+    root: Root, loaded: Loaded, facts: Facts, images: resolve.Images, cache: Cache, base: int
+) -> Desired:
+    locked = resolve.resolve(loaded, images, root, None, IdRange(base, ranges.SIZE))
     return desires.build(locked, facts, base, _facts_of_layers(loaded, locked, cache))
 
 
 def _facts_of_layers(loaded: Loaded, locked: Locked, cache: Cache) -> RootfsFacts:
     with resolve.open_image(loaded, cache) as source:
         source.fetch(locked.image)
-        listing = list_image(layers_of(source, locked.image), ("etc/passwd", "etc/group"))
+        layers = layers_of(locked.image, partial(source.layer, locked.image))
+        listing = list_image(layers, ("etc/passwd", "etc/group"))
     return RootfsFacts(
         passwd=listing.read("etc/passwd"),
         group=listing.read("etc/group"),

@@ -11,11 +11,13 @@ from appbox.plan import Plan, ServicePlan
 
 
 def plan_data(plan: Plan) -> dict[str, Any]:
-    """Return a plan as JSON data: changes, actions in order, notes by service."""
+    """Return a plan as JSON data: changes, actions in order, notes by service, and who signed their images."""
+    signed = {s.desired.name: [one.as_dict() for one in s.desired.signers] for s in plan.services if s.desired.signers}
     return {
         "changes": bool(plan.actions),
         "actions": [describe(action) for action in plan.actions],
         "notes": {s.desired.name: list(s.notes) for s in plan.services if s.notes},
+        **({"signed_by": signed} if signed else {}),
     }
 
 

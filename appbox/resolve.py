@@ -8,8 +8,11 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Final
 
+from appbox import policy
+from appbox.admission import Demands, Policies
 from appbox.errors import AppboxError, Unavailable
 from appbox.host import trusted
 from appbox.host.facts import IdRange
@@ -18,11 +21,13 @@ from appbox.locked import HostSource, Locked
 from appbox.oci import model, source
 from appbox.oci.cache import Cache
 from appbox.oci.digest import Digest
+from appbox.oci.held import Held
 from appbox.oci.image_config import parse_config
 from appbox.oci.model import Image, Platform
-from appbox.oci.reference import OciArchive, OciLayout, RegistryImage, parse_image
+from appbox.oci.reference import RegistryImage, parse_image
 from appbox.oci.settings import Settings, Timing
 from appbox.oci.source import Source
+from appbox.policy import Demand, Signer
 from appbox.sources import Loaded
 from appbox.store import files, paths
 from appbox.store.installed import Installed
@@ -40,44 +45,87 @@ def open_image(loaded: Loaded, cache: Cache, settings: Settings | None = None) -
     return source.open_source(parse_image(loaded.manifest.image), cache, base_dir=loaded.folder, settings=settings)
 
 
+@dataclass(frozen=True, slots=True)
+class Found:
+    """An image and who signed it, one for each policy that wants a signature."""
+
+    image: Image
+    signers: tuple[Signer, ...] = ()
+
+
 class Images:
     """The images of one run: each reference is looked up once, and a registry that did not answer is not asked again.
 
-    `silent` maps registries to why they did not answer.
+    `policies` are those of the host. `silent` maps registries to why they did not answer.
     """
 
-    def __init__(self, cache: Cache, platform: Platform) -> None:
-        self._cache, self._platform = cache, platform
-        self._known: dict[tuple[str, str, str | None], Image] = {}
+    def __init__(self, cache: Cache, platform: Platform, policies: Policies) -> None:
+        self._cache, self._platform, self._policies = cache, platform, policies
+        self._known: dict[tuple[str, str, str | None], Found] = {}
         self.silent: dict[str, str] = {}
 
-    def look_up(self, loaded: Loaded, installed: Image | None) -> Image:
+    def look_up(self, loaded: Loaded, installed: Found | None) -> Found:
         """Return the image of a manifest: what its tag means now, or what it meant when it was installed.
 
         `installed` is the image of the version that is on the host, if the manifest names the same one. It does for a
-        registry that does not answer, and where the manifest pins its digest. Raises Unavailable or Refused.
+        registry that does not answer, and where the manifest pins its digest. Raises Unavailable, or Refused, also for
+        an installed image that does not satisfy what the policies demand by now.
         """
         name = parse_image(loaded.manifest.image)
         pinned = loaded.manifest.digest is not None
+        demands = self._policies.demands(name, pinned=pinned, base_dir=loaded.folder, more=_own_demands(loaded))
         if installed is not None and isinstance(name, RegistryImage) and (pinned or name.registry in self.silent):
-            return installed
+            return self._again(loaded, installed.image, installed.signers, demands)
         place = str(name) if isinstance(name, RegistryImage) else os.path.join(loaded.folder, str(name))
         key = (place, loaded.manifest.version, loaded.manifest.digest)
-        if key not in self._known:
-            try:
-                self._known[key] = self._ask(loaded, hurry=installed is not None)
-            except Unavailable as error:
-                if installed is None or not isinstance(name, RegistryImage):
-                    raise
-                self.silent[name.registry] = error.why or error.what
-                return installed
+        if (known := self._known.get(key)) is not None:
+            return self._again(loaded, known.image, known.signers + _signers_then(installed, known.image), demands)
+        try:
+            self._known[key] = self._ask(loaded, installed, demands)
+        except Unavailable as error:
+            if installed is None or not isinstance(name, RegistryImage):
+                raise
+            self.silent[name.registry] = error.why or error.what
+            return self._again(loaded, installed.image, installed.signers, demands)
         return self._known[key]
 
-    def _ask(self, loaded: Loaded, *, hurry: bool) -> Image:
-        settings = Settings(timing=_HURRY) if hurry else None
+    def _ask(self, loaded: Loaded, installed: Found | None, demands: Demands) -> Found:
         digest = Digest.parse(loaded.manifest.digest) if loaded.manifest.digest else None
-        with open_image(loaded, self._cache, settings) as opened:
-            return opened.resolve(loaded.manifest.version, digest, self._platform)
+        held = Held(self._cache)
+        with self._open(loaded, held, hurry=installed is not None) as opened:
+            image = opened.resolve(loaded.manifest.version, digest, self._platform)
+            signers = demands.recorded(_signers_then(installed, image), _digests(image))
+            if signers is None:
+                signers = demands.verify(opened, image.reference, _digests(image), self._cache)
+        held.keep()
+        return Found(image, signers)
+
+    def _again(self, loaded: Loaded, image: Image, before: tuple[Signer, ...], demands: Demands) -> Found:
+        """Return an image that was looked up before, with who signed it: these policies may demand more than those."""
+        signers = demands.recorded(before, _digests(image))
+        if signers is None:
+            with self._open(loaded, self._cache, hurry=demands.name.partition("/")[0] in self.silent) as opened:
+                signers = demands.verify(opened, image.reference, _digests(image), self._cache)
+        return Found(image, signers)
+
+    def _open(self, loaded: Loaded, cache: Cache, *, hurry: bool) -> Source:
+        return open_image(loaded, cache, Settings(timing=_HURRY) if hurry else None)
+
+
+def _signers_then(installed: Found | None, image: Image) -> tuple[Signer, ...]:
+    """Return who was found to have signed `image` when it was installed; () when another image was."""
+    return installed.signers if installed is not None and installed.image.digest == image.digest else ()
+
+
+def _digests(image: Image) -> tuple[Digest, ...]:
+    """Return the digests of which one must be signed, the index's first: that is what cosign signs by default."""
+    return tuple(digest for digest in (image.index_digest, image.digest) if digest is not None)
+
+
+def _own_demands(loaded: Loaded) -> tuple[Demand, ...]:
+    table = loaded.manifest.policy
+    own = Demand(loaded.document.file, table.registries, loaded.keys, table.signed_as or "", table.require_digest)
+    return (own,) if table.model_fields_set else ()
 
 
 def resolve(loaded: Loaded, images: Images, root: Root, current: Installed | None, service: IdRange) -> Locked:
@@ -85,15 +133,15 @@ def resolve(loaded: Loaded, images: Images, root: Root, current: Installed | Non
 
     `current` is what is installed in the version's directory; `service` is the range of ids that the service has.
     """
-    image = images.look_up(loaded, _installed_image(loaded, root, current))
+    found = images.look_up(loaded, _installed_image(loaded, root, current))
     sources = {v.source: _host_source(root, v.source, service) for v in loaded.manifest.volumes.values() if v.source}
-    return Locked(loaded.manifest, loaded.document, image, loaded.configs, sources)
+    return Locked(loaded.manifest, loaded.document, found.image, loaded.configs, sources, found.signers)
 
 
-def _installed_image(loaded: Loaded, root: Root, current: Installed | None) -> Image | None:
+def _installed_image(loaded: Loaded, root: Root, current: Installed | None) -> Found | None:
     """Return the image of the installed version, if the manifest still names the same one."""
     name = parse_image(loaded.manifest.image)
-    if current is None or current.problem or isinstance(name, OciLayout | OciArchive):
+    if current is None or current.problem or not isinstance(name, RegistryImage):
         return None
     if not _same_image(loaded, name, current.meta):
         return None
@@ -112,7 +160,7 @@ def _installed_image(loaded: Loaded, root: Root, current: Installed | None) -> I
         return None
     index = str(current.meta["image"].get("index", ""))
     config = parse_config(config_bytes)
-    return Image(
+    image = Image(
         reference=str(current.meta["image"]["reference"]),
         digest=digest,
         index_digest=Digest.parse(index) if index else None,
@@ -122,6 +170,7 @@ def _installed_image(loaded: Loaded, root: Root, current: Installed | None) -> I
         manifest_bytes=manifest_bytes,
         config_bytes=config_bytes,
     )
+    return Found(image, policy.signers_of(current.meta["image"]))
 
 
 def _same_image(loaded: Loaded, name: RegistryImage, meta: Mapping[str, object]) -> bool:

@@ -192,6 +192,15 @@ def _service(manifest: Manifest) -> Iterator[Finding]:
                 yield Finding(where, "needs service.reload", "say there how to reload", (("service", "reload"),))
 
 
+def _policy(manifest: Manifest) -> Iterator[Finding]:
+    policy = manifest.policy
+    for key in ("registries", "signed_by"):
+        if key in policy.model_fields_set and not getattr(policy, key):
+            yield Finding(("policy", key), "is empty, which could mean all or none", "take it out, or name something")
+    if policy.signed_as is not None and not policy.signed_by:
+        yield Finding(("policy", "signed_as"), "stands without signed_by", "say whose signatures are meant")
+
+
 _RULES: tuple[Callable[[Manifest], Iterator[Finding]], ...] = (
     _image_or_build,
     _exactly_one,
@@ -202,4 +211,5 @@ _RULES: tuple[Callable[[Manifest], Iterator[Finding]], ...] = (
     _security,
     _ids,
     _service,
+    _policy,
 )

@@ -11,16 +11,22 @@ from appbox.configuration import SIZE_LIMIT, ConfigSource
 from appbox.document import Document
 from appbox.errors import AppboxError, ManifestError, Problem, UsageError
 from appbox.manifest import Manifest
+from appbox.oci import public_key
+from appbox.oci.public_key import BadKeyError, PublicKey
 from appbox.store import files
 
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """A parsed manifest, the path it came from and its configuration files by their path in the container."""
+    """A parsed manifest, the path it came from and its configuration files by their path in the container.
+
+    `keys` are those that `policy.signed_by` names.
+    """
 
     document: Document
     manifest: Manifest
     configs: Mapping[str, ConfigSource]
+    keys: tuple[PublicKey, ...] = ()
 
     @property
     def folder(self) -> str:
@@ -84,9 +90,24 @@ def _load(file: str) -> Loaded:
             configs[path] = _config(document, manifest, path)
         except ManifestError as error:
             problems += error.problems
+    keys: list[PublicKey] = []
+    for index, name in enumerate(manifest.policy.signed_by):
+        try:
+            keys.append(_key(document, name))
+        except BadKeyError as error:
+            problems.append(document.problem(("policy", "signed_by", index), f"{name} {error.message}", error.hint))
     if problems:
         raise ManifestError(problems)
-    return Loaded(document, manifest, configs)
+    return Loaded(document, manifest, configs, tuple(keys))
+
+
+def _key(document: Document, name: str) -> PublicKey:
+    try:
+        data = _read(os.path.join(os.path.dirname(document.file), name), public_key.SIZE_LIMIT, "")
+    except AppboxError as error:
+        why = f" ({error.why})" if error.why else ""
+        raise BadKeyError(f"{error.what}{why}", "name the file of a public key, relative to the manifest") from error
+    return public_key.parse(data, name)
 
 
 def _config(document: Document, manifest: Manifest, path: str) -> ConfigSource:

@@ -51,7 +51,6 @@ NOT_YET: Mapping[str, Test] = {
     "service.reload": every_value,
     "service.log": every_value,
     "upgrade": every_value,
-    "policy": every_value,
     "build": every_value,
 }
 

@@ -205,10 +205,16 @@ class Upgrade(Table):
 
 
 class Policy(Table):
-    """Which images may run."""
+    """Which images may run. A policy of the host, /etc/appbox/policy.toml, can demand more."""
 
     registries: Annotated[v.RegistryPrefixes, _key("Registries, or parts of them, that the image may be from.")] = ()
-    signed_by: Annotated[v.LocalFiles, _key("Public keys of which one must have signed it.")] = ()
+    signed_by: Annotated[
+        v.LocalFiles, _key("Public keys of which one must have signed it; relative to the manifest.")
+    ] = ()
+    signed_as: Annotated[
+        v.RegistryPrefix | None, _key("The name that the signature is for, where the image was copied from elsewhere.")
+    ] = None
+    require_digest: Annotated[bool, _key("Whether the manifest has to pin the image's digest.")] = False
 
 
 class Packages(Table):

@@ -246,14 +246,8 @@ Package = Annotated[
 ]
 RegistryPrefix = Annotated[
     str,
-    PlainValidator(
-        partial(
-            fields.matching,
-            pattern=r"[A-Za-z0-9.-]+(:[0-9]{1,5})?(/[a-z0-9._-]+)*",
-            expected='a registry or a part of one (as in "docker.io/valkey")',
-        )
-    ),
-    _string(r"^[A-Za-z0-9.-]+(:[0-9]{1,5})?(/[a-z0-9._-]+)*$"),
+    PlainValidator(fields.registry_prefix),
+    _string(r"^(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9.-]+)(:[0-9]{1,5})?(/[a-z0-9._-]+)*$"),
 ]
 SysctlName = Annotated[str, PlainValidator(_sysctl_name), _TEXT]
 SysctlValue = Annotated[str, PlainValidator(_sysctl_value), _either({"type": "string"}, {"type": "integer"})]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import selectors
 import signal
@@ -58,11 +59,13 @@ def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
     return {**kept, "PATH": ":".join(SEARCH), "LC_ALL": "C", "HOME": "/root", **(extra or {})}
 
 
-def run(argv: Sequence[str], *, timeout: float = 120.0, stdin: bytes = b"") -> Result:
+def run(
+    argv: Sequence[str], *, timeout: float = 120.0, stdin: bytes = b"", extra: Mapping[str, str] | None = None
+) -> Result:
     """Run a program to its end and return how it ended.
 
     `timeout` is in seconds; a program that takes longer is killed and AppboxError raised. HostLacks when the
-    program cannot be started.
+    program cannot be started. `extra` is added to its environment.
     """
     try:
         process = subprocess.Popen(
@@ -70,7 +73,7 @@ def run(argv: Sequence[str], *, timeout: float = 120.0, stdin: bytes = b"") -> R
             stdin=subprocess.PIPE if stdin else subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            env=environment(),
+            env=environment(extra),
             cwd="/",
             start_new_session=True,
         )
@@ -88,8 +91,10 @@ def run(argv: Sequence[str], *, timeout: float = 120.0, stdin: bytes = b"") -> R
 def _communicate(process: subprocess.Popen[bytes], stdin: bytes, timeout: float) -> tuple[bytes, bytes]:
     """Feed and drain a process; keep `OUTPUT_LIMIT` bytes of each output."""
     if process.stdin is not None:
-        process.stdin.write(stdin)  # callers pass less than a pipe holds
-        process.stdin.close()
+        with contextlib.suppress(BrokenPipeError):  # one that does not read its input may be right
+            process.stdin.write(stdin)  # callers pass less than a pipe holds
+        with contextlib.suppress(BrokenPipeError):
+            process.stdin.close()
     outputs: dict[object, bytearray] = {process.stdout: bytearray(), process.stderr: bytearray()}
     deadline = time.monotonic() + timeout
     with selectors.DefaultSelector() as selector:

@@ -1,26 +1,28 @@
-"""A tar archive of an OCI image layout, read in place. Not here: layers, which have a tar format of their own.
+"""A tar archive of images, read in place. Not here: layers, which have a tar format of their own.
 
 Nothing is extracted: one pass over the headers notes where each file lies. What tools write into such archives is plain
 (ustar, or PAX and GNU headers for long names and sizes), so anything else is refused rather than guessed at: a bad
-checksum, a name twice, a file that ends behind the archive.
+checksum, a name twice, a file that ends behind the archive. Links lead to other members or nowhere.
 """
 
 from __future__ import annotations
 
 import io
 import os
+import posixpath
 import re
-from dataclasses import dataclass
-from typing import BinaryIO
+from dataclasses import dataclass, replace
+from typing import BinaryIO, Final
 
-from appbox.errors import Refused, Unavailable
-from appbox.oci.cache import open_regular
+from appbox.errors import Refused
+from appbox.oci.expand import open_expanded
 
 ENTRY_LIMIT = 65536  # headers; an image has a blob for each layer, and layers are few
 _BLOCK = 512
 _HEADER_LIMIT = 1 << 20  # bytes of a PAX or long-name header
-_REGULAR, _IGNORED, _EXTENDED = b"0\0" + b"7", b"123456", b"xgLK"
-_GZIP, _ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
+_REGULAR, _LINKS, _IGNORED, _EXTENDED = b"0\0" + b"7", b"12", b"3456", b"xgLK"
+_HARD_LINK, _NO_DATA = b"1", _LINKS + _IGNORED
+LINK_LIMIT: Final = 8  # links on the way to a file; what `docker save` writes has one
 _DECIMAL = re.compile(r"[0-9]{1,19}")
 _OCTAL = re.compile(rb" *([0-7]{1,12})[ \0]*")
 
@@ -31,30 +33,51 @@ class _Extent:
     size: int
 
 
-class Archive:
-    """The files of the archive at `where`, open until `close`."""
+@dataclass(frozen=True, slots=True)
+class _Overrides:
+    """What extended headers said about the entry that follows them."""
 
-    def __init__(self, path: str) -> None:
+    name: str = ""
+    link: str = ""
+    size: int = -1
+
+
+class Archive:
+    """The files of the archive at `where`, open until `close`.
+
+    A compressed one needs space in the directory `scratch` while it is open: it is read by position, so it is
+    decompressed once, to a file without a name.
+    """
+
+    def __init__(self, path: str, scratch: str) -> None:
         self.where = path
+        self._stream = open_expanded(path, scratch)
         try:
-            stream = open_regular(path, follow=True)
-        except OSError as error:
-            raise Unavailable("cannot be read", where=path, why=error.strerror or str(error)) from error
-        if stream is None:
-            raise Unavailable("no OCI archive", where=path, why="there is no regular file of that name")
-        self._stream = stream
-        try:
-            self._files = _scan(stream, path)
+            self._files, self._links = _scan(self._stream, path)
         except BaseException:
-            stream.close()
+            self._stream.close()
             raise
 
     def open(self, path: str) -> BinaryIO | None:
         """Return a reader of one file; None when the archive has no such file."""
-        extent = self._files.get(path)
+        extent = self._files.get(self.target(path))
         if extent is None:
             return None
         return io.BufferedReader(_Window(self._stream.fileno(), extent), 1 << 16)
+
+    def target(self, path: str) -> str:
+        """Return the name of the member that `path` leads to through links; whether there is one is another question.
+
+        Links that leave the archive, or lead nowhere in a circle, are refused.
+        """
+        start = path
+        for _ in range(LINK_LIMIT):
+            if path not in self._links:
+                return path
+            path = posixpath.normpath(self._links[path])
+            if path == ".." or path.startswith(("../", "/")):
+                raise Refused("a link leads out of the archive", where=self.where, why=repr(start[:200]))
+        raise Refused(f"a file is behind more than {LINK_LIMIT} links", where=self.where, why=repr(start[:200]))
 
     def close(self) -> None:
         """Close the archive; readers that are still open fail from then on."""
@@ -92,54 +115,60 @@ class _Window(io.RawIOBase):
         return self._position
 
 
-def _scan(stream: BinaryIO, where: str) -> dict[str, _Extent]:
-    """Return where each regular file lies, under its name without a leading "./"."""
+def _scan(stream: BinaryIO, where: str) -> tuple[dict[str, _Extent], dict[str, str]]:
+    """Return where each regular file lies and where each link leads, under names without a leading "./"."""
     total = os.fstat(stream.fileno()).st_size
     files: dict[str, _Extent] = {}
-    offset, entries, name_override, size_override = 0, 0, "", -1
+    links: dict[str, str] = {}
+    offset, entries, overrides = 0, 0, _Overrides()
     while True:
         header = _read(stream, offset, _BLOCK, where)
         if not header.strip(b"\0"):
-            return files  # the end; GNU tar and Go write two such blocks and padding
+            return files, links  # the end; GNU tar and Go write two such blocks and padding
         entries += 1
         if entries > ENTRY_LIMIT:
             raise Refused(f"the archive has more than {ENTRY_LIMIT} entries", where=where)
         name, size, kind = _header(header, where)
-        size = size if size_override < 0 or kind in _EXTENDED else size_override
+        if kind in _NO_DATA:
+            size = 0  # what has no data: POSIX gives the sizes of these types other meanings
+        elif kind not in _EXTENDED and overrides.size >= 0:
+            size = overrides.size
         data = offset + _BLOCK
         offset = data + -(-size // _BLOCK) * _BLOCK
         if data + size > total:
             raise Refused("the archive is truncated", where=where, why=f"{name[:200]!r} ends behind its end")
         if kind in _EXTENDED:
-            name_override, size_override = _extended(
-                stream, _Extent(data, size), kind, (name_override, size_override), where
-            )
+            overrides = _extended(stream, _Extent(data, size), kind, overrides, where)
             continue
-        _note(files, name_override or name, kind, _Extent(data, size), where)
-        name_override, size_override = "", -1
-
-
-def _note(files: dict[str, _Extent], name: str, kind: bytes, extent: _Extent, where: str) -> None:
-    if kind in _REGULAR:
-        clean = name.removeprefix("./")
-        if clean in files:
+        clean = (overrides.name or name).removeprefix("./")
+        if clean in files or clean in links:
             raise Refused("the archive has a file twice", where=where, why=repr(clean[:200]))
-        files[clean] = extent
-    elif kind not in _IGNORED:
-        raise Refused("the archive has an entry of an unknown type", where=where, why=f"{name[:200]!r} is {kind!r}")
+        if kind in _REGULAR:
+            files[clean] = _Extent(data, size)
+        elif kind in _LINKS:
+            link = overrides.link or _text(header[157:257])
+            # A hard link names a member, a symlink a path from its own directory.
+            links[clean] = link if kind == _HARD_LINK else posixpath.join(posixpath.dirname(clean), link)
+        elif kind not in _IGNORED:
+            raise Refused(
+                "the archive has an entry of an unknown type", where=where, why=f"{clean[:200]!r} is {kind!r}"
+            )
+        overrides = _Overrides()
+
+
+def _text(field: bytes) -> str:
+    return field.split(b"\0", 1)[0].decode("utf-8", "surrogateescape")
 
 
 def _header(header: bytes, where: str) -> tuple[str, int, bytes]:
     """Return name, size and type of a header whose checksum holds (POSIX.1-2017, pax, "ustar Interchange Format")."""
-    if header[:2] == _GZIP or header[:4] == _ZSTD:
-        raise Refused("the archive is compressed", where=where, hint="decompress it first")
     blank = header[:148] + b" " * 8 + header[156:]
     if _number(header[148:156], where) != sum(blank):
         raise Refused("this is not a tar archive, or it is damaged", where=where, why="a header has a wrong checksum")
-    name = header[:100].split(b"\0", 1)[0]
-    if header[257:263] == b"ustar\0" and (prefix := header[345:500].split(b"\0", 1)[0]):
-        name = prefix + b"/" + name
-    return name.decode("utf-8", "surrogateescape"), _number(header[124:136], where), header[156:157]
+    name = _text(header[:100])
+    if header[257:263] == b"ustar\0" and (prefix := _text(header[345:500])):
+        name = f"{prefix}/{name}"
+    return name, _number(header[124:136], where), header[156:157]
 
 
 def _number(raw: bytes, where: str) -> int:
@@ -152,24 +181,27 @@ def _number(raw: bytes, where: str) -> int:
     return int(match.group(1), 8)
 
 
-def _extended(
-    stream: BinaryIO, extent: _Extent, kind: bytes, overrides: tuple[str, int], where: str
-) -> tuple[str, int]:
-    """Return name and size that a PAX or GNU header sets for the next entry."""
+def _extended(stream: BinaryIO, extent: _Extent, kind: bytes, overrides: _Overrides, where: str) -> _Overrides:
+    """Return what a PAX or GNU header sets for the next entry."""
     if extent.size > _HEADER_LIMIT:
         raise Refused(f"the archive has a header of more than {_HEADER_LIMIT} bytes", where=where)
     data = _read(stream, extent.offset, extent.size, where)
-    name, size = overrides
     if kind == b"L":
-        return data.split(b"\0", 1)[0].decode("utf-8", "surrogateescape"), size
+        return replace(overrides, name=_text(data))
+    if kind == b"K":
+        return replace(overrides, link=_text(data))
     if kind != b"x":
-        return overrides  # global headers and link targets say nothing about where a file lies
+        return overrides  # global headers say nothing about where a file lies
     records = _pax(data, where)
     if any(key.startswith("GNU.sparse.") for key in records):
         raise Refused("the archive has a sparse file", where=where)
     if not _DECIMAL.fullmatch(records.get("size", "0")):
         raise Refused("the archive has a header with a malformed size", where=where)
-    return records.get("path", name), int(records.get("size", size))
+    return _Overrides(
+        name=records.get("path", overrides.name),
+        link=records.get("linkpath", overrides.link),
+        size=int(records.get("size", overrides.size)),
+    )
 
 
 def _pax(data: bytes, where: str) -> dict[str, str]:

@@ -15,7 +15,7 @@ import stat
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import BinaryIO, NoReturn
+from typing import BinaryIO, NoReturn, Protocol
 
 from appbox.errors import AppboxError, Refused, Unavailable
 from appbox.oci.digest import Digest
@@ -222,6 +222,22 @@ class Cache:
             raise AppboxError(what, where=self.path, why=error.strerror or str(error), hint=hint) from error
 
 
+class Sink(Protocol):
+    """Takes the bytes of one blob, in order. `done` counts those so far, `size` is what there should be."""
+
+    @property
+    def done(self) -> int: ...
+
+    @property
+    def size(self) -> int: ...
+
+    def write(self, data: bytes) -> None:
+        """Take the next bytes; raise `Refused` as soon as there are more than the size allows."""
+
+    def restart(self) -> None:
+        """Forget what was written."""
+
+
 class BlobWriter:
     """One blob on its way into a cache; made by `Cache.writer`. `done` counts the bytes so far."""
 
@@ -234,7 +250,7 @@ class BlobWriter:
         """Take the next bytes; raise `Refused` as soon as there are more than the size allows."""
         if self.done + len(data) > self.size:
             raise Refused(f"the blob is longer than its {self.size} bytes", where=str(self.digest))
-        fd = self._writable()
+        fd = self.fileno()
         self._hash.update(data)
         view = memoryview(data)
         while view:
@@ -243,22 +259,27 @@ class BlobWriter:
 
     def restart(self) -> None:
         """Forget what was written."""
-        fd = self._writable()
+        fd = self.fileno()
         os.ftruncate(fd, 0)
         os.lseek(fd, 0, os.SEEK_SET)
         self.done, self._hash = 0, self.digest.hasher()
 
-    def commit(self) -> None:
-        """Publish the blob; raise `Refused` unless size and digest are what they must be."""
+    def verify(self) -> None:
+        """Raise `Refused` unless size and digest are what they must be."""
         if self.done != self.size:
             raise Refused(f"the blob has {self.done} bytes, not {self.size}", where=str(self.digest))
         if self._hash.hexdigest() != self.digest.hex:
             found = f"{self.digest.algorithm}:{self._hash.hexdigest()}"
             raise Refused("the blob does not have its digest", where=str(self.digest), why=f"it has {found}")
-        self._cache.publish(self.digest, self._writable())
+
+    def commit(self) -> None:
+        """Publish the blob, durably. Raises as `verify` does."""
+        self.verify()
+        self._cache.publish(self.digest, self.fileno())
         self.complete = True
 
-    def _writable(self) -> int:
+    def fileno(self) -> int:
+        """Return the descriptor of the file that is being written."""
         if self._fd is None or self.complete:
             _closed()
         return self._fd

@@ -10,8 +10,8 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Iterable
-from typing import Final, NamedTuple
+from collections.abc import Iterable, Iterator
+from typing import Final, NamedTuple, Protocol
 
 from appbox.errors import HostLacks, Refused
 from appbox.host import syscalls
@@ -21,9 +21,11 @@ from appbox.oci.sparse import Sparse
 from appbox.oci.tar import Kind, Span
 
 _NEW_FILE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_OLD_FILE: Final = os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _HOLE: Final = 1 << 14
 """Bytes of zeros that become a hole: small ones would only make extents."""
 _ZEROS: Final = bytes(_HOLE)
+_ZEROS_AT_ONCE: Final = 1 << 20
 _DEVICES: Final = {Kind.CHAR: stat.S_IFCHR, Kind.BLOCK: stat.S_IFBLK, Kind.FIFO: stat.S_IFIFO}
 
 
@@ -39,10 +41,18 @@ def owner(entry: Entry, idmap: IdMap) -> Owner:
     return Owner(entry.uid + idmap.base, entry.gid + idmap.base)
 
 
-def regular(dir_fd: int, entry: Entry, idmap: IdMap, data: Iterable[Span]) -> None:
+class Hasher(Protocol):
+    """What is told the content of a file, holes included."""
+
+    def update(self, data: bytes | memoryview, /) -> object: ...
+
+
+def regular(dir_fd: int, entry: Entry, idmap: IdMap, data: Iterable[Span], hasher: Hasher | None = None) -> None:
     """Make a file with its content; FileExistsError when the name is taken."""
     fd = os.open(entry.name, _NEW_FILE, 0o600, dir_fd=dir_fd)
     try:
+        if hasher is not None:
+            data = _hashed(data, hasher, entry.sparse)
         if entry.sparse is not None:
             _write_sparse(fd, entry.sparse, data)
         elif entry.size:
@@ -51,6 +61,59 @@ def regular(dir_fd: int, entry: Entry, idmap: IdMap, data: Iterable[Span]) -> No
         os.utime(fd, ns=(entry.mtime, entry.mtime))
     finally:
         os.close(fd)
+
+
+def over(dir_fd: int, entry: Entry, idmap: IdMap, data: Iterable[Span], hasher: Hasher | None = None) -> bool:
+    """Make a file in the place of a plain one with no other name, whose inode stays; return False when that cannot be.
+
+    Nothing is read of `data` then.
+    """
+    if entry.sparse is not None:
+        return False
+    # Opening a device may do something, so look first.
+    before = os.stat(entry.name, dir_fd=dir_fd, follow_symlinks=False)
+    if not stat.S_ISREG(before.st_mode) or before.st_nlink != 1:
+        return False
+    fd = os.open(entry.name, _OLD_FILE, dir_fd=dir_fd)
+    try:
+        if not os.path.samestat(before, os.fstat(fd)):
+            raise Refused("a file was replaced while it was being written", where=entry.shown)
+        at = 0
+        for block, start, end in _hashed(data, hasher, None) if hasher is not None else data:
+            _write_all(fd, memoryview(block)[start:end], at)
+            at += end - start
+        os.ftruncate(fd, entry.size)
+        for name in os.listxattr(fd):
+            if name.startswith("user.") or name == xattrs.CAPABILITY:
+                os.removexattr(fd, name)
+        attributes(fd, entry, idmap)
+        os.utime(fd, ns=(entry.mtime, entry.mtime))
+    finally:
+        os.close(fd)
+    return True
+
+
+def _hashed(data: Iterable[Span], hasher: Hasher, sparse: Sparse | None) -> Iterator[Span]:
+    """Pass the data on and hash it, with the holes of a sparse file in between."""
+    if sparse is None:
+        for block, start, end in data:
+            hasher.update(memoryview(block)[start:end])
+            yield block, start, end
+        return
+    at = 0
+    for offset, block, start, end in _placed(sparse, data):
+        _hash_zeros(hasher, offset - at)
+        hasher.update(memoryview(block)[start:end])
+        at = offset + end - start
+        yield block, start, end
+    _hash_zeros(hasher, sparse.size - at)
+
+
+def _hash_zeros(hasher: Hasher, count: int) -> None:
+    zeros = memoryview(bytes(min(count, _ZEROS_AT_ONCE)))
+    while count > 0:
+        hasher.update(zeros[:count])
+        count -= len(zeros)
 
 
 def attributes(fd: int, entry: Entry, idmap: IdMap) -> None:
@@ -104,6 +167,13 @@ def _write_around_holes(fd: int, block: bytes, start: int, end: int, at: int) ->
 
 
 def _write_sparse(fd: int, sparse: Sparse, data: Iterable[Span]) -> None:
+    for offset, block, start, end in _placed(sparse, data):
+        _write_all(fd, memoryview(block)[start:end], offset)
+    os.ftruncate(fd, sparse.size)
+
+
+def _placed(sparse: Sparse, data: Iterable[Span]) -> Iterator[tuple[int, bytes, int, int]]:
+    """Yield the stored data in pieces with their places in the file."""
     segments = iter(sparse.segments)
     offset = room = 0
     for block, start, end in data:
@@ -112,11 +182,10 @@ def _write_sparse(fd: int, sparse: Sparse, data: Iterable[Span]) -> None:
             if not room:
                 offset, room = next(segments)
             piece = min(room, end - at)
-            _write_all(fd, memoryview(block)[at : at + piece], offset)
+            yield offset, block, at, at + piece
             at += piece
             offset += piece
             room -= piece
-    os.ftruncate(fd, sparse.size)
 
 
 def _write_all(fd: int, view: memoryview, at: int) -> None:

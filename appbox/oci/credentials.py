@@ -2,7 +2,8 @@
 
 Files in podman's order (containers-auth.json(5)): $REGISTRY_AUTH_FILE alone when it is set; otherwise the runtime
 directory's, then the user's containers/auth.json, then docker's. In each the longest matching name of repository,
-namespace or registry counts.
+namespace or registry counts: of credHelpers, then of auths, and credsStore at last. registries.conf may name helpers
+to ask before or instead of the files.
 """
 
 from __future__ import annotations
@@ -10,9 +11,9 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from appbox.errors import AppboxError, Unavailable
 from appbox.oci import json_document as fields
@@ -22,6 +23,8 @@ from appbox.oci.settings import Settings
 _SIZE_LIMIT = 1 << 20  # bytes
 _HUB_KEYS = ("https://index.docker.io/v1/", "index.docker.io", "registry-1.docker.io")
 _HELPER_NAME_EXTRA = "-_."
+AUTH_FILES: Final = "containers-auth.json"
+"""The name among the credential-helpers of registries.conf that stands for the files."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,16 +48,29 @@ class Found:
     note: str = ""
 
 
-def find(image: RegistryImage, settings: Settings) -> Found:
-    """Return the credentials for `image`; raise `Unavailable` for a file that cannot be read or understood."""
+def find(image: RegistryImage, settings: Settings, helpers: Iterable[str] = (AUTH_FILES,)) -> Found:
+    """Return the credentials for `image`; raise `Unavailable` for a file that cannot be read or understood.
+
+    `helpers` are the places to ask in turn: names of helpers, and `AUTH_FILES` for the files.
+    """
     note = ""
-    for path in _files(settings):
-        document = _read(path)
-        found = _in_file(document, image, path) or _by_helper(document, image, settings)
-        if found is not None and found.credentials is not None:
+    for found in _everywhere(image, settings, helpers):
+        if found.credentials is not None:
             return found
-        note = note or (found.note if found else "")
+        note = note or found.note
     return Found(note=note)
+
+
+def _everywhere(image: RegistryImage, settings: Settings, helpers: Iterable[str]) -> Iterator[Found]:
+    for helper in helpers:
+        if helper != AUTH_FILES:
+            yield _ask(helper, _server(image), settings)
+            continue
+        for path in _files(settings):
+            document = _read(path)
+            yield _by_own_helper(document, image, settings)
+            yield _in_file(document, image, path)
+            yield _by_store(document, image, settings)
 
 
 def _files(settings: Settings) -> Iterator[str]:
@@ -91,15 +107,15 @@ def _names(image: RegistryImage) -> Iterator[str]:
         yield from _HUB_KEYS
 
 
-def _in_file(document: Mapping[str, Any], image: RegistryImage, path: str) -> Found | None:
+def _in_file(document: Mapping[str, Any], image: RegistryImage, path: str) -> Found:
     auths = document.get("auths")
     if not isinstance(auths, dict):
-        return None
+        return Found()
     by_name = {key: value for key, value in auths.items() if isinstance(value, dict)}
     # Docker wrote URLs as keys once: https://HOST, https://HOST/v1/.
     by_host = {_host_of(key): value for key, value in by_name.items() if "://" in key}
     entries = [table[name] for name in _names(image) for table in (by_name, by_host) if name in table]
-    return next((Found(found) for entry in entries if (found := _credentials(entry, path))), None)
+    return next((Found(found) for entry in entries if (found := _credentials(entry, path))), Found())
 
 
 def _host_of(key: str) -> str:
@@ -121,32 +137,49 @@ def _credentials(entry: Mapping[str, Any], path: str) -> Credentials | None:
     return Credentials(user, password, token) if user or token else None
 
 
-def _by_helper(document: Mapping[str, Any], image: RegistryImage, settings: Settings) -> Found | None:
-    """Ask the credential helper that is configured for the registry, or for all of them."""
+def _by_own_helper(document: Mapping[str, Any], image: RegistryImage, settings: Settings) -> Found:
+    """Ask the credential helper that is configured for this registry."""
     helpers = document.get("credHelpers")
-    per_name = helpers if isinstance(helpers, dict) else {}
-    name = next((name for name in _names(image) if isinstance(per_name.get(name), str)), "")
-    helper = per_name[name] if name else document.get("credsStore")
-    if not isinstance(helper, str) or not helper:
-        return None
-    if not all(c.isascii() and (c.isalnum() or c in _HELPER_NAME_EXTRA) for c in helper):
-        return Found(note=f"the name of the credential helper {helper[:40]!r} is malformed")
-    if settings.helper is None:
-        return Found(note=f"credential helpers (docker-credential-{helper}) are not supported yet")
-    server = name or (_HUB_KEYS[0] if image.registry == DOCKER_HUB else image.registry)
-    return _ask(helper, server, settings)
+    if not isinstance(helpers, dict):
+        return Found()
+    name = next((name for name in _names(image) if isinstance(helpers.get(name), str)), "")
+    return _ask(helpers[name], name, settings) if name else Found()
+
+
+def _by_store(document: Mapping[str, Any], image: RegistryImage, settings: Settings) -> Found:
+    """Ask the credential helper that is configured for all registries."""
+    helper = document.get("credsStore")
+    return _ask(helper, _server(image), settings) if isinstance(helper, str) else Found()
+
+
+def _server(image: RegistryImage) -> str:
+    """Return the name under which a helper knows a registry."""
+    return _HUB_KEYS[0] if image.registry == DOCKER_HUB else image.registry
 
 
 def _ask(helper: str, server: str, settings: Settings) -> Found:
     """Run docker-credential-HELPER get. A helper that fails or knows nothing is no error: the pull goes on without."""
+    if not helper:
+        return Found()
+    if not all(c.isascii() and (c.isalnum() or c in _HELPER_NAME_EXTRA) for c in helper):
+        return Found(note=f"the name of the credential helper {helper[:40]!r} is malformed")
     program = f"docker-credential-{helper}"
-    assert settings.helper is not None  # noqa: S101  (the caller looked)
     try:
-        answer = json.loads(settings.helper([program, "get"], server.encode()))
+        answer = json.loads(_run([program, "get"], server.encode(), settings))
         user, secret = answer["Username"], answer["Secret"]
-    except (AppboxError, ValueError, KeyError, TypeError) as error:
-        return Found(note=f"{program} gave no credentials: {str(error)[:200]}")
-    if not (isinstance(user, str) and isinstance(secret, str)):
+    except (AppboxError, ValueError, LookupError, TypeError, RecursionError) as error:
+        # Only an error's own words are repeated: what else a helper prints may hold a secret.
+        why = str(error)[:200] if isinstance(error, AppboxError) else "its answer is no JSON with Username and Secret"
+        return Found(note=f"{program} gave no credentials: {why}")
+    if not (isinstance(user, str) and isinstance(secret, str) and user + secret):
         return Found(note=f"{program} gave no credentials")
     # The protocol of docker's helpers: this user name says that the secret is a refresh token.
     return Found(Credentials(identity_token=secret) if user == "<token>" else Credentials(user, secret))
+
+
+def _run(argv: Sequence[str], data: bytes, settings: Settings) -> str:
+    if settings.helper is not None:
+        return settings.helper(argv, data)
+    from appbox.oci import helper  # noqa: PLC0415  (most hosts have none)
+
+    return helper.run(argv, data, settings.environ)

@@ -18,6 +18,7 @@ from appbox.host import syscalls
 from appbox.host.inside import open_inside
 from appbox.oci import walk
 from appbox.oci.layer import IdMap, shown
+from appbox.oci.notes import Notes
 
 _RULES: Final = (
     syscalls.RESOLVE_IN_ROOT | syscalls.RESOLVE_NO_MAGICLINKS | syscalls.RESOLVE_NO_XDEV | syscalls.RESOLVE_NO_SYMLINKS
@@ -42,12 +43,14 @@ class Directory(NamedTuple):
 class Directories:
     """Open directories below `root_fd`, which stays the caller's. What `open` returns is valid until `settle`."""
 
-    def __init__(self, root_fd: int, idmap: IdMap) -> None:
+    def __init__(self, root_fd: int, idmap: IdMap, notes: Notes | None = None) -> None:
+        self._notes = notes
         self.root = Directory(root_fd, os.fstat(root_fd).st_ino, b"")
         self._idmap = idmap
         self._known: dict[bytes, Directory] = {b"": self.root}
         self._stale: list[int] = []
         self._times: dict[int, tuple[bytes, int]] = {}
+        self._made: list[bytes] = []
         self.imply(self.root)
 
     def close(self) -> None:
@@ -114,6 +117,12 @@ class Directories:
             here = self.enter(here, part, b"/".join(parts[:depth]))
             if fresh:
                 self.imply(here)
+                self._made.append(here.path)
+
+    def made(self) -> list[bytes]:
+        """Return the directories that no layer describes and that were made since the last call."""
+        made, self._made = self._made, []
+        return made
 
     def enter(self, parent: Directory, name: bytes, path: bytes) -> Directory:
         """Open a subdirectory, which must not be a symlink, and remember it as `path`, the path it was asked for by."""
@@ -155,6 +164,8 @@ class Directories:
         os.fchmod(directory.fd, IMPLIED_MODE if directory.path else 0o700)
         clear_xattrs(directory.fd)
         self.remember_time(directory, IMPLIED_TIME)
+        if self._notes:
+            self._notes.implied(directory.path, IMPLIED_MODE, IMPLIED_TIME)
 
     def remember_time(self, directory: Directory, mtime: int) -> None:
         """Set the directory's time at the end, as every new entry changes it."""

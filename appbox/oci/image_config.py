@@ -74,6 +74,16 @@ def parse_config(data: bytes) -> ImageConfig:
     )
 
 
+def healthcheck(data: bytes) -> dict[str, Any]:
+    """Return the health check in a configuration as it stands there, empty when there is none.
+
+    People are shown it and nothing obeys it, so that nothing is refused because of it.
+    """
+    process = field.mapping(field.parse_object(data, _WHAT), "config", _WHAT)
+    found = process.get("Healthcheck")
+    return found if isinstance(found, dict) else {}
+
+
 def _platform(document: Mapping[str, Any]) -> Platform:
     os, architecture = (field.text(document, key, _WHAT) for key in ("os", "architecture"))
     return Platform.normal(os, architecture, field.text(document, "variant", _WHAT, default=""))

@@ -17,6 +17,21 @@ DOCUMENT_LIMIT = 4 << 20  # bytes; the distribution specification asks clients a
 
 def parse_object(data: bytes, what: str, *, limit: int = DOCUMENT_LIMIT) -> dict[str, Any]:
     """Return the JSON object in `data`; raise `Refused`, naming `what`, for anything else."""
+    value = _parse(data, what, limit)
+    if not isinstance(value, dict):
+        raise Refused(f"{what} is not a JSON object")
+    return value
+
+
+def parse_list(data: bytes, what: str, *, limit: int = DOCUMENT_LIMIT) -> list[Any]:
+    """Return the JSON list in `data`; raise `Refused`, naming `what`, for anything else."""
+    value = _parse(data, what, limit)
+    if not isinstance(value, list):
+        raise Refused(f"{what} is not a JSON list")
+    return value
+
+
+def _parse(data: bytes, what: str, limit: int) -> Any:
     if len(data) > limit:
         raise Refused(f"{what} is larger than {limit} bytes")
     try:
@@ -26,8 +41,6 @@ def parse_object(data: bytes, what: str, *, limit: int = DOCUMENT_LIMIT) -> dict
     except (ValueError, RecursionError) as error:
         why = "nested too deeply" if isinstance(error, RecursionError) else str(error)[:200]
         raise Refused(f"{what} is not valid JSON", why=why) from error
-    if not isinstance(value, dict):
-        raise Refused(f"{what} is not a JSON object")
     return value
 
 

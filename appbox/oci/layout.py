@@ -14,11 +14,14 @@ from typing import BinaryIO, Protocol, Self
 from appbox.errors import AppboxError, Refused, Unavailable
 from appbox.oci.archive import Archive
 from appbox.oci.cache import REF_NAME, Cache, digest_of, open_regular
+from appbox.oci.contents import index_of
 from appbox.oci.digest import Digest
 from appbox.oci.json_document import DOCUMENT_LIMIT, parse_object
 from appbox.oci.model import OCI_INDEX, Descriptor, Image, Index, Platform, parse_index, select
-from appbox.oci.source import Document, Progress, assemble
+from appbox.oci.simple_signing import is_companion, is_signatures
+from appbox.oci.source import Document, InPlace, Progress, assemble
 
+COMPANIONS = 16  # manifests of signatures that are looked at for one image; `cosign save` writes one
 _OPEN_BLOB_HINT = "copy the image again"
 
 
@@ -63,12 +66,15 @@ def open_layout(path: str) -> Directory:
     return layout
 
 
-def open_archive(path: str) -> Archive:
-    """Return the layout in the tar archive `path`; raise `Unavailable` when there is none, `Refused` for a bad one."""
-    return Archive(os.path.abspath(path))
+def open_archive(path: str, scratch: str) -> Archive:
+    """Return the layout in the tar archive `path`; raise `Unavailable` when there is none, `Refused` for a bad one.
+
+    `scratch` is a directory with room for an archive that is compressed.
+    """
+    return Archive(os.path.abspath(path), scratch)
 
 
-class LayoutSource:
+class LayoutSource(InPlace):
     """The images of one layout."""
 
     def __init__(self, files: Files, ref: str | None, reference: str, cache: Cache) -> None:
@@ -86,24 +92,62 @@ class LayoutSource:
             )
         return image
 
+    def top(self, version: str | None, digest: Digest | None) -> Document:
+        """Return the index or manifest that is named, as it is.
+
+        Where entries of the layout's own index are one image for several platforms, an index of these is made.
+        """
+        entries = self._candidates(self._index(), version, digest)
+        if len(entries) == 1:
+            return Document(entries[0].digest, self.entry(entries[0]), entries[0].media_type)
+        data = index_of(entries)
+        return Document(Digest.of(data), data, OCI_INDEX)
+
+    def entry(self, descriptor: Descriptor) -> bytes:
+        """Return an entry of an index, verified, whatever kind of document it is."""
+        return self._document(descriptor)
+
+    def blob(self, descriptor: Descriptor, progress: Progress | None = None) -> BinaryIO:
+        """Open a blob in place; its size was looked at, its digest is for the reader to check."""
+        del progress  # whoever reads it tells more
+        return self._sized(descriptor)
+
+    def companions(self, tag: str) -> list[Document]:
+        """Return the manifests that the layout names `tag`, or that `cosign save` noted as signatures, [] for none."""
+        entries = [
+            entry
+            for entry in self._index().manifests
+            if entry.annotations.get(REF_NAME) == tag or is_signatures(entry.annotations)
+        ]
+        return [Document(e.digest, self.small_blob(e), e.media_type) for e in entries[:COMPANIONS]]
+
+    def abort(self) -> None:
+        """Nothing here waits."""
+
     def fetch(self, image: Image, progress: Progress | None = None) -> None:
         """Read every layer once and raise `Unavailable` for a missing, `Refused` for a wrong one."""
         for layer in dict.fromkeys(image.manifest.layers):
-            with self.layer(image, layer) as stream:
-                if digest_of(stream, layer.digest) != layer.digest:
-                    raise Refused("the layer does not have its digest", where=self._blob(layer), hint=_OPEN_BLOB_HINT)
+            self._verify(image, layer)
             if progress:
                 progress(layer.digest, layer.size, layer.size)
 
+    def _verify(self, image: Image, layer: Descriptor) -> None:
+        with self.layer(image, layer) as stream:
+            if digest_of(stream, layer.digest) != layer.digest:
+                raise Refused("the layer does not have its digest", where=self._blob(layer), hint=_OPEN_BLOB_HINT)
+
     def layer(self, image: Image, descriptor: Descriptor) -> BinaryIO:
         """Open a layer in place; its size was looked at, its digest is for the reader to check again."""
+        return self._sized(descriptor)
+
+    def _sized(self, descriptor: Descriptor) -> BinaryIO:
         stream = self._open(descriptor)
         size = stream.seek(0, os.SEEK_END)
         if size != descriptor.size:
             stream.close()
             why = f"it has {size} bytes, not {descriptor.size}"
             raise Refused(
-                "the layer does not have its size", where=self._blob(descriptor), why=why, hint=_OPEN_BLOB_HINT
+                "the blob does not have its size", where=self._blob(descriptor), why=why, hint=_OPEN_BLOB_HINT
             )
         stream.seek(0)
         return stream
@@ -135,9 +179,13 @@ class LayoutSource:
 
     def _choose(self, index: Index, version: str | None, digest: Digest | None, platform: Platform) -> Descriptor:
         """Return the entry that is meant. Entries that differ only in their platform are one image."""
-        entries = list(index.manifests)
+        entries = self._candidates(index, version, digest)
+        return entries[0] if len(entries) == 1 else select(Index(OCI_INDEX, tuple(entries)), platform)
+
+    def _candidates(self, index: Index, version: str | None, digest: Digest | None) -> list[Descriptor]:
+        entries = [e for e in index.manifests if not is_companion(e.annotations, e.annotations.get(REF_NAME, ""))]
         if self._ref is not None:
-            entries = _named(entries, self._ref)
+            entries = _named(index.manifests, self._ref)
         elif pinned := [entry for entry in entries if entry.digest == digest]:
             entries = pinned[:1]
         elif version is not None:
@@ -146,7 +194,7 @@ class LayoutSource:
         names = sorted({entry.annotations.get(REF_NAME, "") for entry in entries})
         if not entries or len(names) > 1:
             raise self._ambiguous(index, version)
-        return entries[0] if len(entries) == 1 else select(Index(OCI_INDEX, tuple(entries)), platform)
+        return entries
 
     def _ambiguous(self, index: Index, version: str | None) -> AppboxError:
         names = sorted({name for entry in index.manifests if (name := entry.annotations.get(REF_NAME))})
@@ -162,6 +210,13 @@ class LayoutSource:
 
     def _document(self, descriptor: Descriptor) -> bytes:
         """Return a small blob, verified, and keep a copy in the cache so that the image can be looked at later."""
+        data = self.small_blob(descriptor)
+        if not self._cache.has(descriptor.digest):
+            self._cache.put(descriptor.digest, data)
+        return data
+
+    def small_blob(self, descriptor: Descriptor) -> bytes:
+        """Return a small blob, verified by size and digest; it does not go into the cache."""
         if descriptor.size > DOCUMENT_LIMIT:
             raise Refused(f"the document is larger than {DOCUMENT_LIMIT} bytes", where=self._blob(descriptor))
         with self._open(descriptor) as stream:
@@ -170,8 +225,6 @@ class LayoutSource:
             raise Refused(
                 "the blob does not have its size and digest", where=self._blob(descriptor), hint=_OPEN_BLOB_HINT
             )
-        if not self._cache.has(descriptor.digest):
-            self._cache.put(descriptor.digest, data)
         return data
 
     def _open(self, descriptor: Descriptor) -> BinaryIO:

@@ -6,9 +6,10 @@ are followed inside the image; a directory over a directory keeps its content; e
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field, replace
-from typing import Final
+from typing import Final, NamedTuple
 
 from appbox.errors import Refused
 from appbox.oci import walk
@@ -18,6 +19,26 @@ from appbox.oci.tar import Kind, Span
 
 CONTENT: Final = TABLE_LIMIT
 """Bytes of a wanted file; a larger one is refused when it is read."""
+
+
+class Listed(NamedTuple):
+    """One thing in an image. `digest` says of files with the same `size` whether they have the same content.
+
+    It is the SHA-256 of what the archive stores, empty unless the listing was asked for digests; `device` is (0, 0) for
+    what is none; `linked` is true of a name that was made as a hard link to another one.
+    """
+
+    path: str
+    kind: Kind
+    mode: int
+    uid: int
+    gid: int
+    size: int
+    link: bytes
+    device: tuple[int, int]
+    xattrs: tuple[tuple[str, bytes], ...]
+    digest: bytes
+    linked: bool
 
 
 @dataclass(slots=True, eq=False)
@@ -34,6 +55,10 @@ class _Item:
     touched: int = 0
     number: int = 0
     content: bytes | None = None
+    digest: bytes = b""
+    linked: bool = False
+    device: tuple[int, int] = (0, 0)
+    xattrs: tuple[tuple[str, bytes], ...] = ()
     below: dict[bytes, _Item] = field(default_factory=dict)
 
 
@@ -41,10 +66,11 @@ class Listing:
     """Grows by `begin` and `apply`, layer by layer; then answers `locate`, `read` and `paths`.
 
     `wanted` are paths whose content is kept when an entry has that very name; `also` are numbers of entries, from
-    `missed` of an earlier listing of the same layers, that turned out to be wanted too.
+    `missed` of an earlier listing of the same layers, that turned out to be wanted too. `digests`: hash every file.
     """
 
-    def __init__(self, wanted: Collection[str] = (), also: Collection[int] = ()) -> None:
+    def __init__(self, wanted: Collection[str] = (), also: Collection[int] = (), *, digests: bool = False) -> None:
+        self._digests = digests
         self._root = _Item(Kind.DIRECTORY)
         self._layer = 0
         self._count = 0
@@ -94,10 +120,30 @@ class Listing:
 
     def paths(self) -> Iterator[str]:
         """Yield every path, each directory before its content, sorted."""
+        return (shown(path) for path, _ in self._items())
+
+    def entries(self) -> Iterator[Listed]:
+        """Yield everything in the image, each directory before its content, sorted."""
+        for path, item in self._items():
+            yield Listed(
+                path=shown(path),
+                kind=item.kind,
+                mode=item.mode,
+                uid=item.uid,
+                gid=item.gid,
+                size=item.size if item.kind is Kind.FILE else 0,
+                link=item.link if item.kind is Kind.SYMLINK else b"",
+                device=item.device,
+                xattrs=item.xattrs,
+                digest=item.digest,
+                linked=item.linked,
+            )
+
+    def _items(self) -> Iterator[tuple[bytes, _Item]]:
         todo = [(b"", self._root)]
         while todo:
             path, item = todo.pop()
-            yield shown(path)
+            yield path, item
             names = sorted(item.below, reverse=True)
             todo += [(path + b"/" + name if path else name, item.below[name]) for name in names]
 
@@ -118,16 +164,21 @@ class Listing:
     def _describe(self, item: _Item, entry: Entry) -> None:
         item.uid, item.gid, item.mode = entry.uid, entry.gid, entry.mode
         item.link = entry.link
+        item.device = (entry.major, entry.minor) if entry.kind in (Kind.CHAR, Kind.BLOCK) else (0, 0)
+        item.xattrs = tuple(sorted(entry.xattrs.kept))
         item.made = item.touched = self._layer
         item.number = self._count
 
     def _keep_content(self, item: _Item, entry: Entry, data: Iterable[Span]) -> None:
         item.size = entry.sparse.size if entry.sparse is not None else entry.size
-        if item.size > CONTENT or item.kind is not Kind.FILE:
+        if item.kind is not Kind.FILE:
             return
-        if entry.path in self._names or self._count in self._also:
+        if item.size <= CONTENT and (entry.path in self._names or self._count in self._also):
             stored = b"".join(block[start:end] for block, start, end in data)
             item.content = _expanded(entry, stored)
+            item.digest = _digest(entry, [(stored, 0, len(stored))]) if self._digests else b""
+        elif self._digests:
+            item.digest = _digest(entry, data)
 
     def _parent(self, entry: Entry) -> _Item:
         """Return the directory of the entry, made when it is missing, and mark those above it."""
@@ -148,7 +199,7 @@ class Listing:
         item = directory.below.get(name) if directory is not None else None
         if item is None or item.kind is Kind.DIRECTORY or (directory is parent and name == entry.name):
             raise Refused("a hard link leads to no other file", where=entry.shown, why=shown(entry.link))
-        return replace(item, made=self._layer)
+        return replace(item, made=self._layer, linked=True)
 
     def _remove(self, whiteout: Whiteout) -> None:
         place = walk.follow(whiteout.parent, self._look)
@@ -178,7 +229,7 @@ class Listing:
         if item.kind is not Kind.DIRECTORY:
             return None
         if item.made != self._layer:
-            item.uid, item.gid, item.mode = 0, 0, 0o755
+            item.uid, item.gid, item.mode, item.xattrs = 0, 0, 0o755, ()
         return item
 
     # Asking
@@ -208,6 +259,16 @@ def _parts(path: bytes) -> list[bytes]:
 
 def _plain(path: str) -> bytes:
     return b"/".join(part for part in path.encode("utf-8", "surrogateescape").split(b"/") if part)
+
+
+def _digest(entry: Entry, data: Iterable[Span]) -> bytes:
+    """Return a digest of the stored data, and of the places that it has in a sparse file."""
+    hasher = hashlib.sha256()
+    for block, start, end in data:
+        hasher.update(memoryview(block)[start:end])
+    if entry.sparse is not None:
+        hasher.update(repr(entry.sparse.segments).encode())
+    return hasher.digest()
 
 
 def _expanded(entry: Entry, stored: bytes) -> bytes:

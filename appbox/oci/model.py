@@ -118,7 +118,7 @@ def parse_document(data: bytes, media_type: str = "") -> Index | ImageManifest:
     kind = _kind(document, said)
     if kind in INDEX_TYPES:
         descriptors = fields.items(document, "manifests", "the image's index")
-        return Index(kind, tuple(map(_descriptor, descriptors)), _annotations(document))
+        return Index(kind, tuple(map(parse_descriptor, descriptors)), _annotations(document))
     return _manifest(document, kind)
 
 
@@ -136,6 +136,17 @@ def parse_manifest(data: bytes, media_type: str = "") -> ImageManifest:
     if not isinstance(parsed, ImageManifest):
         raise Refused("an index stands where an image's manifest is expected")
     return parsed
+
+
+def parse_artifact(data: bytes, media_type: str = "") -> tuple[Descriptor, ...]:
+    """Return the layers of a manifest that need not be a container image's: of signatures, say. An index is refused."""
+    document = parse_object(data, "the manifest")
+    if _kind(document, media_type.partition(";")[0].strip().lower()) in INDEX_TYPES:
+        raise Refused("an index stands where a manifest is expected")
+    found = fields.items(document, "layers", "the manifest")
+    if len(found) > LAYER_LIMIT:
+        raise Refused(f"the manifest has {len(found)} layers", why=f"more than {LAYER_LIMIT}")
+    return tuple(map(parse_descriptor, found))
 
 
 def select(index: Index, platform: Platform) -> Descriptor:
@@ -196,8 +207,8 @@ def _refuse_schema1(document: Mapping[str, Any], types: set[str]) -> None:
 
 def _manifest(document: Mapping[str, Any], kind: str) -> ImageManifest:
     what = "the image's manifest"
-    config = _descriptor(document.get("config"))
-    layers = tuple(map(_descriptor, fields.items(document, "layers", what)))
+    config = parse_descriptor(document.get("config"))
+    layers = tuple(map(parse_descriptor, fields.items(document, "layers", what)))
     if config.media_type not in CONFIG_TYPES:
         raise Refused("this is not a container image", why=f"its configuration is {config.media_type}")
     if config.size > DOCUMENT_LIMIT:
@@ -217,7 +228,8 @@ def _refuse_strange_layer(layer: Descriptor) -> None:
         raise Refused("the image has a layer that is no part of a root file system", where=str(layer.digest), why=why)
 
 
-def _descriptor(value: object) -> Descriptor:
+def parse_descriptor(value: object) -> Descriptor:
+    """Return the descriptor in a JSON value; raise `Refused` for anything else."""
     what = "a descriptor in the image's manifest"
     if not isinstance(value, dict):
         raise Refused(f"{what} is not an object")
@@ -252,7 +264,9 @@ __all__ = [
     "Index",
     "Platform",
     "check",
+    "parse_artifact",
     "parse_config",
+    "parse_descriptor",
     "parse_document",
     "parse_index",
     "parse_manifest",

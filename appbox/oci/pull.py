@@ -5,19 +5,24 @@ A tag costs one HEAD when the cache has what it means, a pinned digest that the 
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import contextmanager
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, BinaryIO, Self
 
-from appbox.errors import Refused, UsageError
-from appbox.oci.cache import Cache
+from appbox.errors import Missing, Refused, UsageError
+from appbox.oci.arrival import Arrival
+from appbox.oci.cache import BlobWriter, Cache
 from appbox.oci.digest import Digest
 from appbox.oci.model import INDEX_TYPES, MANIFEST_TYPES, NEUTRAL_TYPES, Descriptor, Image, Platform
 from appbox.oci.reference import RegistryImage, check_tag
 from appbox.oci.registry import Registry
 from appbox.oci.settings import Settings
-from appbox.oci.source import Document, Progress, assemble
+from appbox.oci.source import Document, Opener, Progress, assemble
+from appbox.oci.stream import HELD_COMPRESSED
 
 if TYPE_CHECKING:
     import httpx
@@ -39,7 +44,8 @@ class RegistrySource:
         wire: Callable[[Route], httpx.BaseTransport] | None = None,
     ) -> None:
         self._image, self._cache = image, cache
-        self._registry = Registry(image, settings, wire=wire)
+        self._connect = partial(Registry, image, settings, wire=wire)
+        self._registry = self._connect()
 
     def resolve(self, version: str | None, digest: Digest | None, platform: Platform) -> Image:
         """Return the image with `digest`, or else the one that the tag `version` means now."""
@@ -53,11 +59,86 @@ class RegistrySource:
 
     def fetch(self, image: Image, progress: Progress | None = None) -> None:
         """Bring the missing layers into the cache, several at once, and list the image in the cache's index."""
-        layers = {layer.digest: layer for layer in image.manifest.layers}
-        with ThreadPoolExecutor(PARALLEL, thread_name_prefix="layer") as pool:
-            futures = [pool.submit(self._fetch_layer, layer, progress) for layer in layers.values()]
-            self._wait(futures)
+        for layer in image.manifest.layers:
+            self._cache.sound(layer)  # drops what is not
+        with self.arriving(image, progress):
+            pass
+
+    @contextmanager
+    def arriving(self, image: Image, progress: Progress | None = None) -> Iterator[Opener]:
+        """Download the layers, several at once, while the caller reads them; they are in the cache afterwards."""
+        layers = list(dict.fromkeys(image.manifest.layers))
+        arrivals = {layer.digest: Arrival() for layer in layers}
+        with contextlib.ExitStack() as stack:
+            for arrival in arrivals.values():
+                stack.callback(arrival.close)
+            pool = stack.enter_context(ThreadPoolExecutor(PARALLEL, thread_name_prefix="layer"))
+            futures = [pool.submit(self._bring, layer, arrivals[layer.digest], progress) for layer in _in_turn(layers)]
+            try:
+                yield lambda descriptor: arrivals[descriptor.digest].open()
+                for future in as_completed(futures):
+                    future.result()
+            except BaseException:
+                for future in futures:
+                    future.cancel()
+                self._registry.abort()
+                raise
         self._cache.name(image.reference, image.descriptor())
+
+    def recheck(self, image: Image) -> bool:
+        """Drop the layers that rotted in the cache; return whether there were any."""
+        kept = [layer for layer in image.manifest.layers if self._cache.has(layer.digest)]
+        if [layer for layer in kept if self._cache.sound(layer)] == kept:
+            return False
+        self._registry.close()
+        self._registry = self._connect()  # what failed has ended the downloads beside it for good
+        return True
+
+    def top(self, version: str | None, digest: Digest | None) -> Document:
+        """Return the index or manifest with `digest`, or else the one that the tag `version` means now."""
+        if digest is not None:
+            return self._pinned(digest)
+        if version is None:
+            raise UsageError(f"{self._image} needs a version or a digest")
+        return self._tagged(check_tag(version))
+
+    def entry(self, descriptor: Descriptor) -> bytes:
+        """Return an entry of an index, from the cache if it is there."""
+        if descriptor.media_type in INDEX_TYPES | MANIFEST_TYPES:
+            return self._document(descriptor)
+        data = self._cache.read(descriptor)
+        if data is None:
+            data, _ = self._registry.manifest(descriptor.digest)
+            if len(data) != descriptor.size:
+                why = f"it has {len(data)} bytes, not {descriptor.size}"
+                raise Refused(
+                    "the manifest does not have its size", where=f"{self._image}@{descriptor.digest}", why=why
+                )
+            self._cache.put(descriptor.digest, data)
+        return data
+
+    def blob(self, descriptor: Descriptor, progress: Progress | None = None) -> BinaryIO:
+        """Bring one blob into the cache and open it."""
+        self._cache.sound(descriptor)  # drops it when it is not
+        with contextlib.closing(Arrival()) as arrival:
+            self._bring(descriptor, arrival, progress)
+        return self._cache.open(descriptor.digest)
+
+    def companions(self, tag: str) -> list[Document]:
+        """Return the manifest under another tag of the repository, [] for none; it does not go into the cache."""
+        try:
+            data, kind = self._registry.manifest(check_tag(tag))
+        except Missing:
+            return []
+        return [Document(Digest.of(data), data, kind)]
+
+    def small_blob(self, descriptor: Descriptor) -> bytes:
+        """Return a small blob, verified by size and digest; it does not go into the cache."""
+        return self._registry.document(descriptor)
+
+    def abort(self) -> None:
+        """Make what is under way in other threads fail soon."""
+        self._registry.abort()
 
     def layer(self, image: Image, descriptor: Descriptor) -> BinaryIO:
         """Open a fetched layer."""
@@ -116,25 +197,50 @@ class RegistrySource:
             )
         return data
 
-    def _fetch_layer(self, layer: Descriptor, progress: Progress | None) -> None:
+    def _bring(self, layer: Descriptor, arrival: Arrival, progress: Progress | None) -> None:
+        """Download a layer unless it is in the cache; its readers get the error, too, when that fails."""
+
         def report(done: int) -> None:
             if progress:
                 progress(layer.digest, done, layer.size)
 
-        if not self._cache.sound(layer):
+        try:
             with self._cache.writer(layer.digest, layer.size, self._registry.aborted) as blob:
-                if not blob.complete:
-                    self._registry.download(layer, blob, report)
+                if blob.complete:
+                    arrival.stored(lambda: self._cache.open(layer.digest))
+                else:
+                    self._registry.download(layer, _Followed(blob, arrival), report)
+                    blob.verify()
+                    arrival.finish()
                     blob.commit()
+        except BaseException as error:
+            arrival.fail(error)
+            raise
         report(layer.size)
 
-    def _wait(self, futures: list[Future[None]]) -> None:
-        """Return when all are done; at the first failure, or when the user gives up, stop the others."""
-        try:
-            for future in as_completed(futures):
-                future.result()
-        except BaseException:
-            for future in futures:
-                future.cancel()
-            self._registry.abort()
-            raise
+
+class _Followed:
+    """A blob being written whose arrival is told about it."""
+
+    def __init__(self, blob: BlobWriter, arrival: Arrival) -> None:
+        self._blob, self._arrival = blob, arrival
+        self.size = blob.size
+        arrival.begin(blob.fileno())
+
+    @property
+    def done(self) -> int:
+        return self._blob.done
+
+    def write(self, data: bytes) -> None:
+        self._blob.write(data)
+        self._arrival.advance(self._blob.done)
+
+    def restart(self) -> None:
+        if self._blob.done:
+            self._arrival.start_over()
+            self._blob.restart()
+
+
+def _in_turn(layers: Sequence[Descriptor]) -> list[Descriptor]:
+    """Return the layers in the order in which to ask for them: the small ones tell early what they hide of others."""
+    return sorted(layers, key=lambda layer: layer.size > HELD_COMPRESSED)

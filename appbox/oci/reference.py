@@ -30,6 +30,9 @@ _REF_NAME = rf"{_REF_PART}(?:/{_REF_PART})*"
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _HUB_NAMES = {"index.docker.io", "registry-1.docker.io", "registry.hub.docker.com"}
 _OTHER_TRANSPORTS = ("containers-storage", "dir", "docker-daemon", "sif", "tarball", "ostree")
+_LOCAL_TRANSPORTS = ("oci", "oci-archive", "docker-archive")
+_TRANSPORTS = "use docker://, oci:, oci-archive: or docker-archive:"
+_POSITION = r"@(?:0|[1-9][0-9]{0,8})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +72,19 @@ class OciArchive:
         return f"oci-archive:{self.path}:{self.ref}" if self.ref else f"oci-archive:{self.path}"
 
 
-ImageName: TypeAlias = RegistryImage | OciLayout | OciArchive
+@dataclass(frozen=True, slots=True)
+class DockerArchive:
+    """A tar archive `path` as `docker save` writes them; `ref` is a whole NAME:TAG of it, or @N for its Nth image."""
+
+    path: str
+    ref: str | None = None
+
+    def __str__(self) -> str:
+        return f"docker-archive:{self.path}:{self.ref}" if self.ref else f"docker-archive:{self.path}"
+
+
+LocalImage: TypeAlias = OciLayout | OciArchive | DockerArchive
+ImageName: TypeAlias = RegistryImage | LocalImage
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,8 +124,8 @@ def parse_image(text: str) -> ImageName:
 def parse_transport(text: str) -> ImageRef:
     """Return the image that an argument of the image tool names; raise `UsageError` or, for a digest, `Refused`.
 
-    `docker://HOST/REPOSITORY[:TAG][@DIGEST]`, `oci:DIR[:REF]`, `oci-archive:FILE[:REF]`. The transport may be left
-    out in front of a name that begins with a registry's host.
+    `docker://HOST/REPOSITORY[:TAG][@DIGEST]`, `oci:DIR[:REF]`, `oci-archive:FILE[:REF]`, `docker-archive:FILE[:REF]`.
+    The transport may be left out in front of a name that begins with a registry's host.
     """
     _printable(text)
     if (layout := _local(text)) is not None:
@@ -143,34 +158,48 @@ def split_host(registry: str) -> tuple[str, int | None]:
 def _printable(text: str) -> None:
     if not text:
         raise UsageError("the name of the image is empty", hint="write one like docker.io/valkey/valkey or oci:DIR")
+    if text == "-":
+        raise UsageError("images are not read from or written to a pipe", where=text, hint="name a file")
     if _CONTROL.search(text):
         raise UsageError(f"{text!r} has a control character")
     scheme, separator, rest = text.partition("://")
-    if separator and "/" not in scheme and scheme not in ("docker", "oci", "oci-archive"):
-        hint = f"write {rest}" if scheme in ("http", "https") else "use docker://, oci: or oci-archive:"
+    if separator and "/" not in scheme and scheme not in ("docker", *_LOCAL_TRANSPORTS):
+        hint = f"write {rest}" if scheme in ("http", "https") else _TRANSPORTS
         raise UsageError(f"{scheme}:// names no transport", where=text, hint=hint)
 
 
-def _local(text: str) -> OciLayout | OciArchive | None:
+def _local(text: str) -> LocalImage | None:
     """Return the layout or archive that `text` names, or None when it names no file.
 
     The path ends at the first colon, as for skopeo; so a path with a colon cannot be written.
     """
     transport, colon, rest = text.partition(":")
-    if not colon or (rest.startswith("//") and transport not in ("oci", "oci-archive")):
+    if not colon or (rest.startswith("//") and transport not in _LOCAL_TRANSPORTS):
         return None
-    if transport == "docker-archive":
-        raise UsageError("docker-archive: is not supported yet", hint="convert it with skopeo copy to oci-archive:FILE")
     if transport in _OTHER_TRANSPORTS:
-        raise UsageError(f"{transport}: is not supported", hint="use docker://, oci: or oci-archive:")
-    if transport not in ("oci", "oci-archive"):
+        raise UsageError(f"{transport}: is not supported", hint=_TRANSPORTS)
+    if transport not in _LOCAL_TRANSPORTS:
         return None
     path, _, ref = rest.partition(":")
     if not path:
         raise UsageError(f"{text!r} names no path", hint=f"write {transport}:PATH or {transport}:PATH:REF")
+    if path == "-":
+        raise UsageError("images are not read from or written to a pipe", where=text, hint="name a file")
+    if transport == "docker-archive":
+        return DockerArchive(path, docker_name(ref, text) if ref else None)
     if ref and not re.fullmatch(_REF_NAME, ref):
         raise UsageError(f"{ref!r} is not the name of an image in a layout", where=text)
     return (OciLayout if transport == "oci" else OciArchive)(path, ref or None)
+
+
+def docker_name(ref: str, where: str = "") -> str:
+    """Return NAME:TAG written out, or @N; short names are those of Docker Hub. Raises `UsageError`."""
+    if re.fullmatch(_POSITION, ref):
+        return ref
+    name, tag, digest = _split_reference(ref)
+    if digest is not None or not name:
+        raise UsageError(f"{ref!r} is not the name of an image in an archive", where=where, hint="write NAME:TAG or @0")
+    return f"{_registry_image(name, short_names=True)}:{check_tag(DEFAULT_TAG if tag is None else tag)}"
 
 
 def _split_reference(text: str) -> tuple[str, str | None, str | None]:

@@ -6,9 +6,12 @@ Not here: which registries may be spoken to how (`registries`), and who may log 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
+
+from appbox.errors import sentence
 
 Helper: TypeAlias = Callable[[Sequence[str], bytes], str]
 """Runs a credential helper: argument vector and standard input in, standard output back; raises `AppboxError`."""
@@ -36,6 +39,11 @@ def look_up(host: str, port: int) -> list[str]:
     return list(dict.fromkeys(str(address[0]) for *_, address in found))
 
 
+def tell(text: str) -> None:
+    """Say what went on well all the same, for people, beside a command's output."""
+    sys.stderr.write(f"appbox: note: {sentence(text)}\n")
+
+
 def _environ() -> dict[str, str]:
     return dict(os.environ)
 
@@ -47,13 +55,19 @@ class Settings:
     environ: Mapping[str, str] = field(default_factory=_environ, hash=False)
     uid: int = field(default_factory=os.geteuid)
     etc: str = "/etc"
-    helper: Helper | None = None
+    helper: Helper | None = None  # instead of running the program
     timing: Timing = field(default_factory=Timing)
     look_up: Callable[[str, int], Sequence[str]] = look_up
+    tell: Callable[[str], None] = tell
 
     def home(self) -> str:
         """Return the home directory, "/root" when the environment names none (cron, init scripts)."""
         return self.environ.get("HOME") or "/root"
+
+    def certificates(self, names: Iterable[str]) -> list[str]:
+        """Return the directories that may have certificates for a host, as podman and docker look for them."""
+        bases = (f"{self.config_home()}/containers", f"{self.etc}/containers", f"{self.etc}/docker")
+        return [f"{base}/certs.d/{name}" for base in bases for name in names]
 
     def config_home(self) -> str:
         """Return $XDG_CONFIG_HOME or what stands for it."""

@@ -8,7 +8,8 @@ go through the cache.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from types import TracebackType
 from typing import BinaryIO, Protocol, Self, TypeAlias
@@ -26,7 +27,7 @@ from appbox.oci.model import (
     parse_document,
     select,
 )
-from appbox.oci.reference import ImageName, ImageRef, OciArchive, OciLayout, RegistryImage
+from appbox.oci.reference import DockerArchive, ImageName, ImageRef, OciArchive, OciLayout, RegistryImage
 from appbox.oci.settings import Settings
 
 INDEX_DEPTH = 3  # indexes inside of indexes; tools make one or two
@@ -36,6 +37,10 @@ class Progress(Protocol):
     """Told how far a layer is, from any thread, about every MiB and at its end. `total` is its size in bytes."""
 
     def __call__(self, digest: Digest, done: int, total: int) -> None: ...
+
+
+Opener: TypeAlias = Callable[[Descriptor], BinaryIO]
+"""Opens the compressed bytes of a layer; may be called several times for the same one."""
 
 
 class Source(Protocol):
@@ -53,8 +58,36 @@ class Source(Protocol):
         """Make every layer of `image` available and verify it by size and digest."""
         ...
 
+    def top(self, version: str | None, digest: Digest | None) -> Document:
+        """Return the index or manifest that is named, its bytes as they are. Raises as `resolve` does."""
+        ...
+
+    def entry(self, descriptor: Descriptor) -> bytes:
+        """Return an entry of an index, verified, whatever kind of document it is."""
+        ...
+
+    def blob(self, descriptor: Descriptor, progress: Progress | None = None) -> BinaryIO:
+        """Make one blob available and open it; the reader checks its digest. Any thread may call this."""
+        ...
+
+    def abort(self) -> None:
+        """Make what is under way in other threads fail soon."""
+        ...
+
     def layer(self, image: Image, descriptor: Descriptor) -> BinaryIO:
         """Open the compressed bytes of a fetched layer."""
+        ...
+
+    def arriving(self, image: Image, progress: Progress | None = None) -> AbstractContextManager[Opener]:
+        """Make the layers available while they are read: inside, what it gives opens one, maybe still on its way.
+
+        Leaving it waits until all of them are available. Whoever reads checks their digests, unless what was opened is
+        an `Incoming` that is `checked`.
+        """
+        ...
+
+    def recheck(self, image: Image) -> bool:
+        """Look whether what was read was damaged on this machine; return whether reading again may help."""
         ...
 
     def close(self) -> None:
@@ -68,6 +101,35 @@ class Source(Protocol):
     ) -> None: ...
 
 
+class InPlace:
+    """What sources have in common whose layers lie on this machine and are read where they lie."""
+
+    def fetch(self, image: Image, progress: Progress | None = None) -> None:
+        """See `Source`."""
+        raise NotImplementedError
+
+    def layer(self, image: Image, descriptor: Descriptor) -> BinaryIO:
+        """See `Source`."""
+        raise NotImplementedError
+
+    @contextmanager
+    def arriving(self, image: Image, progress: Progress | None = None) -> Iterator[Opener]:
+        """Give what opens a layer; all is there already."""
+
+        def open_(descriptor: Descriptor) -> BinaryIO:
+            stream = self.layer(image, descriptor)
+            if progress:
+                progress(descriptor.digest, descriptor.size, descriptor.size)
+            return stream
+
+        yield open_
+
+    def recheck(self, image: Image) -> bool:
+        """Raise `Refused` for a layer that is damaged, which says it better than whoever stumbled over it."""
+        self.fetch(image)
+        return False
+
+
 def open_source(
     ref: ImageName | ImageRef, cache: Cache, *, base_dir: str = ".", settings: Settings | None = None
 ) -> Source:
@@ -78,10 +140,14 @@ def open_source(
         from appbox.oci.pull import RegistrySource  # noqa: PLC0415
 
         return RegistrySource(name, cache, settings or Settings())
+    path = os.path.abspath(os.path.join(base_dir, name.path))
+    if isinstance(name, DockerArchive):
+        from appbox.oci.docker_archive import DockerArchiveSource  # noqa: PLC0415
+
+        return DockerArchiveSource(path, name.ref, cache)
     from appbox.oci.layout import LayoutSource, open_archive, open_layout  # noqa: PLC0415
 
-    path = os.path.abspath(os.path.join(base_dir, name.path))
-    store = open_layout(path) if isinstance(name, OciLayout) else open_archive(path)
+    store = open_layout(path) if isinstance(name, OciLayout) else open_archive(path, cache.path)
     return LayoutSource(store, name.ref, str(type(name)(path, name.ref)), cache)
 
 

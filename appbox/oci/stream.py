@@ -1,7 +1,7 @@
-"""A layer as it comes in: read, verified, inflated and verified again, each in its own thread.
+"""A layer as it comes in: read, verified, inflated and verified again, in threads of its own.
 
-    open() -> reader (digest, size) -> inflater (ratio) -> consumer, the thread that iterates
-                                                     `-> hasher (diff_id)
+    open() -> inflater (digest, size, ratio) -> consumer, the thread that iterates
+                                            `-> hasher (diff_id)
 
 Hashing, inflating and writing leave Python's lock to the others, so two cores are used without a second process. The
 blocks in flight are bounded. Nothing that was yielded is to be trusted before `verify` has returned.
@@ -9,11 +9,11 @@ blocks in flight are bounded. Nothing that was yielded is to be trusted before `
 
 from __future__ import annotations
 
+import io
 import threading
-from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from types import TracebackType
+from itertools import chain
 from typing import BinaryIO, Final
 
 from appbox.errors import Refused, Unavailable
@@ -21,16 +21,33 @@ from appbox.oci.digest import Digest
 from appbox.oci.inflate import inflate
 from appbox.oci.layer import MEDIA_TYPES
 from appbox.oci.limits import Limits
+from appbox.oci.pipe import Pipe
 
 _READ: Final = 1 << 18
 """Bytes read at once: an inflated block needs about as many."""
-_AHEAD: Final = 12
-"""Blocks waiting at each of the three hand-overs; with those in the stages' hands some 30 MB."""
+_AHEAD: Final = 8
+"""Blocks waiting at each of the two hand-overs. Two layers are under way at once, so with those in the stages' hands
+some 40 MB in the worst case."""
+
+HELD_COMPRESSED: Final = 4 << 20
+"""Compressed bytes up to which an upper layer is read whole before the lower ones are written."""
+
+
+class Incoming(io.RawIOBase):
+    """A file whose bytes may be still on their way. `checked`: its end is only reached when its digest is right."""
+
+    checked = False
+
+    def cancel(self) -> None:
+        """Wake a thread that waits in `read`; it then gets an OSError."""
 
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """A layer to be read: `open` gives its compressed bytes, `size` counts them. Digests as the image states them."""
+    """A layer to be read: `open` gives its compressed bytes, `size` counts them. Digests as the image states them.
+
+    `open` may be called again, by a second pass. A read may wait for bytes that are still on their way.
+    """
 
     digest: str
     diff_id: str
@@ -44,76 +61,43 @@ class Layer:
         return f"layer {self.digest[:19]}"
 
 
-class _Stopped(Exception):
-    """The other end of a pipe was closed."""
+class Totals:
+    """What all layers of an image have come to so far, held against the limits of the image."""
 
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._streams: list[Stream] = []
 
-class _Pipe:
-    """A bounded queue of blocks with two ends. The producer holds it in a `with`, which hands its error on."""
+    def join(self, stream: Stream) -> None:
+        """Count a layer."""
+        self._streams.append(stream)
 
-    def __init__(self) -> None:
-        self._blocks: deque[bytes] = deque()
-        self._changed = threading.Condition()
-        self._ended = False
-        self._stopped = False
-        self._error: BaseException | None = None
+    def uncompressed(self) -> int:
+        """Return the bytes of all layers so far."""
+        return sum(stream.produced for stream in self._streams)
 
-    def __enter__(self) -> _Pipe:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> bool:
-        with self._changed:
-            self._ended = True
-            self._error = error
-            self._changed.notify_all()
-        return True
-
-    def put(self, block: bytes) -> None:
-        """Hand a block over; wait while there are too many. Raises `_Stopped` when nobody wants it."""
-        with self._changed:
-            while len(self._blocks) >= _AHEAD and not self._stopped:
-                self._changed.wait()
-            if self._stopped:
-                raise _Stopped
-            self._blocks.append(block)
-            self._changed.notify_all()
-
-    def stop(self) -> None:
-        """Tell the producer that nobody listens any more."""
-        with self._changed:
-            self._stopped = True
-            self._changed.notify_all()
-
-    def __iter__(self) -> Iterator[bytes]:
-        """Yield the blocks; raise the producer's error at their end."""
-        while True:
-            with self._changed:
-                while not (self._blocks or self._ended or self._stopped):
-                    self._changed.wait()
-                if self._stopped:
-                    raise _Stopped
-                if not self._blocks:
-                    break
-                block = self._blocks.popleft()
-                self._changed.notify_all()
-            yield block
-        if self._error is not None:
-            raise self._error
+    def check(self) -> None:
+        """Raise `Refused` when the image has gone over a limit."""
+        limits, uncompressed = self._limits, self.uncompressed()
+        if uncompressed > limits.size:
+            raise Refused("the image is larger than the limit", why=f"more than {limits.size} bytes")
+        if uncompressed > limits.ratio_from:
+            compressed = sum(stream.consumed for stream in self._streams)
+            if uncompressed > limits.ratio * compressed:
+                raise Refused("the image expands like a bomb", why=f"{uncompressed} bytes from {compressed}")
 
 
 class Stream:
-    """The uncompressed bytes of a layer. A context manager: leaving it ends its threads and closes the file.
+    """The uncompressed bytes of a layer. `start` starts its threads; `close` ends them and closes the file.
 
-    `before` are the compressed and uncompressed bytes of the layers before this one, for the limits of the image.
     Iterating raises `Refused`, and whatever `layer.open` and its file raise.
     """
 
-    def __init__(self, layer: Layer, limits: Limits, before: tuple[int, int] = (0, 0)) -> None:
+    def __init__(self, layer: Layer, totals: Totals) -> None:
         self.layer = layer
         self.consumed = 0
         self.produced = 0
-        self._limits = limits
-        self._before = before
+        self._totals = totals
         self._compression = MEDIA_TYPES.get(layer.media_type)
         if self._compression is None:
             raise Refused("the media type of a layer is not known", where=layer.short, why=layer.media_type[:100])
@@ -121,76 +105,102 @@ class Stream:
         self._diff_id = Digest.parse(layer.diff_id)
         self._compressed = self._digest.hasher()
         self._uncompressed = self._diff_id.hasher()
-        self._raw, self._clear, self._hashed = _Pipe(), _Pipe(), _Pipe()
-        self._threads = [
-            threading.Thread(target=stage, daemon=True) for stage in (self._read, self._inflate, self._hash)
-        ]
-        self._hasher = self._threads[-1]
+        self._checked = False
+        self._file: BinaryIO | None = None
+        self._closing = False
+        self._clear, self._hashed = Pipe(_AHEAD), Pipe(_AHEAD)
+        self._inflater = threading.Thread(target=self._inflate, daemon=True)
+        self._hasher = threading.Thread(target=self._hash, daemon=True)
+        self._started = False
+        self._held: list[bytes] = []
+        totals.join(self)
 
-    def __enter__(self) -> Stream:
-        for thread in self._threads:
-            thread.start()
-        return self
+    def start(self) -> None:
+        """Begin to read ahead, as far as the blocks in flight are bounded. Nothing happens the second time."""
+        if not self._started:
+            self._started = True
+            self._inflater.start()
+            self._hasher.start()
 
-    def __exit__(self, *_: object) -> None:
-        for pipe in (self._raw, self._clear, self._hashed):
+    def close(self) -> None:
+        """End the threads, whether the stream was read to its end or not."""
+        if not self._started:
+            return
+        self._closing = True
+        if isinstance(self._file, Incoming):
+            self._file.cancel()
+        for pipe in (self._clear, self._hashed):
             pipe.stop()
-        for thread in self._threads:
+        for thread in (self._inflater, self._hasher):
             thread.join()
+        self._held = []
+
+    def hold(self, most: int) -> Sequence[bytes] | None:
+        """Read all of the layer into memory and return it, or None when it has more than `most` bytes.
+
+        Iterating yields the same blocks either way.
+        """
+        size = 0
+        for block in self._clear:
+            self._held.append(block)
+            size += len(block)
+            if size > most:
+                return None
+        return self._held
 
     def __iter__(self) -> Iterator[bytes]:
-        return iter(self._clear)
+        return chain(_consumed(self._held), self._clear)
 
     def verify(self) -> None:
         """Compare both digests; only to be called after the last block. Raises `Refused`."""
         self._hasher.join()
-        for what, hasher, wanted in (
-            ("digest", self._compressed, self._digest),
-            ("diff_id", self._uncompressed, self._diff_id),
-        ):
-            if hasher.hexdigest() != wanted.hex:
-                raise Refused(
-                    f"the {what} of a layer is wrong",
-                    where=self.layer.short,
-                    why=f"{wanted.algorithm}:{hasher.hexdigest()} instead of {wanted}",
-                )
+        if not self._checked:
+            self._compare("digest", self._compressed.hexdigest(), self._digest)
+        self._compare("diff_id", self._uncompressed.hexdigest(), self._diff_id)
 
-    def _read(self) -> None:
-        with self._raw as pipe:
-            try:
-                self._pump(pipe)
-            except OSError as error:
-                why = error.strerror or str(error)
-                raise Unavailable("a layer cannot be read", where=self.layer.short, why=why) from error
+    def _compare(self, what: str, found: str, wanted: Digest) -> None:
+        if found != wanted.hex:
+            why = f"{wanted.algorithm}:{found} instead of {wanted}"
+            raise Refused(f"the {what} of a layer is wrong", where=self.layer.short, why=why)
 
-    def _pump(self, pipe: _Pipe) -> None:
+    def _inflate(self) -> None:
+        with self._hashed as hashed, self._clear as clear:
+            for block in inflate(self._compression or "", self._read()):
+                self.produced += len(block)
+                self._totals.check()
+                hashed.put(block)
+                clear.put(block)
+
+    def _read(self) -> Iterator[bytes]:
+        try:
+            yield from self._pieces()
+        except OSError as error:
+            why = error.strerror or str(error)
+            raise Unavailable("a layer cannot be read", where=self.layer.short, why=why) from error
+
+    def _pieces(self) -> Iterator[bytes]:
         with self.layer.open() as file:
-            while block := file.read(_READ):
+            self._file = file
+            while not self._closing and (block := file.read(_READ)):
+                self._checked = getattr(file, "checked", False)
                 self.consumed += len(block)
                 if self.consumed > self.layer.size:
                     raise Refused("a layer is longer than its manifest says", where=self.layer.short)
-                self._compressed.update(block)
-                pipe.put(block)
+                if not self._checked:
+                    self._compressed.update(block)
+                yield block
             if self.consumed != self.layer.size:
                 why = f"{self.consumed} of {self.layer.size} bytes"
                 raise Refused("a layer is shorter than its manifest says", where=self.layer.short, why=why)
 
-    def _inflate(self) -> None:
-        with self._hashed as hashed, self._clear as clear:
-            for block in inflate(self._compression or "", self._raw):
-                self.produced += len(block)
-                self._check()
-                hashed.put(block)
-                clear.put(block)
-
-    def _check(self) -> None:
-        compressed, uncompressed = (self._before[0] + self.consumed, self._before[1] + self.produced)
-        if uncompressed > self._limits.size:
-            raise Refused("the image is larger than the limit", why=f"more than {self._limits.size} bytes")
-        if uncompressed > max(self._limits.ratio_from, self._limits.ratio * compressed):
-            raise Refused("the image expands like a bomb", why=f"{uncompressed} bytes from {compressed}")
-
     def _hash(self) -> None:
-        with _Pipe():
+        with Pipe(0):
             for block in self._hashed:
                 self._uncompressed.update(block)
+
+
+def _consumed(held: list[bytes]) -> Iterable[bytes]:
+    """Yield the blocks, and let go of each."""
+    held.reverse()
+    while held:
+        yield held.pop()

@@ -4,7 +4,8 @@ An `httpx.BaseTransport`, so that a test may put something else in its place. It
 - places: a request that a registry asked for (token, redirect) connects only to addresses of allowed kinds, and the
   address that was looked at is the one that is connected to;
 - limits: every body is bounded, compressed transfer is not undone (a bomb), cookies are not kept;
-- patience: not a byte for `read` seconds, or less than `drip_rate` over `drip` seconds of waiting, is the end.
+- patience: not a byte for `read` seconds, or less than `drip_rate` over `drip` seconds of waiting, is the end;
+- the head of an answer is bounded too, also when it is preceded by interim answers without an end.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote_to_bytes
@@ -28,6 +30,7 @@ import httpx
 from appbox.errors import Refused, Unavailable
 from appbox.oci import addresses
 from appbox.oci.proxies import proxy_for
+from appbox.oci.reference import DOCKER_HUB
 from appbox.oci.settings import Settings, Timing
 
 ERROR_LIMIT = 1 << 20  # bytes of an error's body
@@ -36,6 +39,8 @@ PLACES, LIMIT = "appbox.places", "appbox.limit"
 
 # httpcore asks for 64 KiB at a time, and each time costs as much as hashing that.
 READ_SIZE = 1 << 18
+HEAD_LIMIT = 4 * READ_SIZE  # bytes until the end of an answer's head; h11 bounds one head, but not how many come
+_head_left: ContextVar[int | None] = ContextVar("head_left", default=None)
 _PORTS = {"http": 80, "https": 443}
 
 
@@ -68,6 +73,13 @@ class Route:
         host = f"[{self.host}]" if ":" in self.host else self.host
         return host if self.port == _PORTS[self.scheme] else f"{host}:{self.port}"
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All names that the host's directory in certs.d may have; Docker Hub's is the one that people write."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        usual = (host,) if self.port == _PORTS[self.scheme] else ()
+        return (*usual, f"{host}:{self.port}", *((DOCKER_HUB,) if host == f"registry-1.{DOCKER_HUB}" else ()))
+
 
 class Transport(httpx.BaseTransport):
     """Sends each request over a pool of its route. `unverified` tells for which host[:port] TLS is not verified."""
@@ -81,6 +93,7 @@ class Transport(httpx.BaseTransport):
         self._settings, self._unverified = settings, unverified
         self._make, self._wires, self._lock = wire or self._wire, dict[Route, httpx.BaseTransport](), threading.Lock()
         self._streams: weakref.WeakSet[_Stream] = weakref.WeakSet()
+        self._reached: dict[str, set[str]] = {}
         self._verified: ssl.SSLContext | None = None
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
@@ -107,6 +120,11 @@ class Transport(httpx.BaseTransport):
         for stream in list(self._streams):
             stream.abort()
 
+    def reached(self, host: str) -> str | None:
+        """Return the kind of address at which `host` was reached; None through a proxy, or when it changes."""
+        kinds = self._reached.get(host, set())
+        return next(iter(kinds)) if len(kinds) == 1 else None
+
     def _route(self, request: httpx.Request) -> Route:
         url, places = request.url, request.extensions.get(PLACES, addresses.EVERYWHERE)
         port = url.port or _PORTS[url.scheme]
@@ -115,7 +133,8 @@ class Transport(httpx.BaseTransport):
         return Route(url.scheme, url.host, port, proxy_for(url.scheme, url.host, port, self._settings.environ), places)
 
     def _wire(self, route: Route) -> httpx.BaseTransport:
-        backend = _Backend(route, self._settings, self._streams)
+        reached = self._reached.setdefault(route.host, set())
+        backend = _Backend(route, self._settings, self._streams, reached)
         context = self._context(route) if route.scheme == "https" else None
         if route.proxy is None:
             return _Wire(httpcore.ConnectionPool(ssl_context=context, network_backend=backend))
@@ -123,8 +142,7 @@ class Transport(httpx.BaseTransport):
 
     def _context(self, route: Route) -> ssl.SSLContext:
         """Return the TLS rules for a host: the system's authorities and those of its certs.d directories."""
-        folders = [f"{self._settings.etc}/{tool}/certs.d/{route.authority}" for tool in ("containers", "docker")]
-        special = [folder for folder in folders if os.path.isdir(folder)]
+        special = [folder for folder in self._settings.certificates(route.names) if os.path.isdir(folder)]
         if self._unverified(route.authority):
             context = _trusting()
             context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
@@ -150,7 +168,7 @@ class _Wire(httpx.BaseTransport):
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         url = request.url
-        with _translated():
+        with _translated(), _bounded_head():
             response = self._pool.handle_request(
                 httpcore.Request(
                     method=request.method,
@@ -203,8 +221,8 @@ class _Bounded(httpx.SyncByteStream):
 class _Backend(httpcore.NetworkBackend):
     """Connects to addresses that were looked at first, and to no others."""
 
-    def __init__(self, route: Route, settings: Settings, streams: weakref.WeakSet[_Stream]) -> None:
-        self._route, self._settings, self._streams = route, settings, streams
+    def __init__(self, route: Route, settings: Settings, streams: weakref.WeakSet[_Stream], reached: set[str]) -> None:
+        self._route, self._settings, self._streams, self._reached = route, settings, streams, reached
         self._inner = httpcore.SyncBackend()
 
     def connect_tcp(
@@ -222,6 +240,8 @@ class _Backend(httpcore.NetworkBackend):
             except (httpcore.ConnectError, httpcore.ConnectTimeout) as error:
                 failure = failure or error
                 continue
+            if self._route.proxy is None:
+                self._reached.add(addresses.kind(address))
             return _Stream(inner, self._settings.timing, self._streams)
         raise failure or httpcore.ConnectError(f"{host} has no address")
 
@@ -242,14 +262,20 @@ class _Stream(httpcore.NetworkStream):
 
     def __init__(self, inner: httpcore.NetworkStream, timing: Timing, streams: weakref.WeakSet[_Stream]) -> None:
         self._inner, self._timing, self._streams = inner, timing, streams
-        self._waited, self._received = 0.0, 0
+        self._waited, self._received, self._asked = 0.0, 0, False
         streams.add(self)
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
         start = time.monotonic()
         data = self._inner.read(max(max_bytes, READ_SIZE), timeout)
-        self._waited += time.monotonic() - start
+        # The wait for an answer is for thinking, which `timeout` bounds; only then is it slow.
+        self._waited += 0.0 if self._asked else time.monotonic() - start
         self._received += len(data)
+        self._asked = False
+        if (left := _head_left.get()) is not None:
+            if left < len(data):
+                raise httpcore.RemoteProtocolError(f"the head of the answer is larger than {HEAD_LIMIT} bytes")
+            _head_left.set(left - len(data))
         if self._waited > self._timing.drip:
             if self._received < self._waited * self._timing.drip_rate:
                 raise httpcore.ReadTimeout(f"only {self._received} bytes came in {self._waited:.0f} s")
@@ -257,7 +283,7 @@ class _Stream(httpcore.NetworkStream):
         return data
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        self._waited, self._received = 0.0, 0
+        self._waited, self._received, self._asked = 0.0, 0, True
         self._inner.write(buffer, timeout)
 
     def close(self) -> None:
@@ -294,6 +320,16 @@ def _translated() -> Iterator[None]:
         raise httpx.ReadError(str(error)) from error
 
 
+@contextlib.contextmanager
+def _bounded_head() -> Iterator[None]:
+    """Count what this thread reads until the head of an answer is there."""
+    token = _head_left.set(HEAD_LIMIT)
+    try:
+        yield
+    finally:
+        _head_left.reset(token)
+
+
 def _misplaced(host: str, kind: str) -> Refused:
     why = f"its address is {kind}, and the registry's is not"
     return Refused(f"the registry sends us to {host}", why=why, hint="use a registry that you trust")
@@ -303,7 +339,8 @@ def _proxied(proxy: str, context: ssl.SSLContext | None, backend: httpcore.Netwo
     user, password, address = _proxy_login(proxy)
     url = web_url(address)
     if url is None:
-        raise Unavailable("the proxy cannot be used", why=address[:200], hint="use an http:// or https:// proxy")
+        why = f"{address.partition('://')[0][:40]} is no kind of proxy that appbox speaks to"
+        raise Unavailable("the proxy cannot be used", where=address[:200], why=why, hint="use http:// or https://")
     return httpcore.HTTPProxy(
         proxy_url=httpcore.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=b"/"),
         proxy_auth=(user, password) if user else None,
@@ -334,12 +371,17 @@ def _trusting() -> ssl.SSLContext:
     return context
 
 
+def _no_password() -> str:
+    """Answer for a key that is encrypted: without this OpenSSL would ask on the terminal."""
+    return ""
+
+
 def _load(context: ssl.SSLContext, folder: str) -> None:
     """Add the authorities (*.crt) and client certificates (*.cert, *.key) of a certs.d directory."""
     try:
         for path in sorted(glob.glob(f"{glob.escape(folder)}/*.crt")):
             context.load_verify_locations(path)
         for path in sorted(glob.glob(f"{glob.escape(folder)}/*.cert")):
-            context.load_cert_chain(path, f"{path.removesuffix('.cert')}.key")
+            context.load_cert_chain(path, f"{path.removesuffix('.cert')}.key", password=_no_password)
     except OSError as error:  # ssl.SSLError is one
         raise Unavailable("a certificate cannot be used", where=folder, why=str(error)) from error

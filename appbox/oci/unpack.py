@@ -18,12 +18,14 @@ from typing import Final, Literal
 from appbox.errors import AppboxError, HostLacks, Refused
 from appbox.host import syscalls
 from appbox.host.inside import locate, read_inside, remove_tree
+from appbox.oci.hidden import Hidden
 from appbox.oci.layer import Entry, IdMap, Whiteout, interpret
 from appbox.oci.limits import Limits
 from appbox.oci.listing import Listing
-from appbox.oci.stream import Layer, Stream
+from appbox.oci.recorder import Recorder
+from appbox.oci.stream import HELD_COMPRESSED, Layer, Stream, Totals
 from appbox.oci.tar import Archive
-from appbox.oci.writer import Writer
+from appbox.oci.writer import LinkToHiddenError, Writer
 
 __all__ = ["IdMap", "Layer", "Limits", "Report", "list_image", "locate", "read_inside", "remove_tree", "unpack"]
 
@@ -33,6 +35,9 @@ Progress = Callable[[Layer, int], object]
 _SWITCH: Final = 0.0005
 """Seconds after which a thread that wants Python's lock gets it, instead of 5 ms: the threads here need it often and
 for microseconds, and would otherwise wait for one another."""
+
+_HELD: Final = 24 << 20
+"""Bytes of upper layers that are read ahead whole."""
 
 _WHOLE: Final = IdMap(0, 1 << 32)
 _FULL: Final = frozenset((errno.ENOSPC, errno.EDQUOT))
@@ -62,26 +67,56 @@ def unpack(
     progress: Progress | None = None,
     durable: bool = True,
     devices: Literal["create", "empty"] = "create",
+    recorder: Callable[[], Recorder] | None = None,
 ) -> Report:
     """Write the layers, lowest first, into the empty directory `root_fd`, owners shifted by `idmap`.
 
-    `root_fd` is opened for reading, not O_PATH. `durable`: return only when the disk has it all. Raises `Refused`,
-    `HostLacks`, `Unavailable` (a layer that cannot be read), `AppboxError` (disk full); the directory then holds
-    leftovers, which are the caller's to remove.
+    `root_fd` is opened for reading, not O_PATH. `durable`: return only when the disk has it all. `recorder` makes what
+    is told everything that is made and removed; when it is called again, what the one before was told is void. Raises
+    `Refused`, `HostLacks`, `Unavailable` (a layer that cannot be read), `AppboxError` (disk full); the directory then
+    holds leftovers, which are the caller's to remove.
     """
     with _in_words(), _quick_switching():
         if os.listdir(root_fd):
             raise AppboxError("the directory to unpack into is not empty", hint="unpack into a new directory")
-        with contextlib.closing(Writer(root_fd, idmap, placeholders=devices == "empty")) as writer:
-            run = _Run(limits, progress, idmap)
-            for index, layer in enumerate(layers):
-                writer.begin(lowest=index == 0)
-                run.each(layer, writer.apply)
-                writer.end()
-            writer.finish()
-            if durable:
-                syscalls.syncfs(root_fd)
-            return Report(run.entries, run.uncompressed, tuple(writer.replaced), tuple(sorted(run.dropped)))
+        unpacking = _Unpacking(layers, root_fd, idmap, limits, progress, devices == "empty", recorder)
+        try:
+            report = unpacking.write(save=True)
+        except LinkToHiddenError:
+            for name in os.listdir(root_fd):
+                remove_tree(root_fd, name)
+            report = unpacking.write(save=False)
+        if durable:
+            syscalls.syncfs(root_fd)
+        return report
+
+
+@dataclass(frozen=True, slots=True)
+class _Unpacking:
+    """An image to be unpacked, maybe more than once."""
+
+    layers: Sequence[Layer]
+    root_fd: int
+    idmap: IdMap
+    limits: Limits
+    progress: Progress | None
+    placeholders: bool
+    recorder: Callable[[], Recorder] | None
+
+    def write(self, *, save: bool) -> Report:
+        """Write all layers; `save`: leave out what is known not to be seen."""
+        with contextlib.closing(_Run(self.layers, self.limits, self.progress, self.idmap)) as run:
+            hidden = run.look_ahead() if save else None
+            recorder = self.recorder() if self.recorder else None
+            with contextlib.closing(
+                Writer(self.root_fd, self.idmap, placeholders=self.placeholders, hidden=hidden, recorder=recorder)
+            ) as writer:
+                for number in range(len(self.layers)):
+                    writer.begin()
+                    run.each(number, writer.apply)
+                    writer.end()
+                writer.finish()
+                return Report(run.entries, run.uncompressed(), tuple(writer.replaced), tuple(sorted(run.dropped)))
 
 
 def list_image(
@@ -89,42 +124,77 @@ def list_image(
     wanted: Collection[str] = (),
     *,
     limits: Limits = Limits(),  # noqa: B008
+    digests: bool = False,
 ) -> Listing:
     """Return what the layers hold, verified, without writing anything; `wanted` are paths of files to be read.
 
-    A wanted file that is reached through symlinks of directories takes a second pass. Raises as `unpack` does.
+    A wanted file that is reached through symlinks of directories takes a second pass. `digests`: hash every file.
+    Raises as `unpack` does.
     """
     with _in_words(), _quick_switching():
-        listing = Listing(wanted)
+        listing = Listing(wanted, digests=digests)
         _list(layers, listing, limits)
         if missed := listing.missed():
-            listing = Listing(wanted, also=missed)
+            listing = Listing(wanted, also=missed, digests=digests)
             _list(layers, listing, limits)
         return listing
 
 
 def _list(layers: Sequence[Layer], listing: Listing, limits: Limits) -> None:
-    run = _Run(limits, None, _WHOLE)
-    for layer in layers:
-        listing.begin()
-        run.each(layer, listing.apply)
+    with contextlib.closing(_Run(layers, limits, None, _WHOLE)) as run:
+        for number in range(len(layers)):
+            listing.begin()
+            run.each(number, listing.apply)
 
 
 class _Run:
-    """Goes through layers one by one, and counts what the limits are about."""
+    """Goes through the layers one by one, the next one already being inflated, and counts what the limits are about."""
 
-    def __init__(self, limits: Limits, progress: Progress | None, idmap: IdMap) -> None:
+    def __init__(self, layers: Sequence[Layer], limits: Limits, progress: Progress | None, idmap: IdMap) -> None:
         self._limits = limits
         self._progress = progress
         self._idmap = idmap
+        self._totals = Totals(limits)
+        self._streams = [Stream(layer, self._totals) for layer in layers]
         self.entries = 0
-        self.compressed = 0
-        self.uncompressed = 0
         self.dropped: set[str] = set()
 
-    def each(self, layer: Layer, act: Callable[[Entry | Whiteout, Iterator[tuple[bytes, int, int]]], object]) -> None:
-        """Call `act` with every change of the layer and its data; return when the layer is verified."""
-        with _about(layer), Stream(layer, self._limits, (self.compressed, self.uncompressed)) as stream:
+    def close(self) -> None:
+        """End everything that is still under way."""
+        for stream in self._streams:
+            stream.close()
+
+    def uncompressed(self) -> int:
+        """Return the bytes of the layers so far."""
+        return self._totals.uncompressed()
+
+    def look_ahead(self) -> Hidden:
+        """Read small upper layers into memory, and return what they hide of those below.
+
+        They are inflated once either way, so that knowing it costs next to nothing.
+        """
+        hidden = Hidden()
+        compressed, room = HELD_COMPRESSED, _HELD
+        for number, stream in sorted(enumerate(self._streams[1:], 1), key=lambda item: item[1].layer.size):
+            compressed -= stream.layer.size
+            if compressed < 0:
+                break
+            with _about(stream.layer):
+                stream.start()
+                blocks = stream.hold(room)
+                if blocks is None:
+                    break
+                room -= sum(map(len, blocks))
+                archive = Archive(blocks, self._limits.size)
+                hidden.learn(number, (interpret(member, self._idmap) for member in archive))
+        return hidden
+
+    def each(self, number: int, act: Callable[[Entry | Whiteout, Iterator[tuple[bytes, int, int]]], object]) -> None:
+        """Call `act` with every change of a layer and its data; return when the layer is verified."""
+        stream = self._streams[number]
+        for ahead in self._streams[number : number + 2]:
+            ahead.start()
+        with _about(stream.layer):
             archive = Archive(self._watched(stream), self._limits.size)
             for member in archive:
                 self.entries += 1
@@ -135,8 +205,7 @@ class _Run:
                     self.dropped.update(change.xattrs.dropped)
                 act(change, archive.data())
             stream.verify()
-            self.compressed += stream.consumed
-            self.uncompressed += stream.produced
+        stream.close()
 
     def _watched(self, stream: Stream) -> Iterator[bytes]:
         for block in stream:

@@ -66,6 +66,16 @@ def named(user: str) -> bool:
     return any(part and not _NUMBER.fullmatch(part) for part in (name, group_name)) or not (name and group_name)
 
 
+def accounts(passwd: bytes | None) -> dict[str, tuple[int, int]]:
+    """Return uid and gid of every name that a passwd file lists; of a name that is there twice, the first."""
+    return {one.name: (one.uid, one.gid) for one in reversed(list(_accounts(passwd)))}
+
+
+def groups(group: bytes | None) -> dict[str, int]:
+    """Return the gid of every name that a group file lists; of a name that is there twice, the first."""
+    return {one.name: one.gid for one in reversed(list(_groups(group)))}
+
+
 def _account(name: str, passwd: bytes | None) -> _Account | None:
     """The first account of that name or number; root's for an empty name."""
     number = _number(name or "0")

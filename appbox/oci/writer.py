@@ -3,6 +3,9 @@
 What a layer made is remembered by the inode of its directory, so that the layer's own whiteouts spare it, in whatever
 order they come and whatever name the directory was reached by. Inodes that are freed and used again within a layer
 belong to things which that layer made, so this holds.
+
+A file over a file of a lower layer takes its place on disk, inode and all, where no other name has it: ext4 looks past
+recently freed inodes one by one, which makes every file after a few thousand replaced ones cost ten times as much.
 """
 
 from __future__ import annotations
@@ -15,9 +18,18 @@ from typing import Final
 from appbox.errors import Refused
 from appbox.host.inside import remove_tree
 from appbox.oci import create
+from appbox.oci.create import Hasher
 from appbox.oci.directories import IMPLIED_MODE, Directories, Directory, clear_xattrs
+from appbox.oci.hidden import Hidden
 from appbox.oci.layer import Entry, IdMap, Whiteout, shown
+from appbox.oci.notes import Notes
+from appbox.oci.recorder import Recorder
 from appbox.oci.tar import Kind, Span
+
+
+class LinkToHiddenError(Exception):
+    """A hard link needs a file that was left out because an upper layer hides it."""
+
 
 _UP: Final = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -25,13 +37,24 @@ _UP: Final = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 class Writer:
     """Writes entries below `root_fd`, an empty directory opened for reading. Holds descriptors until `close`.
 
-    `placeholders`: make devices and fifos as empty files, and list them in `replaced`.
+    `placeholders`: make devices and fifos as empty files, and list them in `replaced`. `hidden`: what layers further up
+    hide, which need not be written; `apply` and `end` then may raise `LinkToHiddenError`. `recorder` is told what is
+    made and removed.
     """
 
-    def __init__(self, root_fd: int, idmap: IdMap, *, placeholders: bool = False) -> None:
+    def __init__(
+        self,
+        root_fd: int,
+        idmap: IdMap,
+        *,
+        placeholders: bool = False,
+        hidden: Hidden | None = None,
+        recorder: Recorder | None = None,
+    ) -> None:
         self._idmap = idmap
         self._placeholders = placeholders
-        self._directories = Directories(root_fd, idmap)
+        self._notes = Notes(recorder, root_fd, idmap) if recorder else None
+        self._directories = Directories(root_fd, idmap, self._notes)
         self._root = self._directories.root
         self._root_entry: Entry | None = None
         self.replaced: list[str] = []
@@ -39,14 +62,18 @@ class Writer:
         self._made: dict[int, set[bytes]] = {}  # names made by this layer, by the inode of their directory
         self._touched: set[int] = set()  # directories which this layer describes or made something below
         self._linked: list[Entry] = []  # hard links of this layer to files of lower ones
+        self._hidden = hidden or None
+        self._number = -1
+        self._omitted: set[bytes] = set()  # paths of files that were left out
 
     def close(self) -> None:
         """Close the directories."""
         self._directories.close()
 
-    def begin(self, *, lowest: bool) -> None:
-        """Begin a layer. In the lowest one whiteouts find nothing, so nothing has to be remembered."""
-        self._lowest = lowest
+    def begin(self) -> None:
+        """Begin the next layer. In the lowest one whiteouts find nothing, so nothing has to be remembered."""
+        self._number += 1
+        self._lowest = self._number == 0
         self._made = {}
         self._touched = {self._root.inode}
         self._linked = []
@@ -60,7 +87,7 @@ class Writer:
         """Give the root its attributes, and all directories their times."""
         if self._root_entry is not None:
             create.attributes(self._root.fd, self._root_entry, self._idmap)
-            self._directories.remember_time(self._root, self._root_entry.mtime)
+            self._directories.remember_time(self._root, self._noted(self._root, self._root_entry))
         else:
             os.fchmod(self._root.fd, IMPLIED_MODE)
         self._directories.set_times()
@@ -73,7 +100,21 @@ class Writer:
         elif not change.name:
             self._root_entry = change
         else:
-            self._make(self._parent(change), change, data)
+            parent = self._parent(change)
+            if self._hidden is None or not self._omit(self._hidden, parent, change):
+                self._make(parent, change, data)
+
+    def _omit(self, hidden: Hidden, parent: Directory, entry: Entry) -> bool:
+        """Return whether the entry is left out: a file, or one more name of one that was, which nobody will see."""
+        if entry.kind is not Kind.FILE and not (entry.kind is Kind.HARDLINK and entry.link in self._omitted):
+            return False
+        # Behind a symlink the same path may mean another file to the layer that hides it.
+        if parent.path != entry.parent or not hidden.hides(self._number, entry.path, entry.parent):
+            return False
+        if _exists(parent, entry.name):
+            return False
+        self._omitted.add(entry.path)
+        return True
 
     # Making
 
@@ -82,6 +123,8 @@ class Writer:
             parent = self._directories.open(entry.parent, make=True)
         except NotADirectoryError as error:
             raise Refused("the directory of an entry is a file", where=entry.shown) from error
+        if not self._omitted.isdisjoint(self._directories.made()):
+            raise LinkToHiddenError
         if not self._lowest:
             self._touch(parent)
         return parent
@@ -105,11 +148,7 @@ class Writer:
         elif kind is Kind.HARDLINK:
             self._link(parent, entry)
         else:
-            try:
-                self._create(parent, entry, data)
-            except FileExistsError:
-                self._clear(parent, entry.name)
-                self._create(parent, entry, data)
+            self._put(parent, entry, data)
         if not self._lowest:
             self._made.setdefault(parent.inode, set()).add(entry.name)
 
@@ -119,9 +158,13 @@ class Writer:
         if not fresh:
             clear_xattrs(made.fd)
         create.attributes(made.fd, entry, self._idmap)
-        self._directories.remember_time(made, entry.mtime)
+        self._directories.remember_time(made, self._noted(made, entry))
         if not self._lowest:
             self._touched.add(made.inode)
+
+    def _noted(self, directory: Directory, entry: Entry) -> int:
+        """Take note of a directory's attributes, and return the time that it is to have."""
+        return self._notes.directory(directory.fd, directory.path, entry) if self._notes else entry.mtime
 
     def _mkdir(self, parent: Directory, name: bytes) -> bool:
         """Make the directory, and return whether there was none."""
@@ -134,9 +177,22 @@ class Writer:
             os.mkdir(name, 0o700, dir_fd=parent.fd)
         return True
 
-    def _create(self, parent: Directory, entry: Entry, data: Iterable[Span]) -> None:
+    def _put(self, parent: Directory, entry: Entry, data: Iterable[Span]) -> None:
+        """Make a file, symlink or device, in the place of what has its name."""
+        content = self._notes.hasher() if self._notes and entry.kind is Kind.FILE else None
+        try:
+            self._create(parent, entry, data, content)
+        except FileExistsError:
+            if entry.kind is not Kind.FILE or not create.over(parent.fd, entry, self._idmap, data, content):
+                self._clear(parent, entry.name)
+                self._create(parent, entry, data, content)
+        if self._notes:
+            path, empty = _below(parent, entry.name), self._placeholders
+            self._notes.made(parent.fd, path, entry, content, empty=empty)
+
+    def _create(self, parent: Directory, entry: Entry, data: Iterable[Span], content: Hasher | None) -> None:
         if entry.kind is Kind.FILE:
-            create.regular(parent.fd, entry, self._idmap, data)
+            create.regular(parent.fd, entry, self._idmap, data, content)
         elif entry.kind is Kind.SYMLINK:
             create.symlink(parent.fd, entry, self._idmap)
         elif self._placeholders:
@@ -154,6 +210,8 @@ class Writer:
         if self._clear(parent, entry.name):
             above = self._link_target(entry)  # it may have been in what was just removed
         os.link(target, entry.name, src_dir_fd=above.fd, dst_dir_fd=parent.fd, follow_symlinks=False)
+        if self._notes:
+            self._notes.linked(_below(parent, entry.name), _below(above, target))
         if not self._lowest and target not in self._made.get(above.inode, ()):
             self._linked.append(entry)
 
@@ -164,6 +222,8 @@ class Writer:
             above = self._directories.open(parent)
             is_directory = _is_directory(above, name)
         except (FileNotFoundError, NotADirectoryError) as error:
+            if self._omitted:
+                raise LinkToHiddenError from error
             raise Refused("a hard link leads to nothing", where=entry.shown, why=shown(entry.link)) from error
         if is_directory:
             raise Refused("a hard link leads to a directory", where=entry.shown, why=shown(entry.link))
@@ -178,6 +238,8 @@ class Writer:
         except FileNotFoundError:
             return False
         remove_tree(parent.fd, name, self._directories.removed)
+        if self._notes:
+            self._notes.removed(_below(parent, name))
         if stat.S_ISDIR(mode) or stat.S_ISLNK(mode):
             self._directories.forget()
         return True
@@ -217,10 +279,22 @@ class Writer:
             if not described:
                 self._clear(parent, name)
             return []
-        path = b"/".join((parent.path, name)) if parent.path else name
+        path = _below(parent, name)
         if not described:
             self._directories.imply(self._directories.enter(parent, name, path))
         return [path]
+
+
+def _below(directory: Directory, name: bytes) -> bytes:
+    return b"/".join((directory.path, name)) if directory.path else name
+
+
+def _exists(parent: Directory, name: bytes) -> bool:
+    try:
+        os.stat(name, dir_fd=parent.fd, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def _is_directory(parent: Directory, name: bytes) -> bool:

@@ -13,6 +13,8 @@ from appbox.desired import File
 from appbox.errors import AppboxError
 from appbox.host import syscalls
 from appbox.host.inside import remove_tree
+from appbox.oci.digest import Digest
+from appbox.oci.recorder import Recorder
 from appbox.store import files, paths, state
 
 KEPT_GENERATIONS: Final = 5
@@ -75,19 +77,34 @@ def make_live(bundle: int) -> None:
         files.create("resolv.conf", b"", mode=0o644, dir_fd=live)
 
 
-def neutralise(rootfs: int, base: int) -> None:
+def neutralise(rootfs: int, base: int, recorder: Recorder) -> None:
     """Make plain directories of what the runtime mounts /dev, /proc and /sys on, whatever the image has there.
 
-    A symlink there has led old runtimes out of the root (CVE-2019-19921, CVE-2023-27561 and their like).
+    `recorder`, which was told what the image has, is told that too. A symlink there has led old runtimes out of the
+    root (CVE-2019-19921, CVE-2023-27561 and their like).
     """
+    top = os.fstat(rootfs)
     for name in ("dev", "proc", "sys"):
         info = os.lstat(name, dir_fd=rootfs) if files.exists(name, rootfs) else None
         if info is not None and stat.S_ISDIR(info.st_mode):
             continue
         if info is not None:
             os.unlink(name, dir_fd=rootfs)
+            recorder.removed(os.fsencode(name))
         os.mkdir(name, 0o755, dir_fd=rootfs)
         os.chown(name, base, base, dir_fd=rootfs)
+        os.utime(name, ns=(0, 0), dir_fd=rootfs, follow_symlinks=False)
+        recorder.directory(os.fsencode(name), 0o755, base, base, 0)
+    os.utime(rootfs, ns=(top.st_atime_ns, top.st_mtime_ns))
+
+
+def write_mtree(bundle: int, recorder: Recorder) -> Digest:
+    """Write what the rootfs consists of into a staged bundle, and return the digest of that file."""
+    fd = os.open(paths.MTREE, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=bundle)
+    try:
+        return recorder.write(fd).digest
+    finally:
+        os.close(fd)
 
 
 def keep_image(bundle: int, manifest: bytes, config: bytes) -> None:

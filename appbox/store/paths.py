@@ -23,6 +23,7 @@ CARRY: Final = ".carry"
 LIVE: Final = ".live"
 IMAGE: Final = ".image"
 ROOTFS: Final = "rootfs"
+MTREE: Final = "rootfs.mtree"
 DATA: Final = "data"
 GENERATION_LINKS: Final = ("bundle.toml", "config", "config.json", "run")
 """What belongs to a generation; the names in the version directory are fixed links through `.current`."""

@@ -1,119 +1,116 @@
-"""Prints a line for each budget: what was measured, what is allowed, whether it holds. Exits 1 when one does not."""
+"""Measures what has a budget, beside other tools, and prints it: `./dev bench --help`."""
 
 from __future__ import annotations
 
-import json
-import statistics
-import subprocess
+import argparse
 import sys
-import tempfile
-import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
-import tomli_w
+from tests.bench import cached, commands, host, pulls, readme, starts, table
+from tests.bench.measure import Failed
+from tests.bench.peers import PEERS, Peer
+from tests.bench.table import Figure, Pull
+from tests.ground import cache, registry
+from tests.ground.registry import RealRegistry
 
-from tests.ground import cache, images, roots
-from tests.ground.machine import Machine
-
-ROUNDS = 15
-
-
-@dataclass(frozen=True, slots=True)
-class Figure:
-    """A measured time and its budget, in milliseconds."""
-
-    what: str
-    measured: float
-    allowed: float
-
-    def __str__(self) -> str:
-        verdict = "ok" if self.measured <= self.allowed else "OVER"
-        return f"{verdict:<4}  {self.measured:8.1f} ms of {self.allowed:6.0f} ms  {self.what}"
+README = Path(__file__).parents[2] / "README.md"
+SLOW = "million"
+OTHERS = ("cached", "commands", "start")
+USUAL = (*(name for name in pulls.ROWS if name != SLOW), *OTHERS)
 
 
-def median_time(words: Sequence[str], rounds: int = ROUNDS) -> float:
-    """Return the median time of a command in milliseconds; the first run, which fills caches, does not count."""
-    times = []
-    for _ in range(rounds + 1):
-        started = time.perf_counter()
-        subprocess.run(words, check=True, stdout=subprocess.DEVNULL)
-        times.append((time.perf_counter() - started) * 1000)
-    return statistics.median(times[1:])
+def options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """Return what the command line says."""
+    parser = argparse.ArgumentParser(prog="./dev bench", description="Measure what has a budget, beside other tools.")
+    parser.add_argument("--rows", type=rows, default=USUAL, help=f"only these: {','.join((*pulls.ROWS, *OTHERS))}")
+    parser.add_argument(
+        "--with", type=peers, default=tuple(PEERS.values()), dest="peers", help=f"only these: {','.join(PEERS)}"
+    )
+    parser.add_argument("--runs", type=positive, default=5, help="runs of each, in turns (default: 5)")
+    parser.add_argument("--million", action="store_true", help="an image of a million entries too, which takes minutes")
+    parser.add_argument("--save", action="store_true", help="write the tables into the README; needs all rows")
+    parser.add_argument("--check", action="store_true", help="exit with 1 when a budget is missed")
+    chosen = parser.parse_args(arguments)
+    if chosen.save and (chosen.rows != USUAL or len(chosen.peers) < len(PEERS)):
+        parser.error("--save writes the whole section, so it cannot go with --rows or --with")
+    if chosen.million:
+        chosen.rows = tuple(dict.fromkeys((*chosen.rows, SLOW)))
+    return chosen
 
 
-def write_services(directory: Path, count: int, image: Path) -> None:
-    """Write `count` manifests of the busybox image."""
-    for number in range(count):
-        manifest = {
-            "name": f"service-{number:03}",
-            "image": f"oci:{image}",
-            "version": images.REF,
-            "process": {"args": ["sleep", "1000"]},
-        }
-        (directory / f"{manifest['name']}.toml").write_text(tomli_w.dumps(manifest), encoding="utf-8")
+def rows(text: str) -> tuple[str, ...]:
+    """Return the rows that are named; ArgumentTypeError for one that there is not."""
+    names = tuple(text.split(","))
+    for name in names:
+        if name not in pulls.ROWS and name not in OTHERS:
+            msg = f"there is no row {name!r}"
+            raise argparse.ArgumentTypeError(msg)
+    return names
 
 
-def command_line() -> Iterator[Figure]:
-    """Yield the times of commands that people and scripts run often, in a root of 20 and of 100 services."""
-    appbox = [str(Path(sys.executable).with_name("appbox"))]
-    python = median_time([sys.executable, "-c", "pass"])
-    yield Figure("appbox --version, beyond bare python", median_time([*appbox, "--version"]) - python, 60)
-    image = images.ensure("busybox")
-    for count, verb, allowed in ((20, "status", 150), (100, "plan", 400), (100, "apply", 400)):
-        with tempfile.TemporaryDirectory(prefix="appbox-bench.") as scratch:
-            services, root = Path(scratch) / "services", Path(scratch) / "root"
-            services.mkdir()
-            root.mkdir()
-            write_services(services, count, image)
-            rooted = [*appbox, "--root", str(root), "--init", "systemd"]
-            subprocess.run([*rooted, "apply", str(services)], check=True, stdout=subprocess.DEVNULL)
-            words = [verb] if verb == "status" else [verb, str(services)]
-            yield Figure(f"appbox {verb} of {count} unchanged services", median_time([*rooted, *words], 5), allowed)
+def peers(text: str) -> tuple[Peer, ...]:
+    """Return those who are named; ArgumentTypeError for one whom nobody knows."""
+    unknown = [name for name in text.split(",") if name not in PEERS]
+    if unknown:
+        msg = f"there is no {unknown[0]!r} to measure with"
+        raise argparse.ArgumentTypeError(msg)
+    return tuple(PEERS[name] for name in text.split(","))
 
 
-# Inside a machine: the median time of a command in milliseconds.
-TIMER = """
-import json, statistics, subprocess, sys, time
-def measure(words):
-    times = []
-    for _ in range(20):
-        subprocess.run(["runc", "delete", "--force", "job"], stderr=subprocess.DEVNULL)
-        started = time.perf_counter()
-        subprocess.run(words, check=True, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
-        times.append((time.perf_counter() - started) * 1000)
-    return statistics.median(times[1:])
-print(json.dumps([measure(words) for words in json.load(sys.stdin)]))
-"""
+def positive(text: str) -> int:
+    """Return a number of runs."""
+    if not text.isdecimal() or int(text) < 1:
+        msg = f"{text!r} is no number of runs"
+        raise argparse.ArgumentTypeError(msg)
+    return int(text)
 
 
-def start(scratch: Path) -> Iterator[Figure]:
-    """Yield what a start through the run script costs beyond `runc run` of the same bundle."""
-    root = roots.ensure("systemd")
-    layer = scratch / "appbox"
-    layer.mkdir()
-    roots.install_appbox(root, layer)
-    image = "oci:/var/cache/appbox-dev/images/busybox"
-    manifest = {"name": "job", "image": image, "version": images.REF, "process": {"args": ["true"]}}
-    with Machine(root, [layer]) as machine:
-        machine.boot()
-        machine.write("/root/job.toml", tomli_w.dumps(manifest))
-        machine.run(["appbox", "apply", "--no-start", "/root/job.toml"])
-        bundle = "/opt/containers/job"
-        commands = [["runc", "run", "--bundle", bundle, "job"], [f"{bundle}/run"]]
-        bare, ours = json.loads(machine.run(["python3", "-c", TIMER], input=json.dumps(commands)).out)
-        yield Figure(f"start through the run script, beyond runc's {bare:.1f} ms", ours - bare, 10)
+def figures(name: str, local: RealRegistry, scratch: Path, rounds: int) -> Iterator[Figure]:
+    """Yield the figures of a row that is no pull."""
+    if name == "cached":
+        yield from cached.figures(local, scratch)
+    elif name == "commands":
+        yield from commands.figures(rounds)
+    else:
+        yield from starts.figures(local, scratch)
 
 
-def main() -> int:
-    """Measure everything."""
-    figures = []
-    with cache.scratch("bench") as scratch:
-        for figure in (*command_line(), *start(scratch)):
-            print(figure, flush=True)
-            figures.append(figure)
-    return 0 if all(figure.measured <= figure.allowed for figure in figures) else 1
+def measure(names: Sequence[str], peers: Sequence[Peer], rounds: int) -> tuple[list[Pull], list[Figure]]:
+    """Measure and print each row when it is done."""
+    done: list[Pull] = []
+    told: list[Figure] = []
+    with cache.scratch("bench") as scratch, registry.start(f"{scratch}/registry") as local:
+        for name in names:
+            if name in pulls.ROWS:
+                done.append(pulls.pull(name, peers, local, scratch, rounds))
+                lines = [line[1:] for line in table.pull_lines(done[-1])]
+                print(f"{name}: {done[-1].what}\n{table.terminal(table.PULLS[1:], lines)}", flush=True)
+            else:
+                new = list(figures(name, local, scratch, rounds))
+                print(table.terminal(table.FIGURES, [table.figure_line(figure) for figure in new]), flush=True)
+                told += new
+    return done, told
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure, print, and keep what was measured if that is wanted."""
+    chosen = options(arguments)
+    where, versions = host.describe(), list(host.versions(PEERS.values()))
+    print(f"{where}\n{', '.join(versions)}\n", flush=True)
+    try:
+        done, told = measure(chosen.rows, chosen.peers, chosen.runs)
+    except Failed as error:
+        print(f"bench: {error}", file=sys.stderr)
+        return 1
+    budgets: list[Pull | Figure] = [*done, *told]
+    missed = [sentence for one in budgets for sentence in one.missed()]
+    print("".join(f"missed: {sentence}\n" for sentence in missed) or "every budget holds\n", end="")
+    if chosen.save:
+        text = readme.replace(README.read_text(encoding="utf-8"), readme.section(done, told, where, versions))
+        README.write_text(text, encoding="utf-8")
+        print(f"saved in {README}")
+    return 1 if chosen.check and missed else 0
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """A registry of our own on loopback that can do what bad ones do: cut, stall, drip, lie, redirect, throttle, challenge.
 
-Without faults it follows the distribution specification (pull), ranges included; skopeo pulling from it proves that.
+Without faults it follows the distribution specification: pull with ranges, push in one piece and in chunks, mounts,
+tags in pages. `tests/integration/test_registry_conformance.py` proves that against the real docker-registry.
 """
 
 from __future__ import annotations
@@ -20,7 +21,9 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from tests.ground.tiny import Content
+from tests.ground.uploads import SESSION, Uploads, problem
 
+_KINDS = {"token": "token", "list": "list"}
 _PATH = re.compile(r"/v2/(?P<repository>.+)/(?P<kind>manifests|blobs)/(?P<reference>[^/]+)")
 
 
@@ -137,9 +140,35 @@ def no_ranges(request: Request, answer: Answer) -> Answer:
     return Answer(200, {"Content-Length": str(len(data))}, data)
 
 
+def throttle(rate: int, block: int = 4096) -> Fault:
+    """Send the body at `rate` bytes a second."""
+
+    def send(handler: BaseHTTPRequestHandler, answer: Answer) -> None:
+        for position in range(0, len(answer.body), block):
+            handler.wfile.write(answer.body[position : position + block])
+            handler.wfile.flush()
+            time.sleep(block / rate)
+
+    return lambda request, answer: Answer(answer.status, answer.headers, answer.body, send)
+
+
+def interim(count: int) -> Fault:
+    """Send interim answers before the real one never comes."""
+
+    def send(handler: BaseHTTPRequestHandler, answer: Answer) -> None:
+        line = b"HTTP/1.1 103 Early Hints\r\nX-Filler: " + b"x" * 1000 + b"\r\n\r\n"
+        for _ in range(count):
+            handler.wfile.write(line)
+        handler.close_connection = True
+
+    return lambda request, answer: Answer(0, {}, b"", send)
+
+
 @dataclass
 class Faulty:
-    """The registry. `faults` are used up one by one, by what is asked for: manifests, blobs, token, v2, or a digest."""
+    """The registry. `faults` are used up one by one, by what is asked for: manifests, blobs, tags, uploads, token, v2,
+    a digest, or a method and one of these ("PATCH uploads").
+    """
 
     content: Content
     faults: dict[str, list[Fault]] = field(default_factory=dict)
@@ -152,6 +181,14 @@ class Faulty:
     requests: list[Request] = field(default_factory=list)
     tokens: dict[str, float] = field(default_factory=dict)
     host: str = ""
+    missing: tuple[str, ...] = ("no/such",)  # repositories that are not there; every other one has `content`
+    page: int = 0  # tags in one answer at most; 0: as many as are asked for
+    token_methods: tuple[str, ...] = ()  # that the token server knows; empty: GET and POST
+    interrupted: list[int] = field(default_factory=list)  # bytes of the next uploads' bodies that arrive
+
+    def __post_init__(self) -> None:
+        self.uploads = Uploads(self.content)
+        self.lock = threading.Lock()
 
     def break_next(self, kind: str, *faults: Fault) -> None:
         self.faults.setdefault(kind, []).extend(faults)
@@ -162,22 +199,49 @@ class Faulty:
     def answer(self, request: Request) -> Answer:
         self.requests.append(request)
         url = urlsplit(request.path)
-        match = _PATH.fullmatch(url.path)
-        kind = match["kind"] if match else "token" if url.path == "/token" else "v2"
-        answer = self._token(request, parse_qs(url.query)) if kind == "token" else self._guarded(request, match)
-        for key in (match["reference"] if match else "", kind):
-            if self.faults.get(key):
-                return self.faults[key].pop(0)(request, answer)
+        session = SESSION.fullmatch(url.path)
+        match = None if session else _PATH.fullmatch(url.path)
+        kind = "uploads" if session else match["kind"] if match else _KINDS.get(url.path.rpartition("/")[2], "v2")
+        with self.lock:
+            answer = (
+                self._token(request, parse_qs(url.query)) if kind == "token" else self._guarded(request, match, kind)
+            )
+            for key in (match["reference"] if match else "", f"{request.method} {kind}", kind):
+                if self.faults.get(key):
+                    return self.faults[key].pop(0)(request, answer)
         return answer
 
-    def _guarded(self, request: Request, match: re.Match[str] | None) -> Answer:
+    def _guarded(self, request: Request, match: re.Match[str] | None, kind: str) -> Answer:
         if self.auth and not self._allowed(request.authorization or ""):
-            return _json(
-                401, _errors("UNAUTHORIZED", "authentication required"), {"WWW-Authenticate": self._challenge()}
-            )
+            challenge = {"WWW-Authenticate": self._challenge()}
+            return _json(401, _errors("UNAUTHORIZED", "authentication required"), challenge)
+        if kind == "uploads":
+            return Answer(*self.uploads.answer(request.method, request.path, request.headers, request.body, self.host))
+        if kind == "list":
+            return self._tags(request)
         if match is None:
             return _json(200 if request.path == "/v2/" else 404, {})
+        if request.method == "PUT":
+            path, reference = urlsplit(request.path).path, match["reference"]
+            return Answer(*self.uploads.put_manifest(path, reference, request.headers, request.body, self.host))
+        if request.method not in ("GET", "HEAD"):
+            return Answer(*problem(405, "UNSUPPORTED", "The operation is unsupported."))
         return self._manifest(match) if match["kind"] == "manifests" else self._blob(request, match)
+
+    def _tags(self, request: Request) -> Answer:
+        url = urlsplit(request.path)
+        repository = url.path.removeprefix("/v2/").removesuffix("/tags/list")
+        query = {name: values[0] for name, values in parse_qs(url.query).items()}
+        if repository in self.missing:
+            return _json(404, _errors("NAME_UNKNOWN", "repository name not known to registry"))
+        names = sorted(name for name in self.content.tags if name > query.get("last", ""))
+        count = min(filter(None, (int(query.get("n", 0)), self.page)), default=len(names))
+        page = names[:count]
+        answer = _json(200, {"name": repository, "tags": page})
+        if len(page) < len(names):
+            last = f"/v2/{repository}/tags/list?last={page[-1]}&n={count}"
+            answer.headers["Link"] = f'<{last}>; rel="next"'
+        return answer
 
     def _allowed(self, authorization: str) -> bool:
         if self.auth == "basic":
@@ -194,8 +258,11 @@ class Faulty:
 
     def _token(self, request: Request, query: dict[str, list[str]]) -> Answer:
         form = parse_qs(request.body.decode())
+        if self.token_methods and request.method not in self.token_methods:
+            return _json(405, {})
         if request.method == "POST":
-            allowed = form.get("refresh_token") == [self.password]
+            by_password = form.get("username") == [self.user] and form.get("password") == [self.password]
+            allowed = form.get("refresh_token") == [self.password] or by_password
         else:
             allowed = request.authorization in (None, _basic(self.user, self.password)) and "service" in query
         if not allowed:
@@ -216,14 +283,15 @@ class Faulty:
         data = self.content.blobs.get(match["reference"])
         if data is None:
             return _json(404, _errors("BLOB_UNKNOWN", "blob unknown to registry"))
+        named = {"Content-Type": "application/octet-stream", "Docker-Content-Digest": match["reference"]}
         asked = re.fullmatch(r"bytes=([0-9]+)-", request.headers.get("range", ""))
         if asked is None:
-            return Answer(200, {"Content-Length": str(len(data))}, data)
+            return Answer(200, {**named, "Content-Length": str(len(data))}, data)
         start = int(asked[1])
         if start >= len(data):
             return _json(416, {})
         span = f"bytes {start}-{len(data) - 1}/{len(data)}"
-        headers = {"Content-Range": span, "Content-Length": str(len(data) - start)}
+        headers = {**named, "Content-Range": span, "Content-Length": str(len(data) - start)}
         return Answer(206, {**headers, "X-Whole": base64.b64encode(data).decode()}, data[start:])
 
 
@@ -237,7 +305,7 @@ def serve(registry: Faulty, address: str = "127.0.0.1", context: Any = None) -> 
         def do_GET(self) -> None:
             _handle(self, registry)
 
-        do_HEAD = do_POST = do_GET  # noqa: N815
+        do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = do_GET  # noqa: N815
 
         def log_message(self, *args: object) -> None:
             pass
@@ -267,19 +335,35 @@ def serve(registry: Faulty, address: str = "127.0.0.1", context: Any = None) -> 
 def _handle(handler: BaseHTTPRequestHandler, registry: Faulty) -> None:
     length = int(handler.headers.get("Content-Length") or 0)
     headers = {name.lower(): value for name, value in handler.headers.items()}
+    if length and registry.interrupted and handler.command in ("PATCH", "PUT") and "/uploads/" in handler.path:
+        _interrupt(handler, registry)
+        return
     request = Request(handler.command, handler.path, headers, handler.rfile.read(length))
     answer = registry.answer(request)
-    handler.send_response(answer.status)
-    for name, value in answer.headers.items():
-        if name != "X-Whole":
-            handler.send_header(name, value)
-    handler.end_headers()
+    if answer.status:
+        handler.send_response(answer.status)
+        for name, value in answer.headers.items():
+            if name != "X-Whole":
+                handler.send_header(name, value)
+        handler.end_headers()
     if handler.command == "HEAD":
         return
     if answer.send is not None:
         answer.send(handler, answer)
     else:
         handler.wfile.write(answer.body)
+
+
+def _interrupt(handler: BaseHTTPRequestHandler, registry: Faulty) -> None:
+    """Take a part of an upload's body and break off; a chunk's part is kept, as storages do."""
+    part = handler.rfile.read(registry.interrupted.pop(0))
+    session = SESSION.fullmatch(urlsplit(handler.path).path)
+    headers = {name.lower(): value for name, value in handler.headers.items()}
+    registry.requests.append(Request(handler.command, handler.path, headers))
+    if session and handler.command == "PATCH":
+        registry.uploads.open[session["session"]] += part
+    handler.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    handler.close_connection = True
 
 
 def _basic(user: str, password: str) -> str:

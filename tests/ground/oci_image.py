@@ -25,6 +25,7 @@ class Layer:
     digest: str
     size: int
     diff_id: str
+    media_type: str = "application/vnd.oci.image.layer.v1.tar+gzip"
 
 
 class _Hashing:
@@ -74,10 +75,7 @@ def finish(layout: Path, layers: Iterable[Layer], config: Mapping[str, Any], ref
         "schemaVersion": 2,
         "mediaType": "application/vnd.oci.image.manifest.v1+json",
         "config": {"mediaType": "application/vnd.oci.image.config.v1+json", **add_blob(layout, dump(image))},
-        "layers": [
-            {"mediaType": "application/vnd.oci.image.layer.v1.tar+gzip", "digest": layer.digest, "size": layer.size}
-            for layer in layers
-        ],
+        "layers": [{"mediaType": layer.media_type, "digest": layer.digest, "size": layer.size} for layer in layers],
     }
     entry = {"mediaType": manifest["mediaType"], **add_blob(layout, dump(manifest)), "platform": machine}
     entry["annotations"] = {"org.opencontainers.image.ref.name": ref, **note}

@@ -139,6 +139,14 @@ NGINX = Recipe(
     },
 )
 
+# A whole Debian, with what few images have: file capabilities (ping), setuid programs, hard links (perl).
+DEBIAN = Recipe(
+    "debian",
+    ("iputils-ping", "passwd", "login", "perl", "tzdata"),
+    alpine=("iputils", "shadow", "perl", "tzdata"),
+    config={"Cmd": ["sh"], "Env": [f"PATH={PATH}"]},
+)
+
 BUSYBOX = Recipe("busybox", (), config={"Cmd": ["sh"], "Env": [f"PATH={PATH}"]})
 
 RECIPES: Mapping[str, Recipe] = {
@@ -150,5 +158,6 @@ RECIPES: Mapping[str, Recipe] = {
         MARIADB,
         NGINX,
         BUSYBOX,
+        DEBIAN,
     )
 }

@@ -42,7 +42,7 @@ def test_a_first_apply_makes_a_whole_version(box: Sandbox) -> None:
     assert bundle.name == "web-1.0"
     assert sorted(os.listdir(bundle)) == [
         *(".current", ".generations", ".image", ".live"),
-        *("bundle.toml", "config", "config.json", "data", "rootfs", "run"),
+        *("bundle.toml", "config", "config.json", "data", "rootfs", "rootfs.mtree", "run"),
     ]
     info = bundle.lstat()
     assert (stat.S_IMODE(info.st_mode), info.st_uid, info.st_gid) == (0o710, 0, BASE)

@@ -95,7 +95,7 @@ class TestWhiteouts:
     @pytest.mark.parametrize("name", [b".wh.", b".wh..", b".wh...", b"d/.wh...", b"d/.wh.."])
     def test_that_delete_the_directory_or_its_parent(self, root: Root, name: bytes) -> None:
         root.refuse("whiteout", of(directory(b"d"), file(b"f")), of(file(name)))
-        assert root.names() == ["d", "f"]
+        assert root.names() == []  # it was known before the lower layer was written
 
     def test_a_directory_of_lower_layers_keeps_its_content(self, root: Root) -> None:
         root.unpack(

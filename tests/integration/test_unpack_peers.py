@@ -3,71 +3,24 @@
 from __future__ import annotations
 
 import gzip
-import hashlib
 import os
 import stat
 import struct
-import subprocess
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from appbox.oci import unpack
 from appbox.oci.unpack import IdMap, Layer
+from tests.ground import unpackers
 from tests.ground.layers import OCI, archive, directory, file, hardlink, layer, symlink
+from tests.ground.trees import Thing, things
+from tests.ground.unpackers import by_tar, run
 
 pytestmark = pytest.mark.root
 
 DEBIAN = ("etc", "usr/sbin", "usr/share/perl5", "usr/share/doc")
 """Directories of this machine: some thousand files of every kind that a package has."""
-
-
-@dataclass(frozen=True)
-class Thing:
-    """Everything that a file system says about a name."""
-
-    mode: int
-    uid: int
-    gid: int
-    size: int
-    mtime: int
-    device: int
-    link: str
-    digest: str
-    same_as: str
-    xattrs: tuple[tuple[str, bytes], ...]
-
-
-def things(root: Path) -> dict[str, Thing]:
-    first: dict[int, str] = {}
-    return {name: thing(root / name, name, first) for name in sorted(names(root))}
-
-
-def names(root: Path) -> Iterator[str]:
-    yield "."
-    for top, below, files in os.walk(root):
-        for name in below + files:
-            yield os.path.relpath(os.path.join(top, name), root)
-
-
-def thing(path: Path, name: str, first: dict[int, str]) -> Thing:
-    status = os.lstat(path)
-    regular = stat.S_ISREG(status.st_mode)
-    is_link = stat.S_ISLNK(status.st_mode)
-    return Thing(
-        mode=status.st_mode,
-        uid=status.st_uid,
-        gid=status.st_gid,
-        size=status.st_size if regular else 0,
-        mtime=status.st_mtime_ns,
-        device=status.st_rdev,
-        link=os.readlink(path) if is_link else "",
-        digest=hashlib.sha256(path.read_bytes()).hexdigest() if regular else "",
-        same_as=first.setdefault(status.st_ino, name),
-        xattrs=tuple((key, os.getxattr(path, key)) for key in sorted(os.listxattr(path, follow_symlinks=False))),
-    )
 
 
 @pytest.fixture(scope="module")
@@ -111,10 +64,6 @@ def debian(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tar
 
 
-def run(*words: str | Path) -> None:
-    subprocess.run(words, check=True, capture_output=True)
-
-
 def ours(layers: list[Layer], root: Path) -> dict[str, Thing]:
     root.mkdir()
     fd = os.open(root, os.O_RDONLY)
@@ -125,20 +74,9 @@ def ours(layers: list[Layer], root: Path) -> dict[str, Thing]:
     return things(root)
 
 
-def by_tar(tar: Path, root: Path) -> dict[str, Thing]:
-    root.mkdir()
-    run("tar", "--xattrs", "--xattrs-include=*", "--numeric-owner", "-p", "-C", root, "-xf", tar)
-    return things(root)
-
-
 def by_umoci(tars: list[Path], place: Path) -> dict[str, Thing]:
-    image = f"{place}/layout:x"
-    run("umoci", "init", "--layout", place / "layout")
-    run("umoci", "new", "--image", image)
-    for tar in tars:
-        run("umoci", "raw", "add-layer", "--image", image, tar)
-    run("umoci", "raw", "unpack", "--image", image, place / "umoci")
-    return things(place / "umoci")
+    image = unpackers.layout(place / "layout", [tar.read_bytes() for tar in tars], ["plain"] * len(tars))
+    return unpackers.by_umoci(image, place / "umoci")
 
 
 def plain(tar: Path) -> Layer:

@@ -256,8 +256,8 @@ def test_registries_conf(tmp_path: Path) -> None:
     assert rules.insecure("b.test:5000")
     assert not rules.insecure("b.test/x")
     assert not rules.insecure("b.test:50001/x")
-    assert rules.place(RegistryImage("d.test", "a/b")) == RegistryImage("e.test", "m/a/b")
-    assert rules.place(RegistryImage("dd.test", "a/b")) == RegistryImage("dd.test", "a/b")
+    assert rules.place(RegistryImage("d.test", "a/b")).image == RegistryImage("e.test", "m/a/b")
+    assert rules.place(RegistryImage("dd.test", "a/b")).image == RegistryImage("dd.test", "a/b")
     with pytest.raises(Unavailable, match="blocked"):
         rules.place(RegistryImage("x.c.test:1", "a"))
     rules.place(RegistryImage("c.test", "a"))

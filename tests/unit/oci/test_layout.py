@@ -187,7 +187,7 @@ def test_an_archive_with_absurd_sizes_is_refused(tmp_path: Path) -> None:
         info.pax_headers = {"size": size}
         (tmp_path / "x.tar").write_bytes(info.tobuf(tarfile.PAX_FORMAT) + b"\0" * 1024)
         with pytest.raises(Refused):
-            open_archive(str(tmp_path / "x.tar")).close()
+            open_archive(str(tmp_path / "x.tar"), str(tmp_path)).close()
 
 
 def test_the_cache_takes_only_what_is_right(cache: Cache, tmp_path: Path) -> None:

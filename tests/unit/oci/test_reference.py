@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from appbox.errors import AppboxError, UsageError
 from appbox.oci.digest import Digest
 from appbox.oci.reference import (
+    DockerArchive,
     ImageRef,
     OciArchive,
     OciLayout,
@@ -54,6 +55,11 @@ def test_registry_images(text: str, registry: str, repository: str) -> None:
         ("oci:///x", OciLayout("///x")),
         ("oci-archive:/x.tar", OciArchive("/x.tar")),
         ("oci-archive:x.tar:a--b", OciArchive("x.tar", "a--b")),
+        ("docker-archive:/x.tar", DockerArchive("/x.tar")),
+        ("docker-archive:x.tar:busybox", DockerArchive("x.tar", "docker.io/library/busybox:latest")),
+        ("docker-archive:x.tar:h.io:5/a/b:1", DockerArchive("x.tar", "h.io:5/a/b:1")),
+        ("docker-archive:x.tar:@0", DockerArchive("x.tar", "@0")),
+        ("docker-archive:x.tar:", DockerArchive("x.tar")),
     ],
 )
 def test_layouts_and_archives(text: str, image: object) -> None:
@@ -92,7 +98,17 @@ def test_layouts_and_archives(text: str, image: object) -> None:
         ("dockr://x", "names no transport"),
         ("dir:/x", "dir: is not supported"),
         ("containers-storage:x", "is not supported"),
-        ("docker-archive:x.tar", "not supported yet"),
+        ("docker-archive:", "names no path"),
+        ("docker-archive:x.tar:@", "not the name of an image in an archive"),
+        ("docker-archive:x.tar:@-1", "not the name of an image in an archive"),
+        ("docker-archive:x.tar:@01", "not the name of an image in an archive"),
+        ("docker-archive:x.tar:busybox@0", "not the name of an image in an archive"),
+        ("docker-archive:x.tar:@0:busybox", "not the name of an image in an archive"),
+        (f"docker-archive:x.tar:busybox:1@{D}", "not the name of an image in an archive"),
+        ("docker-archive:x.tar:UPPER", "is not a repository"),
+        ("docker-archive:x.tar:a:.b", "is not a tag"),
+        ("-", "from or written to a pipe"),
+        ("oci-archive:-", "from or written to a pipe"),
         ("oci:", "names no path"),
         ("oci:x:a b", "not the name of an image"),
         ("oci:x:../y", "not the name of an image"),
