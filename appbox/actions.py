@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
+from appbox.sizes import megabytes
 from appbox.store import paths
 
 
@@ -203,8 +204,3 @@ def describe(action: Action) -> dict[str, Any]:
     """Return an action as JSON data: kind, service, sentence, reason and its own fields."""
     data = {f.name: getattr(action, f.name) for f in fields(action)}
     return {"kind": action.kind, "sentence": action.sentence, **data}
-
-
-def megabytes(size: int) -> str:
-    """Return a number of bytes in words of the scale that a person reads."""
-    return f"{size / 1e6:.1f} MB" if size >= 100_000 else f"{size / 1e3:.1f} kB"

@@ -23,11 +23,8 @@ from appbox.oci.public_key import SIZE_LIMIT, BadKeyError, PublicKey, parse
 from appbox.oci.reference import ImageName, RegistryImage
 from appbox.policy import Demand, PolicyFile, Signer
 from appbox.signers import Search
-from appbox.store import files
+from appbox.store import files, paths
 from appbox.store.root import Root
-
-HOST_POLICY: Final = "/etc/appbox/policy.toml"
-"""The host's own policy, below `--root`."""
 
 _NOBODY: Final = IdRange(0, 1)
 
@@ -99,16 +96,16 @@ def read_key(data: Callable[[], bytes], name: str) -> PublicKey:
 
 def _host_policy(root: Root) -> PolicyFile | None:
     try:
-        if not root.exists(HOST_POLICY):
+        if not root.exists(paths.POLICY):
             return None
     except OSError as error:
-        raise _unreadable(HOST_POLICY, error.strerror or str(error)) from error
+        raise _unreadable(paths.POLICY, error.strerror or str(error)) from error
 
     def key(name: str) -> PublicKey:
-        path = os.path.join(os.path.dirname(HOST_POLICY), name)
+        path = os.path.join(os.path.dirname(paths.POLICY), name)
         return replace(read_key(lambda: _read_host(root, path, SIZE_LIMIT), name), name=path)
 
-    return policy_file.parse(_read_host(root, HOST_POLICY, policy_file.SIZE_LIMIT), HOST_POLICY, key)
+    return policy_file.parse(_read_host(root, paths.POLICY, policy_file.SIZE_LIMIT), paths.POLICY, key)
 
 
 def _read_host(root: Root, path: str, limit: int) -> bytes:

@@ -278,7 +278,7 @@ _TRANSPORTS: Final = "docker://HOST/NAME:TAG, oci:DIR[:REF], oci-archive:FILE[:R
 
 
 @image.command("unpack", epilog="Example: appbox image unpack docker://docker.io/library/alpine:3.22 rootfs")
-def image_unpack(
+def image_unpack(  # noqa: PLR0917
     context: typer.Context,
     source: Annotated[str, typer.Argument(metavar="SRC", help=_TRANSPORTS)],
     directory: Annotated[str, typer.Argument(metavar="DIR", help="A new directory; it becomes the root file system.")],
@@ -307,7 +307,7 @@ def image_copy(  # noqa: PLR0917
     destination: Annotated[str, typer.Argument(metavar="DST", help=_TRANSPORTS)],
     every: Annotated[bool, typer.Option("--all", help="Copy all platforms, and all else that an index lists.")] = False,
     preserve_digests: Annotated[
-        bool, typer.Option("--preserve-digests", help="Fail rather than change the image's digest.")
+        bool, typer.Option("--preserve-digests", help="Keep the image's digest, or fail.")
     ] = False,
     chunked: Annotated[
         bool, typer.Option("--chunked", help="Send blobs in pieces, for a registry that limits the size of a request.")

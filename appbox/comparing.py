@@ -11,7 +11,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, NamedTuple, TypeVar
 
-from appbox.actions import megabytes
 from appbox.errors import sentence
 from appbox.oci import file_capabilities, users
 from appbox.oci.image_config import ImageConfig, healthcheck
@@ -19,6 +18,7 @@ from appbox.oci.listing import Listed
 from appbox.oci.model import Image
 from appbox.oci.tar import Kind
 from appbox.oci.xattrs import CAPABILITY
+from appbox.sizes import megabytes
 
 PASSWD: Final = "/etc/passwd"  # noqa: S105
 GROUP: Final = "/etc/group"

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from datetime import datetime
 from typing import Any, Final
 
-from appbox.actions import megabytes
 from appbox.errors import sentence
 from appbox.oci.image_config import healthcheck
 from appbox.oci.model import INDEX_TYPES, MANIFEST_TYPES, Descriptor, Image, Index
+from appbox.sizes import megabytes
 
 _LONGEST: Final = 160
 """Characters of a step of the history that a person is shown; JSON has them all."""

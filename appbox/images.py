@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from appbox import admission
-from appbox.admission import Demands
 from appbox.errors import AppboxError, UsageError, printable
 from appbox.host.inside import remove_tree
 from appbox.layers import unpack_image
@@ -18,7 +17,11 @@ from appbox.oci.model import Image, Platform
 from appbox.oci.reference import ImageRef, parse_transport
 from appbox.progress import progress
 from appbox.session import Options, cache_path, require_root_user
-from appbox.store import files
+from appbox.store import files, paths
+from appbox.store.root import Root
+
+if TYPE_CHECKING:
+    from appbox.admission import Demands
 
 _MAP_LIMIT = 2**32 - 1
 """The id -1 means "leave it" to chown(2)."""
@@ -30,7 +33,7 @@ class _Wanted:
 
     reference: ImageRef
     platform: Platform
-    demands: Demands
+    demands: Demands | None
 
 
 def _platform(platform: str) -> Platform:
@@ -49,7 +52,7 @@ def unpack(
         raise UsageError("the root of the system cannot be unpacked to", where=directory)
     reference = parse_transport(text)
     with options.open_root() as root:
-        demands = admission.load(root, policy).demands(reference.image, pinned=reference.digest is not None)
+        demands = _demands(root, policy, reference)
         cache = Cache(cache_path(root))
     wanted = _Wanted(reference, _platform(platform), demands)
     with files.directory(parent) as folder:
@@ -66,13 +69,23 @@ def unpack(
     options.result(data, "" if options.verbosity < 0 else printable(f"{directory}: {image.reference} {image.digest}\n"))
 
 
+def _demands(root: Root, policy: str | None, reference: ImageRef) -> Demands | None:
+    """Return what policies demand of the image; None on a host without any, which then need not load their modules."""
+    if policy is None and not root.exists(paths.POLICY):
+        return None
+    from appbox import admission  # noqa: PLC0415
+
+    return admission.load(root, policy).demands(reference.image, pinned=reference.digest is not None)
+
+
 def _unpack_to(  # noqa: PLR0917
     options: Options, cache: Cache, wanted: _Wanted, idmap: unpacker.IdMap, folder: int, name: str
 ) -> Image:
     held, reference = Held(cache), wanted.reference
     with sources.open_source(reference, held) as source:
         image = source.resolve(reference.tag, reference.digest, wanted.platform)
-        wanted.demands.verify(source, image.reference, (image.index_digest, image.digest), cache)
+        if wanted.demands is not None:
+            wanted.demands.verify(source, image.reference, (image.index_digest, image.digest), cache)
         held.keep()
         os.mkdir(name, 0o700, dir_fd=folder)
         with files.directory(name, folder) as fd, progress(options) as shown:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from datetime import UTC, datetime
@@ -81,7 +82,8 @@ def _side(options: Options, cache: Cache, reference: ImageRef, platform: Platfor
 
 
 def _listed(options: Options, source: Source, image: Image) -> comparing.Side:
-    with progress(options) as shown:
+    # Bars go away again; lines would stand in the middle of what is asked for.
+    with progress(options) if options.colored(sys.stdout) else contextlib.nullcontext() as shown:
         source.fetch(image, shown)
     listing = list_image(layers_of(image, partial(source.layer, image)), _WANTED, digests=True)
     entries = {entry.path: entry for entry in listing.entries()}

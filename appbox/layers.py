@@ -5,14 +5,16 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from functools import partial
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from appbox.errors import Refused
 from appbox.oci.arrival import StartedOverError
 from appbox.oci.model import Image
-from appbox.oci.recorder import Recorder
 from appbox.oci.source import Opener, Progress, Source
 from appbox.oci.unpack import IdMap, Layer, Report, remove_tree, unpack
+
+if TYPE_CHECKING:
+    from appbox.oci.recorder import Recorder
 
 
 def layers_of(image: Image, open_: Opener) -> list[Layer]:
@@ -41,6 +43,8 @@ class Recorders:
 
     def new(self) -> Recorder:
         """Return a recorder for one more try."""
+        from appbox.oci.recorder import Recorder  # noqa: PLC0415 - `image unpack` does without
+
         self._made.append(Recorder(self._scratch))
         return self.last
 

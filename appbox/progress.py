@@ -7,8 +7,8 @@ import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from appbox.actions import megabytes
 from appbox.session import Options
+from appbox.sizes import megabytes
 
 if TYPE_CHECKING:
     from appbox.oci.digest import Digest

@@ -235,9 +235,9 @@ class Manifest(Table):
     """One service of appbox."""
 
     name: Annotated[v.Name, _key("The service's name; also its unit, container id and directory.")]
-    image: Annotated[v.Image, _key("Where the image is: HOST/REPOSITORY, oci:DIR[:REF] or oci-archive:FILE[:REF].")] = (
-        ""
-    )
+    image: Annotated[
+        v.Image, _key("Where the image is: HOST/REPOSITORY, oci:DIR, oci-archive:FILE or docker-archive:FILE.")
+    ] = ""
     version: Annotated[v.Version, _key("The image's tag.")]
     digest: Annotated[v.Digest | None, _key("The digest that the image must have.")] = None
     description: Annotated[v.Text, _key("For people; shown by status.")] = ""

@@ -26,7 +26,7 @@ class ArchiveDestination:
         self.where, self._ref = where, ref
         occupied(where)  # refuses what is no file
         self._file = NewFile(where)
-        self._tar = TarWriter(self._file.fd, 0o644)
+        self._tar: TarWriter
         self._written: set[Digest] = set()
         self._folders: set[str] = set()
 
@@ -65,6 +65,8 @@ class ArchiveDestination:
         self._file.close()
 
     def __enter__(self) -> Self:
+        self._file.__enter__()
+        self._tar = TarWriter(self._file.fd, 0o644)
         return self
 
     def __exit__(

@@ -11,14 +11,16 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from appbox.errors import Refused
 from appbox.host import syscalls
 from appbox.host.inside import open_inside
 from appbox.oci import walk
 from appbox.oci.layer import IdMap, shown
-from appbox.oci.notes import Notes
+
+if TYPE_CHECKING:
+    from appbox.oci.notes import Notes
 
 _RULES: Final = (
     syscalls.RESOLVE_IN_ROOT | syscalls.RESOLVE_NO_MAGICLINKS | syscalls.RESOLVE_NO_XDEV | syscalls.RESOLVE_NO_SYMLINKS

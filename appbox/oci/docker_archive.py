@@ -37,6 +37,7 @@ _MEDIA_TYPES: Final = {
     "gzip": "application/vnd.oci.image.layer.v1.tar+gzip",
     "zstd": "application/vnd.oci.image.layer.v1.tar+zstd",
 }
+_CHANGED_HINT: Final = "the archive has changed: run the same command again"
 _BLOB: Final = re.compile(r"blobs/(sha256|sha512)/([0-9a-f]+)")
 
 
@@ -83,7 +84,7 @@ class DockerArchiveSource(InPlace):
     def blob(self, descriptor: Descriptor, progress: Progress | None = None) -> BinaryIO:
         """Open a configuration or layer in place; its size was looked at, its digest is for the reader to check."""
         del progress  # whoever reads it tells more
-        return self._open(self._members.get(descriptor.digest, ""))
+        return self._open(self._member(descriptor.digest))
 
     def abort(self) -> None:
         """Nothing here waits."""
@@ -148,8 +149,10 @@ class DockerArchiveSource(InPlace):
             raise Refused(f"{_WHAT} and the configuration disagree", where=self._where, why=why)
         layers = [self._layer(name, diff_id) for name, diff_id in zip(item.layers, diff_ids, strict=True)]
         data = manifest_of(config, layers)
-        self._cache.put(Digest.of(data), data)
-        return Document(Digest.of(data), data, OCI_MANIFEST)
+        digest = Digest.of(data)
+        if not self._cache.has(digest):
+            self._cache.put(digest, data)
+        return Document(digest, data, OCI_MANIFEST)
 
     def _layer(self, name: str, diff_id: Digest) -> Descriptor:
         with self._open(name) as stream:
@@ -169,8 +172,18 @@ class DockerArchiveSource(InPlace):
             self._stored[name] = digest_of(stream, Digest("sha256", "0" * 64))
         return self._stored[name]
 
+    def _member(self, digest: Digest) -> str:
+        """Return the file with a digest; also when the image was resolved by another source of the same archive."""
+        if digest not in self._members:
+            for item in _items(self._read("manifest.json"), self._where):
+                self._manifest(item)
+        if digest not in self._members:
+            why = f"nothing in it has the digest {digest}"
+            raise Unavailable("the archive lacks a blob", where=self._where, why=why, hint=_CHANGED_HINT)
+        return self._members[digest]
+
     def _document(self, descriptor: Descriptor) -> bytes:
-        data = self._read(self._members.get(descriptor.digest, ""))
+        data = self._read(self._member(descriptor.digest))
         if len(data) != descriptor.size or not descriptor.digest.matches(data):
             raise Refused("the blob does not have its size and digest", where=self._where, why=str(descriptor.digest))
         if not self._cache.has(descriptor.digest):

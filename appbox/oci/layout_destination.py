@@ -41,15 +41,6 @@ class LayoutDestination:
         self._staging, self._lock = "", -1
         self._staged: set[Digest] = set()
         _refuse_foreign(self.where)
-        with self._explained():
-            try:
-                self._made = _make_directories(self.where)
-                with _locked(self.where):  # or another copy might sweep ours away before it is locked
-                    self._sweep()
-                    self._stage()
-            except BaseException:
-                self.close()
-                raise
 
     def has(self, descriptor: Descriptor) -> bool:
         """Tell whether a blob is there already; it is read, and one that is corrupt is written anew."""
@@ -107,6 +98,15 @@ class LayoutDestination:
         self._made = []
 
     def __enter__(self) -> Self:
+        try:
+            with self._explained():
+                _make_directories(self.where, self._made)
+                with _locked(self.where):  # or another copy might sweep ours away before it is locked
+                    self._sweep()
+                    self._stage()
+        except BaseException:
+            self.close()
+            raise
         return self
 
     def __exit__(
@@ -221,23 +221,16 @@ def _refuse_foreign(where: str) -> None:
         raise Refused("the layout's version is unknown", where=where, why=repr(version)[:100])
 
 
-def _make_directories(where: str) -> list[str]:
-    """Make the directory and what is missing above it; return what was made, the outermost first."""
+def _make_directories(where: str, made: list[str]) -> None:
+    """Make the directory and what is missing above it; add what was made to `made`, the outermost first."""
     missing = []
     path = where
     while not os.path.lexists(path):
         missing.append(path)
         path = os.path.dirname(path)
-    made: list[str] = []
-    try:
-        for folder in reversed(missing):
-            os.mkdir(folder)
-            made.append(folder)
-    except OSError:
-        for folder in reversed(made):
-            os.rmdir(folder)
-        raise
-    return made
+    for folder in reversed(missing):
+        os.mkdir(folder)
+        made.append(folder)
 
 
 def _sweep(path: str) -> None:

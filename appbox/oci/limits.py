@@ -17,6 +17,8 @@ DEPTH: Final = 512
 """Components of a path. The deepest trees of real images (nested node_modules) stay below 60."""
 EXTENDED_HEADER: Final = 1 << 20
 """Bytes of one extended header: what Go's archive/tar takes, so no image that others can read is larger."""
+EXTENDED_HEADERS: Final = 16
+"""Headers that make no file, in a row: one of each type is four, and more cost time that no other limit counts."""
 XATTR_NAME: Final = 255
 """Bytes of an extended attribute's name: XATTR_NAME_MAX."""
 XATTR_VALUE: Final = 65536

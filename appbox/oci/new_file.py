@@ -20,45 +20,43 @@ from appbox.store.files import TEMPORARY
 
 
 class NewFile:
-    """The file at `path`, replacing what is there when it is committed. A context manager.
+    """The file at `path`, replacing what is there when it is committed. A context manager, which makes it.
 
-    Raises `AppboxError` when its directory cannot be written, `Locked` while somebody else writes the same file.
+    Entering it raises `AppboxError` when its directory cannot be written, `Locked` while somebody else writes the
+    same file.
     """
 
     def __init__(self, path: str) -> None:
         self.path = os.path.realpath(path)  # what a link of that name leads to is replaced, not the link
         folder, name = os.path.split(self.path)
         self._temporary = os.path.join(folder, f".{name}{TEMPORARY}")
-        with _in_words(self.path):
-            self._folder = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            with _in_words(self.path):
-                self.fd = self._create()
-        except BaseException:
-            os.close(self._folder)
-            raise
-        self._committed = False
+        self.fd = -1
+        self._ours = False  # whether what has the temporary name is to be removed
 
     def commit(self) -> None:
         """Make the bytes durable and give them their name."""
         with _in_words(self.path):
             os.fsync(self.fd)
             os.rename(self._temporary, self.path)
-            self._committed = True
-            os.fsync(self._folder)
+            self._ours = False
+            _fsync(os.path.dirname(self.path))
 
     def close(self) -> None:
         """Let go of the file; unless it was committed nothing is left of it."""
-        if self.fd < 0:
-            return
-        if not self._committed:
+        if self._ours:
             with contextlib.suppress(OSError):
                 os.unlink(self._temporary)
-        os.close(self.fd)
-        os.close(self._folder)
-        self.fd = -1
+        if self.fd >= 0:
+            os.close(self.fd)
+        self.fd, self._ours = -1, False
 
     def __enter__(self) -> Self:
+        try:
+            with _in_words(self.path):
+                self._create()
+        except BaseException:  # also a signal, just when the file was made
+            self.close()
+            raise
         return self
 
     def __exit__(
@@ -66,19 +64,23 @@ class NewFile:
     ) -> None:
         self.close()
 
-    def _create(self) -> int:
-        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    def _create(self) -> None:
+        self._sweep()
+        self._ours = True
         try:
-            fd = os.open(self._temporary, flags, 0o666)
-        except FileExistsError:
-            self._sweep()
-            fd = os.open(self._temporary, flags, 0o666)
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        return fd
+            flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+            self.fd = os.open(self._temporary, flags, 0o666)
+        except OSError:
+            self._ours = False
+            raise
+        fcntl.flock(self.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
     def _sweep(self) -> None:
         """Remove what a writer that died has left; raise `Locked` when it lives."""
-        fd = os.open(self._temporary, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            fd = os.open(self._temporary, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             os.unlink(self._temporary)
@@ -100,6 +102,14 @@ def occupied(path: str) -> bool:
         kind = "a directory" if stat.S_ISDIR(info.st_mode) else "no regular file"
         raise AppboxError("cannot be written", where=path, why=f"it is {kind}", hint="name a new file")
     return info.st_size > 0
+
+
+def _fsync(folder: str) -> None:
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
 
 
 @contextlib.contextmanager

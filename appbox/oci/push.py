@@ -26,7 +26,7 @@ from appbox.oci.failures import CutError, LaterError
 from appbox.oci.model import Descriptor
 from appbox.oci.outgoing import Outgoing, Part
 from appbox.oci.reference import RegistryImage
-from appbox.oci.registry import Report
+from appbox.oci.registry import ACCEPT, Report
 from appbox.oci.settings import Settings
 
 CHUNK: Final = 16 << 20  # bytes of one PATCH; S3, which many registries store in, wants parts of 5 MiB at least
@@ -34,6 +34,7 @@ CHUNK_LIMIT = 1 << 30  # bytes that a registry may ask for as the smallest chunk
 COMMIT_PATIENCE = 300.0  # seconds that a registry may take to check a blob before it answers
 CANCEL_PATIENCE = 5.0  # seconds; nothing depends on it
 _RANGE = re.compile(r"(?:bytes=)?0-([0-9]{1,19})")
+_ACCEPT = {"Accept": f"{ACCEPT['Accept']}, */*"}  # docker-registry knows no OCI manifest by */* alone
 _BINARY = {"Content-Type": "application/octet-stream"}
 
 
@@ -89,7 +90,7 @@ class RegistryTarget:
                 self.expect(response, f"manifest {digest}", httpx.codes.OK)
             return response.status_code == httpx.codes.OK
 
-        return self._endpoint.request(lambda: Call("HEAD", f"manifests/{digest}", {"Accept": "*/*"}), there)
+        return self._endpoint.request(lambda: Call("HEAD", f"manifests/{digest}", _ACCEPT), there)
 
     def mount(self, descriptor: Descriptor, from_repository: str) -> bool:
         """Take a blob over from another repository of the registry; False when the registry wants it uploaded."""

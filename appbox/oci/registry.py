@@ -11,13 +11,12 @@ import contextlib
 import re
 import threading
 from collections.abc import Callable, Mapping
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import httpx
 
 from appbox.errors import AppboxError, Missing, Refused, Unavailable
 from appbox.oci import registries, tags
-from appbox.oci.cache import Sink
 from appbox.oci.digest import Digest
 from appbox.oci.endpoint import Call, Endpoint, Wire
 from appbox.oci.failures import CutError
@@ -36,6 +35,20 @@ _CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,19})-([0-9]{1,19})/([0-9]{1,19}|\*)
 T = TypeVar("T")
 Report = Callable[[int], None]
 """Told the bytes that a transfer has so far."""
+
+
+class Sink(Protocol):
+    """What a download is written to: `size` bytes are to come, `done` are there; after `restart` they come again."""
+
+    @property
+    def size(self) -> int: ...
+
+    @property
+    def done(self) -> int: ...
+
+    def write(self, data: bytes) -> None: ...
+
+    def restart(self) -> None: ...
 
 
 class Registry:
@@ -185,12 +198,14 @@ class Registry:
                 known = endpoint in self._failed
                 self._failed[endpoint] = error
         if not known:
-            self._settings.tell(f"the mirror {endpoint.host} of {self.image} is passed over: {error}")
+            reason = ": ".join(part for part in (error.what, error.why) if part)
+            self._settings.tell(f"the mirror {endpoint.host} of {self.image} is passed over: {reason}")
 
     def _tags(self, endpoint: Endpoint) -> list[str]:
         found: set[str] = set()
         asked: set[httpx.URL] = set()
-        url: httpx.URL | None = endpoint.url(f"tags/list?n={TAGS_PAGE}")
+        # Which scheme the registry speaks may have to be found out first, which is a request like any other.
+        url: httpx.URL | None = endpoint.persist(lambda: endpoint.url(f"tags/list?n={TAGS_PAGE}"), int)
         while url is not None:
             asked.add(url)
             call = Call("GET", url, limit=DOCUMENT_LIMIT)

@@ -9,9 +9,10 @@ blocks in flight are bounded. Nothing that was yielded is to be trusted before `
 
 from __future__ import annotations
 
+import contextlib
 import io
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import BinaryIO, Final
@@ -164,21 +165,22 @@ class Stream:
             raise Refused(f"the {what} of a layer is wrong", where=self.layer.short, why=why)
 
     def _inflate(self) -> None:
-        with self._hashed as hashed, self._clear as clear:
-            for block in inflate(self._compression or "", self._read()):
+        with self._hashed as hashed, self._clear as clear, contextlib.closing(self._read()) as compressed:
+            for block in inflate(self._compression or "", compressed):
                 self.produced += len(block)
                 self._totals.check()
                 hashed.put(block)
                 clear.put(block)
 
-    def _read(self) -> Iterator[bytes]:
+    def _read(self) -> Generator[bytes]:
         try:
-            yield from self._pieces()
+            with contextlib.closing(self._pieces()) as pieces:
+                yield from pieces
         except OSError as error:
             why = error.strerror or str(error)
             raise Unavailable("a layer cannot be read", where=self.layer.short, why=why) from error
 
-    def _pieces(self) -> Iterator[bytes]:
+    def _pieces(self) -> Generator[bytes]:
         with self.layer.open() as file:
             self._file = file
             while not self._closing and (block := file.read(_READ)):

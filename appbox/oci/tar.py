@@ -166,7 +166,7 @@ class Archive:
 
     def _next(self) -> Member | None:
         extra = _NOTHING
-        while True:
+        for _ in range(limits.EXTENDED_HEADERS + 1):
             header = self._take(BLOCK)
             if not header[0] and header == ZERO_BLOCK:
                 self._end(extra)
@@ -177,6 +177,7 @@ class Archive:
             if kind is not None:
                 return self._member(kind, header, extra)
             extra = self._meta(flag, header, extra)
+        raise Refused("a tar member has too many extended headers", why=f"more than {limits.EXTENDED_HEADERS}")
 
     def _end(self, extra: _Extra) -> None:
         """Read on to the end: `header` was the first zero block."""

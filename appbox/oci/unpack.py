@@ -13,7 +13,7 @@ import os
 import sys
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 from appbox.errors import AppboxError, HostLacks, Refused
 from appbox.host import syscalls
@@ -21,11 +21,13 @@ from appbox.host.inside import locate, read_inside, remove_tree
 from appbox.oci.hidden import Hidden
 from appbox.oci.layer import Entry, IdMap, Whiteout, interpret
 from appbox.oci.limits import Limits
-from appbox.oci.listing import Listing
-from appbox.oci.recorder import Recorder
 from appbox.oci.stream import HELD_COMPRESSED, Layer, Stream, Totals
 from appbox.oci.tar import Archive
 from appbox.oci.writer import LinkToHiddenError, Writer
+
+if TYPE_CHECKING:
+    from appbox.oci.listing import Listing
+    from appbox.oci.recorder import Recorder
 
 __all__ = ["IdMap", "Layer", "Limits", "Report", "list_image", "locate", "read_inside", "remove_tree", "unpack"]
 
@@ -131,6 +133,8 @@ def list_image(
     A wanted file that is reached through symlinks of directories takes a second pass. `digests`: hash every file.
     Raises as `unpack` does.
     """
+    from appbox.oci.listing import Listing  # noqa: PLC0415 - unpacking does without
+
     with _in_words(), _quick_switching():
         listing = Listing(wanted, digests=digests)
         _list(layers, listing, limits)

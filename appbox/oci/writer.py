@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterable
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from appbox.errors import Refused
 from appbox.host.inside import remove_tree
@@ -22,9 +22,11 @@ from appbox.oci.create import Hasher
 from appbox.oci.directories import IMPLIED_MODE, Directories, Directory, clear_xattrs
 from appbox.oci.hidden import Hidden
 from appbox.oci.layer import Entry, IdMap, Whiteout, shown
-from appbox.oci.notes import Notes
-from appbox.oci.recorder import Recorder
 from appbox.oci.tar import Kind, Span
+
+if TYPE_CHECKING:
+    from appbox.oci.notes import Notes
+    from appbox.oci.recorder import Recorder
 
 
 class LinkToHiddenError(Exception):
@@ -53,7 +55,7 @@ class Writer:
     ) -> None:
         self._idmap = idmap
         self._placeholders = placeholders
-        self._notes = Notes(recorder, root_fd, idmap) if recorder else None
+        self._notes = _notes(recorder, root_fd, idmap) if recorder else None
         self._directories = Directories(root_fd, idmap, self._notes)
         self._root = self._directories.root
         self._root_entry: Entry | None = None
@@ -61,7 +63,8 @@ class Writer:
         self._lowest = True
         self._made: dict[int, set[bytes]] = {}  # names made by this layer, by the inode of their directory
         self._touched: set[int] = set()  # directories which this layer describes or made something below
-        self._linked: list[Entry] = []  # hard links of this layer to files of lower ones
+        self._linked: list[tuple[Entry, bytes]] = []  # hard links of this layer to files of lower ones, and which
+        self._whited: set[bytes] = set()  # what this layer's whiteouts have removed
         self._hidden = hidden or None
         self._number = -1
         self._omitted: set[bytes] = set()  # paths of files that were left out
@@ -77,11 +80,16 @@ class Writer:
         self._made = {}
         self._touched = {self._root.inode}
         self._linked = []
+        self._whited = set()
 
     def end(self) -> None:
-        """End a layer: what it linked to must have outlived its own whiteouts."""
-        for entry in self._linked:
-            self._link_target(entry)
+        """End a layer: its whiteouts come first by meaning, so it cannot have linked to what they remove."""
+        for entry, target in self._linked if self._whited else ():
+            above = target
+            while above and above not in self._whited:
+                above = above.rpartition(b"/")[0]
+            if above:
+                raise Refused("a hard link leads to nothing", where=entry.shown, why=shown(entry.link))
 
     def finish(self) -> None:
         """Give the root its attributes, and all directories their times."""
@@ -213,7 +221,7 @@ class Writer:
         if self._notes:
             self._notes.linked(_below(parent, entry.name), _below(above, target))
         if not self._lowest and target not in self._made.get(above.inode, ()):
-            self._linked.append(entry)
+            self._linked.append((entry, _below(above, target)))
 
     def _link_target(self, entry: Entry) -> Directory:
         """Return the directory of a hard link's target; raise `Refused` when there is none, or it is a directory."""
@@ -278,11 +286,18 @@ class Writer:
         if not (stat.S_ISDIR(status.st_mode) and status.st_ino in self._touched):
             if not described:
                 self._clear(parent, name)
+                self._whited.add(_below(parent, name))
             return []
         path = _below(parent, name)
         if not described:
             self._directories.imply(self._directories.enter(parent, name, path))
         return [path]
+
+
+def _notes(recorder: Recorder, root_fd: int, idmap: IdMap) -> Notes:
+    from appbox.oci.notes import Notes  # noqa: PLC0415 - `image unpack` does without
+
+    return Notes(recorder, root_fd, idmap)
 
 
 def _below(directory: Directory, name: bytes) -> bytes:

@@ -12,6 +12,7 @@ STATE: Final = "/var/lib/appbox"
 CACHE: Final = "/var/cache/appbox"
 RUN: Final = "/run/appbox"
 LOGS: Final = "/var/log/appbox"
+POLICY: Final = "/etc/appbox/policy.toml"
 
 LOCK: Final = "lock"
 RANGES: Final = "uid-ranges.toml"

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from tests.bench import images, measure
+from tests.bench import disk, images, measure
 from tests.bench.measure import Cost
 from tests.bench.peers import APPBOX
 from tests.bench.table import Figure
@@ -24,18 +24,17 @@ def figures(registry: RealRegistry, scratch: Path) -> Iterator[Figure]:
     for tag, layout in enumerate(layouts, 1):
         registry.push(f"oci:{layout}:{images.REF}", f"shared:{tag}")
     before = served(registry)
-    place = scratch / "cached"
-    place.mkdir()
     reference = f"docker://{registry.host}/shared"
-    for what, source, name in (
-        ("an image for the first time", f"{reference}:1", "first"),
-        ("the same image for a second service, from the cache", f"{reference}:1", "second"),
-        ("its next version, of which two layers of three are in the cache", f"{reference}:2", "next"),
-    ):
-        yield Figure(what, unpack(place, source, name).seconds * 1000, None)
+    with disk.empty(scratch / "disk") as place:
+        for what, source, name in (
+            ("an image for the first time", f"{reference}:1", "first"),
+            ("the same image for a second service, from the cache", f"{reference}:1", "second"),
+            ("its next version, of which two layers of three are in the cache", f"{reference}:2", "next"),
+        ):
+            yield Figure(what, unpack(place, source, name).seconds * 1000, None)
     counts = served(registry) - before
     wanted = {digest for layout in layouts for digest in blobs(layout)}
-    yield Figure("blobs downloaded for these three, each counted as often", counts.total(), len(wanted), "")
+    yield Figure("blobs downloaded for these three", counts.total(), len(wanted), "")
     yield Figure("blobs downloaded more than once", sum(1 for count in counts.values() if count > 1), 0, "")
 
 

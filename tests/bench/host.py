@@ -9,6 +9,7 @@ import subprocess
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from tests.bench import disk
 from tests.bench.peers import Peer
 from tests.ground import cache, debian
 
@@ -19,7 +20,8 @@ def describe() -> str:
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / (1 << 30)
     today = datetime.datetime.now(datetime.UTC).date().isoformat()
     hardware = f"{os.cpu_count()} × {processor()}, {memory:.0f} GiB"
-    return f"{hardware}; {system}, Linux {platform.release()}, {file_system()}; {today}"
+    files = f"each run on a new {disk.KIND} on a loop device, {file_system()} below it"
+    return f"{hardware}; {system}, Linux {platform.release()}; {files}; {today}"
 
 
 def processor() -> str:
@@ -32,7 +34,7 @@ def processor() -> str:
 
 
 def file_system() -> str:
-    """Return the type of the file system that everyone writes to."""
+    """Return the type of the file system that holds the files of loop devices."""
     words = ["findmnt", "--noheadings", "--output", "FSTYPE", "--target", str(cache.root())]
     return subprocess.run(words, capture_output=True, text=True, check=True).stdout.strip()
 

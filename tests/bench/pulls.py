@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.bench import images, measure
+from tests.bench import disk, images
 from tests.bench.measure import Cost, Costs
 from tests.bench.peers import CTR, OURS, PODMAN, SKOPEO_UMOCI, Peer
 from tests.bench.shapes import SHAPES
@@ -48,16 +47,12 @@ def pull(name: str, peers: Sequence[Peer], registry: RealRegistry, scratch: Path
     for number in range(rounds):
         for peer in able:
             cache.say(f"{name}: {peer.name}, {number + 1} of {rounds}")
-            runs[peer.name].append(once(peer, f"{registry.host}/{name}:1", scratch / "place"))
+            runs[peer.name].append(once(peer, f"{registry.host}/{name}:1", scratch / "disk"))
     costs = {peer.name: Costs(tuple(runs[peer.name])) if peer in able else None for peer in wanted}
     return Pull(name, shape.what, costs, row.ratios, row.memory)
 
 
-def once(peer: Peer, reference: str, place: Path) -> Cost:
-    """Return what one run costs. It finds nothing of others to sync, and leaves nothing."""
-    place.mkdir()
-    measure.sync(place)
-    try:
+def once(peer: Peer, reference: str, backing: Path) -> Cost:
+    """Return what one run costs, on a file system that nobody else writes to."""
+    with disk.empty(backing) as place:
         return peer.pull(place, reference)
-    finally:
-        shutil.rmtree(place)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import random
 import sys
 
-import atheris
+import atheris  # type: ignore[import-untyped, import-not-found, unused-ignore]
 
 with atheris.instrument_imports(include=["appbox"]):
     from tests.fuzz.targets import TARGETS, Target

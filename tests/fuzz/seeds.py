@@ -87,18 +87,21 @@ def tree(root: Path) -> None:
 
 def archives(root: Path) -> Iterator[tuple[str, bytes]]:
     """Yield archives of the tree with their names."""
-    inside = sorted(os.listdir(root))
-    sparse_only = lambda name: ["sparse"] if "sparse" in name else [one for one in inside if one != "sparse"]  # noqa: E731
     for name, words in _GNU.items():
         common = ["tar", "--blocking-factor=2", "--numeric-owner", "--sort=name", "-C", str(root)]
-        yield f"gnu-{name}", _output([*common, *words, "-cf", "-", *sparse_only(name)])
+        yield f"gnu-{name}", _output([*common, *words, "-cf", "-", *_names(root, name)])
     for name, words in _BSD.items():
         common = ["bsdtar", "-b", "2", "--numeric-owner", "-C", str(root)]
-        yield f"bsd-{name}", _output([*common, *words, "-cf", "-", *sparse_only(name)])
+        yield f"bsd-{name}", _output([*common, *words, "-cf", "-", *_names(root, name)])
     yield "bsd-pax-sparse", _output(["bsdtar", "-b", "2", "--format=pax", "-C", str(root), "-cf", "-", "sparse"])
     for name, form in _PYTHON.items():
         yield f"python-{name}", _by_python(root, form)
     yield "go-layer", go_layer()
+
+
+def _names(root: Path, name: str) -> list[str]:
+    """Return what goes into an archive: the sparse file goes into its own ones only, since it takes the most room."""
+    return ["sparse"] if "sparse" in name else sorted(set(os.listdir(root)) - {"sparse"})
 
 
 def _output(words: list[str]) -> bytes:
@@ -161,8 +164,8 @@ def documents() -> Iterator[tuple[str, str, bytes]]:
     config = next(data for data in content.blobs.values() if data.startswith(b"{"))
     full = json.loads(config)
     full["config"] |= {
-        "User": "1:2", "ExposedPorts": {"80/tcp": {}}, "Volumes": {"/data": {}}, "WorkingDir": "/", "Labels": {"a": "b"},
-        "StopSignal": "SIGTERM", "Entrypoint": ["/x"],
+        "User": "1:2", "ExposedPorts": {"80/tcp": {}}, "Volumes": {"/data": {}}, "WorkingDir": "/",
+        "Labels": {"a": "b"}, "StopSignal": "SIGTERM", "Entrypoint": ["/x"],
     }  # fmt: skip
     full["history"] = [{"created": "2026-01-01T00:00:00Z", "created_by": "x", "empty_layer": True}]
     yield "config", "small", config

@@ -1,4 +1,4 @@
-"""The fuzzer in the tests: every kept input keeps the law, a short run finds nothing, and it does find what is there."""
+"""The fuzzer in the tests: kept inputs keep the law, a short run finds nothing, and what is there it does find."""
 
 from __future__ import annotations
 

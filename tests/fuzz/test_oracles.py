@@ -31,12 +31,13 @@ _LINE: Final = re.compile(
     r" (?P<time>[0-9-]+ [0-9:]+(?:\.[0-9]+)?) +(?P<rest>.*)"
 )
 _LETTERS: Final = {
-    "-": Kind.FILE, "h": Kind.HARDLINK, "l": Kind.SYMLINK, "c": Kind.CHAR, "b": Kind.BLOCK, "d": Kind.DIRECTORY, "p": Kind.FIFO,
+    "-": Kind.FILE, "h": Kind.HARDLINK, "l": Kind.SYMLINK, "c": Kind.CHAR, "b": Kind.BLOCK, "d": Kind.DIRECTORY,
+    "p": Kind.FIFO,
 }  # fmt: skip
 _TYPES: Final = {
-    tarfile.REGTYPE: Kind.FILE, tarfile.AREGTYPE: Kind.FILE, tarfile.GNUTYPE_SPARSE: Kind.FILE, tarfile.LNKTYPE: Kind.HARDLINK,
-    tarfile.SYMTYPE: Kind.SYMLINK, tarfile.CHRTYPE: Kind.CHAR, tarfile.BLKTYPE: Kind.BLOCK, tarfile.DIRTYPE: Kind.DIRECTORY,
-    tarfile.FIFOTYPE: Kind.FIFO,
+    tarfile.REGTYPE: Kind.FILE, tarfile.AREGTYPE: Kind.FILE, tarfile.GNUTYPE_SPARSE: Kind.FILE,
+    tarfile.LNKTYPE: Kind.HARDLINK, tarfile.SYMTYPE: Kind.SYMLINK, tarfile.CHRTYPE: Kind.CHAR,
+    tarfile.BLKTYPE: Kind.BLOCK, tarfile.DIRTYPE: Kind.DIRECTORY, tarfile.FIFOTYPE: Kind.FIFO,
 }  # fmt: skip
 
 

@@ -180,6 +180,7 @@ class Faulty:
     challenge: str = ""  # in the place of the usual one
     requests: list[Request] = field(default_factory=list)
     tokens: dict[str, float] = field(default_factory=dict)
+    issued: int = 0
     host: str = ""
     missing: tuple[str, ...] = ("no/such",)  # repositories that are not there; every other one has `content`
     page: int = 0  # tags in one answer at most; 0: as many as are asked for
@@ -267,7 +268,8 @@ class Faulty:
             allowed = request.authorization in (None, _basic(self.user, self.password)) and "service" in query
         if not allowed:
             return _json(401, _errors("UNAUTHORIZED", "wrong credentials"))
-        token = f"token-{len(self.tokens)}"
+        self.issued += 1
+        token = f"token-{self.issued}"
         self.tokens[token] = time.monotonic() + self.token_life
         return _json(200, {"token": token, "expires_in": max(1, self.token_life)})
 

@@ -10,7 +10,7 @@ from tests.ground import images, recipes, roots
 
 def main() -> int:
     """Build what is missing; the slowest come first."""
-    order = ("mariadb", "postgres", "nginx", "redis", "valkey", "busybox")
+    order = ("mariadb", "postgres", "nginx", "redis", "valkey", "debian", "busybox")
     assert sorted(order) == sorted(recipes.RECIPES)
     with ThreadPoolExecutor(max_workers=2) as pool:
         systems = pool.map(roots.ensure, roots.INITS)

@@ -90,7 +90,16 @@ def by_podman(image: str, place: Path) -> dict[str, Thing]:
     """Pull into a storage of its own (vfs: a plain directory for each layer), and look at the image's root."""
     # podman takes no longer name of a directory for its run-time state than 50 characters.
     with tempfile.TemporaryDirectory(prefix="appbox-podman.") as short:
-        own = ["--root", f"{place}/root", "--runroot", f"{short}/run", "--tmpdir", f"{short}/tmp", "--storage-driver", "vfs"]
+        own = [
+            "--root",
+            f"{place}/root",
+            "--runroot",
+            f"{short}/run",
+            "--tmpdir",
+            f"{short}/tmp",
+            "--storage-driver",
+            "vfs",
+        ]
         pulled = run("podman", *own, "pull", "--quiet", f"oci:{image}").strip()
         return things(Path(run("podman", *own, "image", "mount", pulled).strip()))
 

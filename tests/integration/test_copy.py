@@ -257,6 +257,21 @@ def test_a_digest_as_the_name(tool: Tool, server: RealRegistry, layout: str) -> 
     assert not Path("z").exists()
 
 
+@pytest.mark.parametrize("every", [(), ("--all",)])
+def test_a_policy_is_asked_before_anything_is_written(tool: Tool, layout: str, every: tuple[str, ...]) -> None:
+    ground.run("openssl", "ecparam", "-name", "prime256v1", "-genkey", "-noout", "-out", "key")
+    ground.run("openssl", "ec", "-in", "key", "-pubout", "-out", "key.pub")
+    Path("policy.toml").write_text('signed_by = ["key.pub"]\n', encoding="utf-8")
+    tool.run("image", "copy", layout, "docker-archive:d.tar")
+    before = sorted(os.listdir())
+    for source in (layout, "docker-archive:d.tar"):
+        tool.run("image", "copy", *every, "--policy", "policy.toml", source, "oci:x:x", code=6)
+        assert sorted(os.listdir()) == before
+    Path("policy.toml").write_text('registries = ["docker.io/library"]\n', encoding="utf-8")
+    refused = tool.run("image", "copy", *every, "--policy", "policy.toml", "docker://h.io/x:1", "oci:x:x", code=6)
+    assert "h.io/x" in refused
+
+
 def test_words_and_exit_codes(tool: Tool, layout: str) -> None:
     for words, code, says in (
         (("copy", layout), 2, "DST"),
@@ -296,6 +311,19 @@ def test_unpack_and_inspect_of_docker_archives(tool: Tool, layout: str) -> None:
         assert Path(f"rootfs{at}/etc/a").read_bytes() == b"a"
         shown = json.loads(tool.run("image", "inspect", "--json", f"docker-archive:{name}"))
         assert len(shown["layers"]) == 3
+
+
+@pytest.mark.root
+def test_a_service_from_a_docker_archive(tool: Tool, layout: str) -> None:
+    tool.run("image", "copy", layout, "docker-archive:d.tar:a:1")
+    ground.run("gzip", "d.tar")
+    manifest = 'name = "a"\nimage = "docker-archive:d.tar.gz"\nversion = "1"\n[network]\nmode = "none"\n'
+    Path("a.toml").write_text(manifest, encoding="utf-8")
+    tool.run("--init", "systemd", "apply", "--no-start", "a.toml")
+    assert (tool.folder / "root/opt/containers/a/rootfs/etc/a").read_bytes() == b"a"
+    assert tool.run("--init", "systemd", "plan", "--exit-code", "a.toml").strip() == "nothing to do"
+    Path("a.toml").write_text(manifest.replace('"1"', '"2"'), encoding="utf-8")
+    assert "no image '2': it has docker.io/library/a:1" in tool.run("plan", "a.toml", code=5)
 
 
 @pytest.mark.parametrize("place", ["oci:dst:x", "oci-archive:dst.tar", "docker-archive:dst.tar"])

@@ -49,9 +49,13 @@ def _but(name: str, mine: Tree, theirs: Tree, **fields: object) -> bool:
 
 
 def _implied(name: str, mine: Tree) -> bool:
-    """A directory that no header describes: root's, 0755, of 1970."""
-    thing = mine[name]
-    return (stat.S_IMODE(thing.mode), thing.uid, thing.gid, thing.mtime) == (0o755, 0, 0, 0)
+    """Tell whether we have the name as a directory that no header describes: of 1970 and without attributes."""
+    return name in mine and mine[name].mtime == 0 and _plain(mine[name])
+
+
+def _plain(thing: Thing) -> bool:
+    """Tell whether a directory is one that somebody made on the way: root's, 0755, no extended attributes."""
+    return (stat.S_IMODE(thing.mode), thing.uid, thing.gid, thing.xattrs) == (0o755, 0, 0, ())
 
 
 KNOWN = (
@@ -79,7 +83,7 @@ KNOWN = (
     Known(
         "podman",
         "the directory of a whiteout is made, though there is nothing to remove in it",
-        lambda name, mine, theirs: name not in mine and _is_directory(theirs[name]),
+        lambda name, mine, theirs: name not in mine and _is_directory(theirs[name]) and _plain(theirs[name]),
     ),
 )
 """What the peers are known to do otherwise (umoci 0.4.7, podman 4.3.1), each with its reason."""

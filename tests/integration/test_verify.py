@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -10,8 +11,16 @@ from pathlib import Path
 
 import pytest
 
+from appbox.layers import Recorders, unpack_image
 from appbox.oci import mtree
 from appbox.oci.audit import Audit
+from appbox.oci.cache import Cache
+from appbox.oci.digest import Digest
+from appbox.oci.layer import IdMap
+from appbox.oci.model import Platform
+from appbox.oci.reference import parse_transport
+from appbox.oci.source import open_source
+from appbox.store import files
 from tests.ground import manifest
 from tests.ground.sandbox import Sandbox
 
@@ -193,6 +202,26 @@ def filled(place: Path) -> Path:
 def test_netbsd_reads_it_the_same_way(tmp_path: Path) -> None:
     root = filled(tmp_path)
     assert netbsd(root, manifest.lines(root), tmp_path) == (0, "")
+
+
+@pytest.mark.images
+@pytest.mark.parametrize("name", ["busybox", "valkey"])
+def test_real_images_are_recorded_as_they_are_on_disk(tmp_path: Path, image: Callable[[str], Path], name: str) -> None:
+    """The whole of a Debian image, shifted to a range of ids of its own, byte for byte; and NetBSD's mtree agrees."""
+    reference = parse_transport(f"oci:{image(name)}")
+    root = tmp_path / "rootfs"
+    root.mkdir()
+    with files.directory(tmp_path) as place, files.directory(root) as fd, Recorders(place) as recorders:
+        with open_source(reference, Cache(str(tmp_path / "cache"))) as source:
+            found = source.resolve(reference.tag, reference.digest, Platform.host(os.uname().machine))
+            unpack_image(source, found, fd, IdMap(1879048192, 65536), durable=False, recorder=recorders.new)
+        with open(tmp_path / "recorded", "wb") as file:
+            written = recorders.last.write(file.fileno())
+    recorded = (tmp_path / "recorded").read_bytes()
+    assert recorded.splitlines(keepends=True) == manifest.lines(root)
+    assert (written.digest, written.size) == (Digest.of(recorded), len(recorded))
+    without = [re.sub(rb" xattr\.[^ \n]+", b"", line) for line in recorded.splitlines(keepends=True)]
+    assert netbsd(root, without, tmp_path) == (0, "")
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from dataclasses import fields
 
 import pytest
 
-from appbox import actions, report
+from appbox import actions, report, sizes
 from appbox.actions import Action, RenderConfig
 from appbox.errors import AppboxError, HostLacks, Locked, ManifestError, Problem, Refused, Unavailable, UsageError
 from appbox.plan import Observed, Plan, ServicePlan
@@ -97,7 +97,7 @@ def test_the_closing_line() -> None:
     ("size", "text"), [(0, "0.0 kB"), (99_999, "100.0 kB"), (100_000, "0.1 MB"), (10**9, "1000.0 MB")]
 )
 def test_sizes_are_of_a_readable_scale(size: int, text: str) -> None:
-    assert actions.megabytes(size) == text
+    assert sizes.megabytes(size) == text
 
 
 def test_errors_have_the_exit_codes_of_the_contract() -> None:

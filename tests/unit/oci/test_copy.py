@@ -269,8 +269,8 @@ def test_what_the_dead_have_left_is_swept() -> None:
 
 def test_two_writers_of_one_file() -> None:
     with NewFile("x.tar"):
-        with pytest.raises(Locked, match="another appbox writes this file"):
-            NewFile("x.tar")
+        with pytest.raises(Locked, match="another appbox writes this file"), NewFile("x.tar"):
+            raise AssertionError
         assert os.listdir() == [".x.tar.appbox-tmp"]
     assert os.listdir() == []
 

@@ -171,6 +171,18 @@ def test_which_image_is_meant(tmp_path: Path) -> None:
             user(text)
 
 
+def test_another_source_of_the_same_archive_has_the_layers(tmp_path: Path, cache: Cache) -> None:
+    """What a plan has resolved is unpacked later; an archive that became another one meanwhile is refused in words."""
+    (tmp_path / "x.tar").write_bytes(pack(new()))
+    image = load(tmp_path, "docker-archive:x.tar")
+    name = parse_image("docker-archive:x.tar")
+    with open_source(name, cache, base_dir=str(tmp_path)) as source:
+        source.fetch(image)
+    (tmp_path / "x.tar").write_bytes(pack(old()))
+    with open_source(name, cache, base_dir=str(tmp_path)) as source, pytest.raises(Unavailable, match="has changed"):
+        source.fetch(image)
+
+
 def test_another_platform(tmp_path: Path) -> None:
     (tmp_path / "x.tar").write_bytes(pack(old()))
     source = open_source(parse_image("docker-archive:x.tar"), Cache(str(tmp_path / "cache")), base_dir=str(tmp_path))
