@@ -38,7 +38,7 @@ from appbox.layers import Recorders, unpack_image
 from appbox.locked import Locked
 from appbox.oci.cache import Cache
 from appbox.oci.digest import Digest
-from appbox.oci.layer import IdMap
+from appbox.oci.ids import IdMap
 from appbox.oci.source import Progress, Source
 from appbox.plan import Observed, ServicePlan, carry_origin, data_holder, needs_restart
 from appbox.store import bundle, data, files, paths, ranges, state, unitfiles

@@ -10,9 +10,9 @@ from appbox.errors import AppboxError, UsageError, printable
 from appbox.host.inside import remove_tree
 from appbox.layers import unpack_image
 from appbox.oci import source as sources
-from appbox.oci import unpack as unpacker
 from appbox.oci.cache import Cache
 from appbox.oci.held import Held
+from appbox.oci.ids import IdMap
 from appbox.oci.model import Image, Platform
 from appbox.oci.reference import ImageRef, parse_transport
 from appbox.progress import progress
@@ -79,7 +79,7 @@ def _demands(root: Root, policy: str | None, reference: ImageRef) -> Demands | N
 
 
 def _unpack_to(  # noqa: PLR0917
-    options: Options, cache: Cache, wanted: _Wanted, idmap: unpacker.IdMap, folder: int, name: str
+    options: Options, cache: Cache, wanted: _Wanted, idmap: IdMap, folder: int, name: str
 ) -> Image:
     held, reference = Held(cache), wanted.reference
     with sources.open_source(reference, held) as source:
@@ -106,11 +106,11 @@ def _refuse_occupied(folder: int, name: str, directory: str) -> None:
     raise AppboxError("is there already", where=directory, hint="name a new directory")
 
 
-def _parse_map(text: str) -> unpacker.IdMap:
+def _parse_map(text: str) -> IdMap:
     if not text:
-        return unpacker.IdMap(0, 65536)
+        return IdMap(0, 65536)
     parts = text.split(":")
     numbers = [int(p) for p in parts if p.isascii() and p.isdigit() and len(p) <= 10]
     if len(numbers) != 2 or len(parts) != 2 or numbers[1] < 1 or sum(numbers) > _MAP_LIMIT:
         raise UsageError(f"{text!r} is no range of ids", where="--map", hint="write BASE:SIZE, as in 200000:65536")
-    return unpacker.IdMap(numbers[0], numbers[1])
+    return IdMap(numbers[0], numbers[1])

@@ -8,17 +8,22 @@ from functools import partial
 from typing import TYPE_CHECKING, Self
 
 from appbox.errors import Refused
+from appbox.host.inside import remove_tree
 from appbox.oci.arrival import StartedOverError
 from appbox.oci.model import Image
 from appbox.oci.source import Opener, Progress, Source
-from appbox.oci.unpack import IdMap, Layer, Report, remove_tree, unpack
 
 if TYPE_CHECKING:
+    from appbox.oci.ids import IdMap
     from appbox.oci.recorder import Recorder
+    from appbox.oci.stream import Layer
+    from appbox.oci.unpack import Report
 
 
 def layers_of(image: Image, open_: Opener) -> list[Layer]:
     """Return the layers of an image as the unpacker takes them, lowest first."""
+    from appbox.oci.stream import Layer  # noqa: PLC0415 - see `unpack_image`
+
     return [
         Layer(
             digest=str(descriptor.digest),
@@ -78,6 +83,9 @@ def unpack_image(
     """
 
     def write(open_: Opener) -> Report:
+        # The first bytes of layers are on their way while this is loaded.
+        from appbox.oci.unpack import unpack  # noqa: PLC0415
+
         return unpack(layers_of(image, open_), root_fd, idmap, durable=durable, recorder=recorder)
 
     def once() -> Report:

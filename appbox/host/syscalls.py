@@ -1,4 +1,4 @@
-"""System calls that Python's os module lacks: openat2, renameat2, syncfs, fchmodat2. The only user of ctypes.
+"""What Python's os module lacks: openat2, renameat2, syncfs, fchmodat2, and mallopt. The only user of ctypes.
 
 Every function raises OSError with errno as the kernel gave it; ENOSYS means a kernel that is too old, which the
 caller puts into words. Paths may be str or bytes and must not hold NUL, which raises ValueError.
@@ -6,6 +6,7 @@ caller puts into words. Paths may be str or bytes and must not hold NUL, which r
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import os
@@ -43,6 +44,11 @@ _NR_RENAMEAT2: Final = {
     "ppc64le": 357,
     "s390x": 347,
 }
+
+_M_TRIM_THRESHOLD: Final = -1
+_M_MMAP_THRESHOLD: Final = -3
+_MMAP_THRESHOLD_MAX: Final = 32 << 20
+"""The most that glibc takes (DEFAULT_MMAP_THRESHOLD_MAX of 64-bit machines); it refuses more."""
 
 _RACES: Final = 64
 """Attempts at a path that others are renaming: the kernel gives EAGAIN when it cannot tell that `..` stayed inside."""
@@ -102,6 +108,16 @@ def syncfs(fd: int) -> None:
     """
     if _libc.syncfs(ctypes.c_int(fd)) != 0:
         raise _error(ctypes.get_errno(), "")
+
+
+def keep_freed_memory(size: int) -> None:
+    """Have the allocator keep up to `size` freed bytes for what comes next, for the rest of the process.
+
+    See mallopt(3), M_TRIM_THRESHOLD and M_MMAP_THRESHOLD; musl has no such thing, and nothing happens there.
+    """
+    with contextlib.suppress(AttributeError):
+        _libc.mallopt(_M_TRIM_THRESHOLD, size)
+        _libc.mallopt(_M_MMAP_THRESHOLD, min(size, _MMAP_THRESHOLD_MAX))
 
 
 def fchmod_path(fd: int, mode: int) -> None:

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import threading
 from collections.abc import Callable
 from typing import BinaryIO, cast
 
-from appbox.oci.stream import Incoming
+
+class Incoming(io.RawIOBase):
+    """A file whose bytes may be still on their way. `checked`: its end is only reached when its digest is right."""
+
+    checked = False
+
+    def cancel(self) -> None:
+        """Wake a thread that waits in `read`; it then gets an OSError."""
 
 
 class StartedOverError(Exception):

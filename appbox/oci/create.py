@@ -16,7 +16,8 @@ from typing import Final, NamedTuple, Protocol
 from appbox.errors import HostLacks, Refused
 from appbox.host import syscalls
 from appbox.oci import xattrs
-from appbox.oci.layer import Entry, IdMap
+from appbox.oci.ids import IdMap
+from appbox.oci.layer import Entry
 from appbox.oci.sparse import Sparse
 from appbox.oci.tar import Kind, Span
 

@@ -17,7 +17,8 @@ from appbox.errors import Refused
 from appbox.host import syscalls
 from appbox.host.inside import open_inside
 from appbox.oci import walk
-from appbox.oci.layer import IdMap, shown
+from appbox.oci.ids import IdMap
+from appbox.oci.layer import shown
 
 if TYPE_CHECKING:
     from appbox.oci.notes import Notes

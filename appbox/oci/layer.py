@@ -12,11 +12,11 @@ Rules (OCI image specification, "Image Layer Filesystem Changeset", and DESIGN Â
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from appbox.errors import Refused
 from appbox.oci import limits, xattrs
+from appbox.oci.ids import IdMap
 from appbox.oci.sparse import Sparse
 from appbox.oci.tar import Kind, Member
 from appbox.oci.xattrs import Xattrs
@@ -39,14 +39,6 @@ MEDIA_TYPES: Final = {
     "application/vnd.docker.image.rootfs.foreign.diff.tar.zstd": "zstd",
 }
 """Compression by media type: OCI's, Docker's, and those of layers that are not to be pushed on."""
-
-
-@dataclass(frozen=True, slots=True)
-class IdMap:
-    """`size` ids of a container, from 0, are the host's from `base` on; `IdMap(0, 65536)` leaves them as they are."""
-
-    base: int
-    size: int
 
 
 class Entry(NamedTuple):
@@ -91,26 +83,27 @@ def interpret(member: Member, idmap: IdMap) -> Entry | Whiteout:
     path = b"/".join(parts)
     if WHITEOUT in member.name and any(part.startswith(WHITEOUT) for part in parts):
         return _whiteout(parts, path)
+    kind, _, link, mode, uid, gid, size, mtime, major, minor, records, sparse = member
     entry = Entry(
-        path=path,
-        parent=path[: -len(name) - 1] if len(parts) > 1 else b"",
-        name=name,
-        kind=member.kind,
-        mode=member.mode,
-        uid=member.uid,
-        gid=member.gid,
-        size=member.size,
-        mtime=member.mtime,
-        link=member.link,
-        major=member.major,
-        minor=member.minor,
-        sparse=member.sparse,
-        xattrs=xattrs.choose(member.records) if member.records else xattrs.NONE,
+        path,
+        path[: -len(name) - 1] if len(parts) > 1 else b"",
+        name,
+        kind,
+        mode,
+        uid,
+        gid,
+        size,
+        mtime,
+        link,
+        major,
+        minor,
+        sparse,
+        xattrs.choose(records) if records else xattrs.NONE,
     )
-    if entry.uid >= idmap.size or entry.gid >= idmap.size:
+    if uid >= idmap.size or gid >= idmap.size:
         raise _owner(entry, idmap)
-    if entry.kind is Kind.FILE or entry.kind is Kind.DIRECTORY:
-        if not name and entry.kind is Kind.FILE:
+    if kind is Kind.FILE or kind is Kind.DIRECTORY:
+        if not name and kind is Kind.FILE:
             raise _root(entry)
         return entry
     return _special(entry)
@@ -118,9 +111,13 @@ def interpret(member: Member, idmap: IdMap) -> Entry | Whiteout:
 
 def components(name: bytes) -> list[bytes]:
     """Return the components of a name of an archive, relative to the root; raise `Refused`."""
-    parts = [part for part in name.split(b"/") if part and part != b"."]
     if not name:
         raise Refused("a tar member has an empty name")
+    parts = name.split(b"/")
+    if not parts[-1]:
+        parts.pop()  # directories end in a slash
+    if b"" in parts or b"." in parts:
+        parts = [part for part in parts if part and part != b"."]
     if b".." in parts:
         raise Refused("a name in a layer contains ..", where=shown(name))
     if len(name) > limits.NAME and (

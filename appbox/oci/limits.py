@@ -19,6 +19,10 @@ EXTENDED_HEADER: Final = 1 << 20
 """Bytes of one extended header: what Go's archive/tar takes, so no image that others can read is larger."""
 EXTENDED_HEADERS: Final = 16
 """Headers that make no file, in a row: one of each type is four, and more cost time that no other limit counts."""
+HELD_COMPRESSED: Final = 4 << 20
+"""Compressed bytes of upper layers that are read whole before the lower ones are written, the smallest layers first."""
+HELD: Final = 24 << 20
+"""Uncompressed bytes of these, which are in memory meanwhile."""
 XATTR_NAME: Final = 255
 """Bytes of an extended attribute's name: XATTR_NAME_MAX."""
 XATTR_VALUE: Final = 65536

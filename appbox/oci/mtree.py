@@ -197,7 +197,7 @@ def parse_line(text: bytes) -> Node:
     kind = _KINDS.get(kind_name)
     if kind is None or {key for key in _OPTIONAL if found[key] is not None} != _FIELDS[kind]:
         raise ValueError("it is malformed")
-    return Node(
+    node = Node(
         path=_path(path) if path else b"",
         kind=kind,
         mode=int(mode, 8),
@@ -211,6 +211,9 @@ def parse_line(text: bytes) -> Node:
         nlink=int(nlink or 0),
         xattrs=_xattrs(xattrs) if xattrs else (),
     )
+    if line(node) != text:
+        raise ValueError("it is not written as it should be")
+    return node
 
 
 def unescaped(word: bytes) -> bytes:

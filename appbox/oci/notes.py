@@ -7,7 +7,8 @@ import os
 from typing import TYPE_CHECKING, Final
 
 from appbox.oci import create, xattrs
-from appbox.oci.layer import Entry, IdMap
+from appbox.oci.ids import IdMap
+from appbox.oci.layer import Entry
 from appbox.oci.recorder import Recorder
 from appbox.oci.tar import Kind
 

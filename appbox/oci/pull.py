@@ -17,12 +17,12 @@ from appbox.errors import Missing, Refused, UsageError
 from appbox.oci.arrival import Arrival
 from appbox.oci.cache import BlobWriter, Cache
 from appbox.oci.digest import Digest
+from appbox.oci.limits import HELD_COMPRESSED
 from appbox.oci.model import INDEX_TYPES, MANIFEST_TYPES, NEUTRAL_TYPES, Descriptor, Image, Platform
 from appbox.oci.reference import RegistryImage, check_tag
 from appbox.oci.registry import Registry
 from appbox.oci.settings import Settings
 from appbox.oci.source import Document, Opener, Progress, assemble
-from appbox.oci.stream import HELD_COMPRESSED
 
 if TYPE_CHECKING:
     import httpx

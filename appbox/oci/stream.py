@@ -10,7 +10,6 @@ blocks in flight are bounded. Nothing that was yielded is to be trusted before `
 from __future__ import annotations
 
 import contextlib
-import io
 import threading
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from itertools import chain
 from typing import BinaryIO, Final
 
 from appbox.errors import Refused, Unavailable
+from appbox.oci.arrival import Incoming
 from appbox.oci.digest import Digest
 from appbox.oci.inflate import inflate
 from appbox.oci.layer import MEDIA_TYPES
@@ -29,18 +29,6 @@ _READ: Final = 1 << 18
 _AHEAD: Final = 8
 """Blocks waiting at each of the two hand-overs. Two layers are under way at once, so with those in the stages' hands
 some 40 MB in the worst case."""
-
-HELD_COMPRESSED: Final = 4 << 20
-"""Compressed bytes up to which an upper layer is read whole before the lower ones are written."""
-
-
-class Incoming(io.RawIOBase):
-    """A file whose bytes may be still on their way. `checked`: its end is only reached when its digest is right."""
-
-    checked = False
-
-    def cancel(self) -> None:
-        """Wake a thread that waits in `read`; it then gets an OSError."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -253,18 +253,18 @@ class Archive:
             name = tar_fields.text(prefix[:131] if header[508:] == b"tar\0" else prefix) + b"/" + name
         device = kind is Kind.CHAR or kind is Kind.BLOCK
         member = Member(
-            kind=kind,
-            name=name,
-            link=tar_fields.text(link) if link[0] else b"",
-            mode=tar_fields.positive("mode", mode) & 0o7777,
-            uid=tar_fields.positive("uid", uid),
-            gid=tar_fields.positive("gid", gid),
-            size=self._size(size, self._largest) if kind is Kind.FILE else self._no_data(size),
-            mtime=tar_fields.clamp(tar_fields.number("mtime", mtime)) * 10**9,
-            major=tar_fields.positive("major", major) if device else 0,
-            minor=tar_fields.positive("minor", minor) if device else 0,
-            records=_NO_RECORDS,
-            sparse=None,
+            kind,
+            name,
+            tar_fields.text(link) if link[0] else b"",
+            tar_fields.positive("mode", mode) & 0o7777,
+            tar_fields.positive("uid", uid),
+            tar_fields.positive("gid", gid),
+            self._size(size, self._largest) if kind is Kind.FILE else self._no_data(size),
+            tar_fields.clamp(tar_fields.number("mtime", mtime)) * 10**9,
+            tar_fields.positive("major", major) if device else 0,
+            tar_fields.positive("minor", minor) if device else 0,
+            _NO_RECORDS,
+            None,
         )
         if extra is not _NOTHING:
             member = _extended(member, extra)

@@ -18,10 +18,13 @@ from typing import TYPE_CHECKING, Final, Literal
 from appbox.errors import AppboxError, HostLacks, Refused
 from appbox.host import syscalls
 from appbox.host.inside import locate, read_inside, remove_tree
+from appbox.oci import limits
+from appbox.oci.flush import Flusher
 from appbox.oci.hidden import Hidden
-from appbox.oci.layer import Entry, IdMap, Whiteout, interpret
+from appbox.oci.ids import IdMap
+from appbox.oci.layer import Entry, Whiteout, interpret
 from appbox.oci.limits import Limits
-from appbox.oci.stream import HELD_COMPRESSED, Layer, Stream, Totals
+from appbox.oci.stream import Layer, Stream, Totals
 from appbox.oci.tar import Archive
 from appbox.oci.writer import LinkToHiddenError, Writer
 
@@ -38,8 +41,8 @@ _SWITCH: Final = 0.0005
 """Seconds after which a thread that wants Python's lock gets it, instead of 5 ms: the threads here need it often and
 for microseconds, and would otherwise wait for one another."""
 
-_HELD: Final = 24 << 20
-"""Bytes of upper layers that are read ahead whole."""
+_KEPT: Final = 64 << 20
+"""Bytes of freed memory that are used again rather than given back: every block would be zeroed pages otherwise."""
 
 _WHOLE: Final = IdMap(0, 1 << 32)
 _FULL: Final = frozenset((errno.ENOSPC, errno.EDQUOT))
@@ -107,7 +110,10 @@ class _Unpacking:
 
     def write(self, *, save: bool) -> Report:
         """Write all layers; `save`: leave out what is known not to be seen."""
-        with contextlib.closing(_Run(self.layers, self.limits, self.progress, self.idmap)) as run:
+        with (
+            contextlib.closing(Flusher(self.root_fd)) as flusher,
+            contextlib.closing(_Run(self.layers, self.limits, self.progress, self.idmap, flusher.add)) as run,
+        ):
             hidden = run.look_ahead() if save else None
             recorder = self.recorder() if self.recorder else None
             with contextlib.closing(
@@ -152,12 +158,23 @@ def _list(layers: Sequence[Layer], listing: Listing, limits: Limits) -> None:
 
 
 class _Run:
-    """Goes through the layers one by one, the next one already being inflated, and counts what the limits are about."""
+    """Goes through the layers one by one, the next one already being inflated, and counts what the limits are about.
 
-    def __init__(self, layers: Sequence[Layer], limits: Limits, progress: Progress | None, idmap: IdMap) -> None:
+    `passed` is told how many uncompressed bytes are through.
+    """
+
+    def __init__(
+        self,
+        layers: Sequence[Layer],
+        limits: Limits,
+        progress: Progress | None,
+        idmap: IdMap,
+        passed: Callable[[int], object] | None = None,
+    ) -> None:
         self._limits = limits
         self._progress = progress
         self._idmap = idmap
+        self._passed = passed
         self._totals = Totals(limits)
         self._streams = [Stream(layer, self._totals) for layer in layers]
         self.entries = 0
@@ -178,7 +195,7 @@ class _Run:
         They are inflated once either way, so that knowing it costs next to nothing.
         """
         hidden = Hidden()
-        compressed, room = HELD_COMPRESSED, _HELD
+        compressed, room = limits.HELD_COMPRESSED, limits.HELD
         for number, stream in sorted(enumerate(self._streams[1:], 1), key=lambda item: item[1].layer.size):
             compressed -= stream.layer.size
             if compressed < 0:
@@ -216,6 +233,8 @@ class _Run:
             if self._progress:
                 self._progress(stream.layer, stream.consumed)
             yield block
+            if self._passed:
+                self._passed(len(block))
 
 
 @contextlib.contextmanager
@@ -232,6 +251,7 @@ def _about(layer: Layer) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _quick_switching() -> Iterator[None]:
+    syscalls.keep_freed_memory(_KEPT)
     before = sys.getswitchinterval()
     sys.setswitchinterval(_SWITCH)
     try:

@@ -21,7 +21,8 @@ from appbox.oci import create
 from appbox.oci.create import Hasher
 from appbox.oci.directories import IMPLIED_MODE, Directories, Directory, clear_xattrs
 from appbox.oci.hidden import Hidden
-from appbox.oci.layer import Entry, IdMap, Whiteout, shown
+from appbox.oci.ids import IdMap
+from appbox.oci.layer import Entry, Whiteout, shown
 from appbox.oci.tar import Kind, Span
 
 if TYPE_CHECKING:

@@ -65,6 +65,7 @@ PURE = {
     "appbox.oci.digest",
     "appbox.oci.file_capabilities",
     "appbox.oci.hidden",
+    "appbox.oci.ids",
     "appbox.oci.image_config",
     "appbox.oci.json_document",
     "appbox.oci.layer",
