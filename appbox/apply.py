@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from typing import Final
 
 from appbox import desired as desires
-from appbox import observe
+from appbox import image_limits, observe
 from appbox.actions import (
     Action,
     AllocateRange,
@@ -130,7 +130,16 @@ def _unpack(work: Work, action: Action) -> None:
         with files.directory(paths.ROOTFS, fd) as rootfs, Recorders(fd) as recorders:
             idmap = IdMap(wanted.base, wanted.size)
             # Publishing syncs the file system.
-            unpack_image(source, image, rootfs, idmap, progress=work.progress, durable=False, recorder=recorders.new)
+            unpack_image(
+                source,
+                image,
+                rootfs,
+                idmap,
+                progress=work.progress,
+                durable=False,
+                recorder=recorders.new,
+                limits=image_limits.load(work.root),
+            )
             bundle.neutralise(rootfs, wanted.base, recorders.last)
             work.mtree = str(bundle.write_mtree(fd, recorders.last))
             facts = observe.rootfs_facts(rootfs, wanted.base, desires.wanted_nodes(work.locked))

@@ -6,6 +6,7 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from appbox import image_limits
 from appbox.errors import AppboxError, UsageError, printable
 from appbox.host.inside import remove_tree
 from appbox.layers import unpack_image
@@ -13,6 +14,7 @@ from appbox.oci import source as sources
 from appbox.oci.cache import Cache
 from appbox.oci.held import Held
 from appbox.oci.ids import IdMap
+from appbox.oci.limits import Limits
 from appbox.oci.model import Image, Platform
 from appbox.oci.reference import ImageRef, parse_transport
 from appbox.progress import progress
@@ -34,6 +36,7 @@ class _Wanted:
     reference: ImageRef
     platform: Platform
     demands: Demands | None
+    limits: Limits
 
 
 def _platform(platform: str) -> Platform:
@@ -53,8 +56,8 @@ def unpack(
     reference = parse_transport(text)
     with options.open_root() as root:
         demands = _demands(root, policy, reference)
-        cache = Cache(cache_path(root))
-    wanted = _Wanted(reference, _platform(platform), demands)
+        cache, limits = Cache(cache_path(root)), image_limits.load(root)
+    wanted = _Wanted(reference, _platform(platform), demands, limits)
     with files.directory(parent) as folder:
         _refuse_occupied(folder, name, directory)
         temporary = f".{name}{files.TEMPORARY}"
@@ -89,7 +92,7 @@ def _unpack_to(  # noqa: PLR0917
         held.keep()
         os.mkdir(name, 0o700, dir_fd=folder)
         with files.directory(name, folder) as fd, progress(options) as shown:
-            unpack_image(source, image, fd, idmap, progress=shown)
+            unpack_image(source, image, fd, idmap, progress=shown, limits=wanted.limits)
     return image
 
 

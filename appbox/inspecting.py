@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Any, Final
 
-from appbox import comparing, describing
+from appbox import comparing, describing, image_limits
 from appbox.errors import UsageError, printable
 from appbox.layers import layers_of
 from appbox.oci import source as sources
@@ -85,7 +85,9 @@ def _listed(options: Options, source: Source, image: Image) -> comparing.Side:
     # Bars go away again; lines would stand in the middle of what is asked for.
     with progress(options) if options.colored(sys.stdout) else contextlib.nullcontext() as shown:
         source.fetch(image, shown)
-    listing = list_image(layers_of(image, partial(source.layer, image)), _WANTED, digests=True)
+    with options.open_root() as root:
+        limits = image_limits.load(root)
+    listing = list_image(layers_of(image, partial(source.layer, image)), _WANTED, limits=limits, digests=True)
     entries = {entry.path: entry for entry in listing.entries()}
     passwd, group = (listing.read(path) for path in _WANTED)
     return comparing.Side(image, entries, passwd, group)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Self
 from appbox.errors import Refused
 from appbox.host.inside import remove_tree
 from appbox.oci.arrival import StartedOverError
+from appbox.oci.limits import Limits
 from appbox.oci.model import Image
 from appbox.oci.source import Opener, Progress, Source
 
@@ -75,6 +76,7 @@ def unpack_image(
     progress: Progress | None = None,
     durable: bool = True,
     recorder: Callable[[], Recorder] | None = None,
+    limits: Limits = Limits(),  # noqa: B008 - a frozen value
 ) -> Report:
     """Unpack an image into an empty directory, and bring the layers that are not here yet meanwhile.
 
@@ -86,7 +88,7 @@ def unpack_image(
         # The first bytes of layers are on their way while this is loaded.
         from appbox.oci.unpack import unpack  # noqa: PLC0415
 
-        return unpack(layers_of(image, open_), root_fd, idmap, durable=durable, recorder=recorder)
+        return unpack(layers_of(image, open_), root_fd, idmap, durable=durable, recorder=recorder, limits=limits)
 
     def once() -> Report:
         with source.arriving(image, progress) as open_:

@@ -9,7 +9,7 @@ import os
 from collections.abc import Sequence
 from functools import partial
 
-from appbox import admission, resolve, sources
+from appbox import admission, image_limits, resolve, sources
 from appbox import desired as desires
 from appbox.desired import Desired
 from appbox.errors import AppboxError
@@ -18,6 +18,7 @@ from appbox.host.facts import Facts, IdRange
 from appbox.layers import layers_of
 from appbox.locked import Locked
 from appbox.oci.cache import Cache
+from appbox.oci.limits import Limits
 from appbox.oci.rootfs import Node, RootfsFacts
 from appbox.oci.unpack import list_image
 from appbox.session import Options, cache_path
@@ -52,14 +53,14 @@ def _render(  # noqa: PLR0917
     root: Root, loaded: Loaded, facts: Facts, images: resolve.Images, cache: Cache, base: int
 ) -> Desired:
     locked = resolve.resolve(loaded, images, root, None, IdRange(base, ranges.SIZE))
-    return desires.build(locked, facts, base, _facts_of_layers(loaded, locked, cache))
+    return desires.build(locked, facts, base, _facts_of_layers(loaded, locked, cache, image_limits.load(root)))
 
 
-def _facts_of_layers(loaded: Loaded, locked: Locked, cache: Cache) -> RootfsFacts:
+def _facts_of_layers(loaded: Loaded, locked: Locked, cache: Cache, limits: Limits) -> RootfsFacts:
     with resolve.open_image(loaded, cache) as source:
         source.fetch(locked.image)
         layers = layers_of(locked.image, partial(source.layer, locked.image))
-        listing = list_image(layers, ("etc/passwd", "etc/group"))
+        listing = list_image(layers, ("etc/passwd", "etc/group"), limits=limits)
     return RootfsFacts(
         passwd=listing.read("etc/passwd"),
         group=listing.read("etc/group"),

@@ -35,6 +35,10 @@ ZSTD_WINDOW_LOG: Final = 26
 """64 MiB, what `zstd --ultra -21` asks for; a decompressor holds all of it in memory, and 120 MB is the budget."""
 
 
+RAISE: Final = "if you trust it, /etc/appbox/limits.toml can allow more"
+"""What to do about an image that is over one of `Limits`."""
+
+
 @dataclass(frozen=True, slots=True)
 class Limits:
     """Limits of a whole image, all layers taken together."""

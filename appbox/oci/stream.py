@@ -21,7 +21,7 @@ from appbox.oci.arrival import Incoming
 from appbox.oci.digest import Digest
 from appbox.oci.inflate import inflate
 from appbox.oci.layer import MEDIA_TYPES
-from appbox.oci.limits import Limits
+from appbox.oci.limits import RAISE, Limits
 from appbox.oci.pipe import Pipe
 
 _READ: Final = 1 << 18
@@ -56,6 +56,12 @@ class Totals:
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
         self._streams: list[Stream] = []
+        self._holes = 0
+
+    def leave_out(self, size: int) -> None:
+        """Count the holes of a sparse file: they take no room, but whoever reads the file gets that many bytes."""
+        self._holes += size
+        self.check()
 
     def join(self, stream: Stream) -> None:
         """Count a layer."""
@@ -68,12 +74,13 @@ class Totals:
     def check(self) -> None:
         """Raise `Refused` when the image has gone over a limit."""
         limits, uncompressed = self._limits, self.uncompressed()
-        if uncompressed > limits.size:
-            raise Refused("the image is larger than the limit", why=f"more than {limits.size} bytes")
+        if uncompressed + self._holes > limits.size:
+            raise Refused("the image is larger than the limit", why=f"more than {limits.size} bytes", hint=RAISE)
         if uncompressed > limits.ratio_from:
             compressed = sum(stream.consumed for stream in self._streams)
             if uncompressed > limits.ratio * compressed:
-                raise Refused("the image expands like a bomb", why=f"{uncompressed} bytes from {compressed}")
+                why = f"{uncompressed} bytes from {compressed}"
+                raise Refused("the image expands like a bomb", why=why, hint=RAISE)
 
 
 class Stream:

@@ -220,10 +220,14 @@ class _Run:
             for member in archive:
                 self.entries += 1
                 if self.entries > self._limits.entries:
-                    raise Refused("the image has more entries than the limit", why=f"more than {self._limits.entries}")
+                    why = f"more than {self._limits.entries}"
+                    raise Refused("the image has more entries than the limit", why=why, hint=limits.RAISE)
                 change = interpret(member, self._idmap)
-                if isinstance(change, Entry) and change.xattrs.dropped:
-                    self.dropped.update(change.xattrs.dropped)
+                if isinstance(change, Entry):
+                    if change.xattrs.dropped:
+                        self.dropped.update(change.xattrs.dropped)
+                    if change.sparse is not None:
+                        self._totals.leave_out(change.sparse.size - change.size)
                 act(change, archive.data())
             stream.verify()
         stream.close()

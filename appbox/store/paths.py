@@ -13,6 +13,7 @@ CACHE: Final = "/var/cache/appbox"
 RUN: Final = "/run/appbox"
 LOGS: Final = "/var/log/appbox"
 POLICY: Final = "/etc/appbox/policy.toml"
+LIMITS: Final = "/etc/appbox/limits.toml"
 
 LOCK: Final = "lock"
 RANGES: Final = "uid-ranges.toml"

@@ -172,11 +172,21 @@ def test_truncation_at_each_level_of_framing(level: str, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("flag", [b"V", b"M", b"g"])
-def test_headers_that_make_nothing_are_counted_too(flag: bytes) -> None:
+def test_headers_that_make_nothing_are_few(flag: bytes) -> None:
     """Each costs the time of an entry: 4 GiB of them, which 4 MB of gzip hold, are 8 million."""
     block = pax({b"a": b"b"}, b"g") if flag == b"g" else header(b"label", flag=flag)
-    with pytest.raises(Refused, match="more entries"):
-        unpack.list_image([of(block * 500, file(b"f"))], limits=unpack.Limits(entries=100))
+    with pytest.raises(Refused, match="too many extended headers"):
+        unpack.list_image([of(block * 17, file(b"f"))])
+    assert list(unpack.list_image([of(block * 16, file(b"f"))]).paths()) == ["/", "/f"]
+
+
+def test_holes_count_as_bytes_of_the_image() -> None:
+    """Somebody will read them: `apply` does, for rootfs.mtree."""
+    holes = sparse(b"%d" % (40 << 30), b"0,512")
+    image = [of(holes, holes)]
+    with pytest.raises(Refused, match="larger than the limit"):
+        unpack.list_image(image, limits=unpack.Limits(size=60 << 30))
+    unpack.list_image(image, limits=unpack.Limits(size=90 << 30))
 
 
 def test_an_honest_image_is_within_the_same_bounds(tmp_path: Path) -> None:

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import httpx
 import pytest
 
 from appbox.errors import Refused, Unavailable
+from appbox.layers import unpack_image
 from appbox.oci import registries
 from appbox.oci.digest import Digest
 from appbox.oci.model import Platform
 from appbox.oci.pull import RegistrySource
 from appbox.oci.reference import RegistryImage
 from appbox.oci.registries import Mirror, Rule, Rules
+from appbox.oci.unpack import IdMap
 from tests.ground import faulty
 from tests.ground.faulty import Answer, Request
 from tests.ground.tiny import Content, layer
-from tests.ground.world import HOST, World, digests
+from tests.ground.world import AMD64, HOST, World, digests
 
 TWO = """
 [[registry]]
@@ -44,6 +47,20 @@ def world(tmp_path: Path) -> World:
     world.content.image("1", layers=(layer({"a": b"a" * 4096}), layer({"b": b"b" * 4096})))
     world.configure(TWO)
     return world
+
+
+def unpacked(world: World, folder: Path) -> dict[str, bytes]:
+    """Unpack the image while it comes in, and return its files."""
+    root = folder / "rootfs"
+    root.mkdir()
+    fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        with world.source() as source:
+            image = source.resolve("1", None, AMD64)
+            unpack_image(source, image, fd, IdMap(os.geteuid(), 1), durable=False)
+    finally:
+        os.close(fd)
+    return {path.name: path.read_bytes() for path in root.iterdir()}
 
 
 def asked(world: World) -> list[str]:
@@ -114,13 +131,44 @@ def test_a_mirror_that_lies_about_a_document_is_passed_over_and_said(world: Worl
         assert world.cache.sound(entry)
 
 
-def test_a_mirror_that_lies_in_a_layer_is_refused(world: World) -> None:
-    """Somebody may have read it by then; whoever sent it, the bytes are wrong, and nothing of them is kept."""
+@pytest.mark.parametrize("lie", [faulty.corrupt(0), faulty.corrupt(60), faulty.corrupt(-1)])
+def test_a_mirror_that_lies_in_a_layer_is_passed_over(world: World, lie: faulty.Fault) -> None:
     _, layers = digests(world.content)
-    world.also("one.test").break_next(layers[1], *[faulty.corrupt(5)] * 9)
-    with pytest.raises(Refused, match="does not have its digest"):
-        world.pull()
+    world.also("one.test").break_next(layers[1], *[lie] * 9)
+    image = world.pull()
+    assert "one.test" in world.notes[0]
+    assert "does not have its digest" in world.notes[0]
+    assert all(world.cache.sound(entry) for entry in image.manifest.layers)
+
+
+@pytest.mark.parametrize("at", [0, 5, 60, -1])
+def test_what_is_unpacked_while_a_mirror_lies_comes_out_right(world: World, tmp_path: Path, at: int) -> None:
+    """The lie may be noticed by who reads the layer before its end is there."""
+    _, layers = digests(world.content)
+    world.also("one.test").break_next(layers[1], *[faulty.corrupt(at)] * 9)
+    assert unpacked(world, tmp_path) == {"a": b"a" * 4096, "b": b"b" * 4096}
+
+
+def test_all_that_mirrors_and_registry_say_is_refused_when_all_lie(world: World, tmp_path: Path) -> None:
+    _, layers = digests(world.content)
+    for registry in (world.also("one.test"), world.also("two.test:5000"), world.registry):
+        registry.break_next(layers[1], *[faulty.corrupt(5)] * 9)
+    with pytest.raises(Refused):
+        unpacked(world, tmp_path)
     assert not world.cache.has(Digest.parse(layers[1]))
+    assert list((world.folder / "cache/.partial").glob("*")) == []
+
+
+def test_the_beginning_that_a_lying_mirror_sent_is_not_gone_on_from(world: World, tmp_path: Path) -> None:
+    _, layers = digests(world.content)
+    data = world.content.blobs[layers[1]]
+
+    def cut(request: Request, answer: Answer) -> Answer:
+        return Answer(200, {"Content-Length": str(len(data))}, bytes(50))
+
+    world.also("one.test").break_next(layers[1], *[cut, *[faulty.status(500)] * 4] * 2)
+    world.pull()
+    assert unpacked(world, tmp_path) == {"a": b"a" * 4096, "b": b"b" * 4096}
 
 
 def test_a_mirror_that_lies_about_a_size_is_passed_over(world: World) -> None:
