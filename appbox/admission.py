@@ -145,7 +145,7 @@ def _unsafe(path: str, why: str) -> Refused:
 
 def _unreadable(path: str, why: str) -> AppboxError:
     hint = "a policy is never passed over: make it readable, or remove it"
-    return AppboxError("the host's policy cannot be read", where=path, why=why, hint=hint)
+    return AppboxError("cannot be read", where=path, why=why, hint=hint)
 
 
 def _named_policy(file: str) -> PolicyFile:

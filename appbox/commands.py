@@ -37,6 +37,7 @@ def _installed() -> list[str]:
 
 
 _Name = Annotated[str, typer.Argument(help="The service.", metavar="NAME", autocompletion=_installed)]
+_AnyName = Annotated[str | None, typer.Argument(help="One service.", metavar="[NAME]", autocompletion=_installed)]
 _INITS: Final = ("auto", "systemd", "openrc", "none")
 
 
@@ -104,7 +105,7 @@ def apply(
     yes: Annotated[bool, typer.Option("--yes", help="Ask nothing.")] = False,
     wait: Annotated[bool, typer.Option("--wait", help="Wait for another appbox to finish.")] = False,
 ) -> None:
-    """Make the host as the manifests say: pull, unpack, write units, start what changed."""
+    """Make the host as the manifests say. It pulls, unpacks, writes units and starts what changed."""
     from appbox import reconcile  # noqa: PLC0415
 
     del yes  # nothing that apply does so far is beyond a rollback
@@ -112,9 +113,7 @@ def apply(
 
 
 @app.command(epilog="Example: appbox status --json valkey")
-def status(
-    context: typer.Context, name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="One service.")] = None
-) -> None:
+def status(context: typer.Context, name: _AnyName = None) -> None:
     """Show the installed services: version, state, since when, digest."""
     from appbox import status as states  # noqa: PLC0415
 
@@ -134,7 +133,7 @@ def render(
     files: _Files,
     output: Annotated[str, typer.Option("-o", "--output", metavar="DIR", help="An empty or new directory.")],
 ) -> None:
-    """Write every file that apply would generate to a directory, without root and without touching the host."""
+    """Write every file that apply would generate to a directory. It needs no root and does not touch the host."""
     from appbox import rendering  # noqa: PLC0415
 
     options = _options(context)
@@ -150,7 +149,7 @@ def remove(
     yes: Annotated[bool, typer.Option("--yes", help="Ask nothing.")] = False,
     wait: Annotated[bool, typer.Option("--wait", help="Wait for another appbox to finish.")] = False,
 ) -> None:
-    """Stop a service and remove its unit and versions; data stays unless purged."""
+    """Stop a service and remove its unit and versions. Its data stays unless purged."""
     from appbox import reconcile  # noqa: PLC0415
 
     options = _options(context)
@@ -193,7 +192,7 @@ def logs(
     follow: Annotated[bool, typer.Option("-f", "--follow", help="Go on with new lines.")] = False,
     lines: Annotated[int, typer.Option("-n", "--lines", min=0, help="How many lines from the end.")] = 100,
 ) -> None:
-    """Show what a service wrote: from the journal, or from its log file under OpenRC."""
+    """Show what a service wrote. It comes from the journal, or from its log file under OpenRC."""
     from appbox import control  # noqa: PLC0415
 
     control.logs(_options(context), name, follow=follow, lines=lines)
@@ -234,12 +233,10 @@ def run(context: typer.Context, name: _Name) -> None:
 
 
 @app.command(epilog="Example: appbox verify valkey && echo as it was unpacked")
-def verify(
-    context: typer.Context, name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="One service.")] = None
-) -> None:
-    """Compare every file of the installed root file systems with what was unpacked; 1 is the exit code of a difference.
+def verify(context: typer.Context, name: _AnyName = None) -> None:
+    """Find every file that changed since it was unpacked.
 
-    Content, type, mode, owner, time, links, devices and extended attributes are compared with rootfs.mtree, which was
+    The exit code is 1 when there is one. Content, type, mode, owner, time, links, devices and extended attributes are compared with rootfs.mtree, which was
     written while the image was unpacked.
     """
     from appbox import verify as verifying  # noqa: PLC0415
@@ -263,7 +260,11 @@ def schema(context: typer.Context) -> None:
     sys.stdout.write(as_json(manifest_schema()))
 
 
-image: Final = typer.Typer(no_args_is_help=True, help="Work with images alone: copy, unpack and inspect them.")
+image: Final = typer.Typer(
+    no_args_is_help=True,
+    help="Work with images alone: copy, unpack and inspect them.",
+    epilog="Example: appbox image inspect docker://docker.io/valkey/valkey:9.0.0; each command's --help has its own.",
+)
 app.add_typer(image, name="image")
 
 _Platform = Annotated[str, typer.Option(metavar="OS/ARCH[/VARIANT]", help="Another platform than this host's.")]
@@ -286,7 +287,7 @@ def image_unpack(  # noqa: PLR0917
     platform: _Platform = "",
     policy: _Policy = None,
 ) -> None:
-    """Unpack an image to a directory, with the image's owners; nothing is left of a refused one."""
+    """Unpack an image to a directory, with the image's owners. Nothing is left of a refused one."""
     from appbox import images  # noqa: PLC0415
 
     images.unpack(_options(context), source, directory, id_map=id_map, platform=platform, policy=policy)
@@ -315,7 +316,7 @@ def image_copy(  # noqa: PLR0917
     platform: _Platform = "",
     policy: _Policy = None,
 ) -> None:
-    """Copy an image between registries, layouts and archives; nothing is left of a copy that failed.
+    """Copy an image between registries, layouts and archives. Nothing is left of a copy that failed.
 
     One platform is copied unless --all is given. Manifests keep their bytes, so digests stay the same, but for two
     cases: in a layout, Docker's manifests get OCI's media types unless --preserve-digests is given, since other tools
@@ -337,7 +338,10 @@ def image_inspect(
     raw: Annotated[bool, typer.Option("--raw", help="Print the index or manifest, byte for byte.")] = False,
     config: Annotated[bool, typer.Option("--config", help="Print the image's configuration, byte for byte.")] = False,
 ) -> None:
-    """Show what an image is and wants: digests, platforms, command, user, volumes, ports, health check, layers."""
+    """Show what an image is and wants.
+
+    Digests, platforms, command, user, volumes, ports, health check, history and layers.
+    """
     from appbox import inspecting  # noqa: PLC0415
 
     inspecting.inspect(_options(context), source, platform=platform, raw=raw, config=config)
@@ -354,7 +358,10 @@ def image_diff(
     platform: _Platform = "",
     exit_code: Annotated[bool, typer.Option("--exit-code", help="End with 4 when they differ.")] = False,
 ) -> None:
-    """Show what changed from image A to B: settings, users, setuid files, capabilities, sizes; with -v every path."""
+    """Show what changed from image A to B.
+
+    Settings, accounts, setuid files, capabilities, devices and sizes; with -v every path.
+    """
     from appbox import inspecting  # noqa: PLC0415
 
     changed = inspecting.diff(_options(context), before, after, platform=platform)
@@ -367,7 +374,7 @@ def image_tags(
     context: typer.Context,
     repository: Annotated[str, typer.Argument(metavar="REPO", help="docker://HOST/REPOSITORY, without a tag.")],
 ) -> None:
-    """List the tags of a repository in a registry, the newest version last."""
+    """List the tags of a repository, the newest version last."""
     from appbox import inspecting  # noqa: PLC0415
 
     inspecting.tags(_options(context), repository)

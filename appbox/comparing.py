@@ -230,7 +230,8 @@ def text(found: Comparison, *, paths: bool) -> str:
     ]
     lines += [_line(one) for one in (*found.settings, *found.privileges, *found.people)]
     if found.same:
-        lines.append("no difference but in times")
+        one = found.before.digest == found.after.digest
+        lines.append("the same image" if one else "no difference but in times")
     lines += [f"{key}: {path}" for key, names in found.files.items() for path in names if paths]
     lines.append(f"files: {', '.join(f'{len(names)} {key}' for key, names in found.files.items())}")
     lines += [f"{key} size: {megabytes(now)}, was {megabytes(was)}" for key, (was, now) in found.sizes.items()]

@@ -21,7 +21,7 @@ _TABLES: Final = {"labels": "label", "annotations": "annotation"}
 
 
 def describe(image: Image, index: Index | None = None) -> dict[str, Any]:
-    """Return an image as JSON data, sizes in bytes, compressed. `index` is the one that it was chosen from."""
+    """Return an image as JSON data, sizes in bytes, as stored. `index` is the one that it was chosen from."""
     config, manifest = image.config, image.manifest
     return {
         "reference": image.reference,
@@ -86,7 +86,8 @@ def _lines(data: dict[str, Any], now: datetime) -> Iterator[str]:
         elif key == "config":
             yield f"config: {value['digest']}"
         elif key == "size":
-            yield f"size: {megabytes(value)} compressed, {len(data['layers'])} layers"
+            count = len(data["layers"])
+            yield f"size: {megabytes(value)} in {count} {'layer' if count == 1 else 'layers'}, as stored"
         elif key == "layers":
             yield from (f"layer: {one['digest']} {megabytes(one['size'])} {one['media_type']}" for one in value)
         elif key == "history":

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import fcntl
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from appbox import image_limits
-from appbox.errors import AppboxError, UsageError, printable
+from appbox.errors import AppboxError, Locked, UsageError, printable
 from appbox.host.inside import remove_tree
 from appbox.layers import unpack_image
 from appbox.oci import source as sources
@@ -61,13 +65,9 @@ def unpack(
     with files.directory(parent) as folder:
         _refuse_occupied(folder, name, directory)
         temporary = f".{name}{files.TEMPORARY}"
-        remove_tree(folder, temporary)
-        try:
-            image = _unpack_to(options, cache, wanted, idmap, folder, temporary)
-            os.rename(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
-            os.fsync(folder)
-        finally:
-            remove_tree(folder, temporary)
+        with _staged(folder, temporary, directory) as fd:
+            image = _unpack_to(options, cache, wanted, idmap, fd)
+            _publish(folder, temporary, name, directory)
     data = {"directory": directory, "reference": image.reference, "digest": str(image.digest)}
     options.result(data, "" if options.verbosity < 0 else printable(f"{directory}: {image.reference} {image.digest}\n"))
 
@@ -81,19 +81,71 @@ def _demands(root: Root, policy: str | None, reference: ImageRef) -> Demands | N
     return admission.load(root, policy).demands(reference.image, pinned=reference.digest is not None)
 
 
-def _unpack_to(  # noqa: PLR0917
-    options: Options, cache: Cache, wanted: _Wanted, idmap: IdMap, folder: int, name: str
-) -> Image:
+def _unpack_to(options: Options, cache: Cache, wanted: _Wanted, idmap: unpacker.IdMap, fd: int) -> Image:
     held, reference = Held(cache), wanted.reference
     with sources.open_source(reference, held) as source:
         image = source.resolve(reference.tag, reference.digest, wanted.platform)
         if wanted.demands is not None:
             wanted.demands.verify(source, image.reference, (image.index_digest, image.digest), cache)
         held.keep()
-        os.mkdir(name, 0o700, dir_fd=folder)
-        with files.directory(name, folder) as fd, progress(options) as shown:
+        with progress(options) as shown:
             unpack_image(source, image, fd, idmap, progress=shown, limits=wanted.limits)
     return image
+
+
+@contextlib.contextmanager
+def _staged(folder: int, temporary: str, directory: str) -> Iterator[int]:
+    """Make the temporary directory, locked, and remove it in the end if it still is there.
+
+    What a killed run left is removed first. Raises `Locked` while another one unpacks to the same place: without that
+    one of the two would publish what the other has only begun.
+    """
+    if files.exists(temporary, folder):
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError), files.directory(temporary, folder) as fd:
+            _lock(fd, directory)
+            remove_tree(folder, temporary)
+        remove_tree(folder, temporary)  # what is no directory
+    os.mkdir(temporary, 0o700, dir_fd=folder)
+    with files.directory(temporary, folder) as fd:
+        _lock(fd, directory)
+        if not _is(fd, temporary, folder):
+            raise _locked(directory)
+        try:
+            yield fd
+        finally:
+            if _is(fd, temporary, folder):
+                remove_tree(folder, temporary)
+
+
+def _lock(fd: int, directory: str) -> None:
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise _locked(directory) from error
+
+
+def _locked(directory: str) -> Locked:
+    return Locked("another appbox unpacks to this directory", where=directory, hint="wait for it")
+
+
+def _is(fd: int, name: str, folder: int) -> bool:
+    """Tell whether the open directory has the name."""
+    try:
+        return os.path.samestat(os.fstat(fd), os.lstat(name, dir_fd=folder))
+    except FileNotFoundError:
+        return False
+
+
+def _publish(folder: int, temporary: str, name: str, directory: str) -> None:
+    try:
+        os.rename(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
+    except OSError as error:
+        if error.errno == errno.EBUSY:
+            raise _mounted(directory) from error
+        if error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+            raise _occupied(directory) from error  # since it was looked at
+        raise
+    os.fsync(folder)
 
 
 def _refuse_occupied(folder: int, name: str, directory: str) -> None:
@@ -103,10 +155,21 @@ def _refuse_occupied(folder: int, name: str, directory: str) -> None:
     try:
         with files.directory(name, folder) as fd:
             if not os.listdir(fd):
+                if os.fstat(fd).st_dev != os.fstat(folder).st_dev:
+                    raise _mounted(directory)
                 return
     except OSError:
         pass
-    raise AppboxError("is there already", where=directory, hint="name a new directory")
+    raise _occupied(directory)
+
+
+def _occupied(directory: str) -> AppboxError:
+    return AppboxError("is there already", where=directory, hint="name a new directory")
+
+
+def _mounted(directory: str) -> AppboxError:
+    why = "a file system is mounted there, and an image appears by one rename"
+    return AppboxError("cannot be replaced", where=directory, why=why, hint="name a new directory below it")
 
 
 def _parse_map(text: str) -> IdMap:

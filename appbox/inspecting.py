@@ -19,7 +19,7 @@ from appbox.oci.reference import ImageRef, RegistryImage, parse_transport
 from appbox.oci.settings import Settings
 from appbox.oci.source import Source
 from appbox.oci.unpack import list_image
-from appbox.progress import progress
+from appbox.progress import on_terminal, progress
 from appbox.session import Options, cache_path
 from appbox.tag_order import newest_last
 
@@ -83,7 +83,7 @@ def _side(options: Options, cache: Cache, reference: ImageRef, platform: Platfor
 
 def _listed(options: Options, source: Source, image: Image) -> comparing.Side:
     # Bars go away again; lines would stand in the middle of what is asked for.
-    with progress(options) if options.colored(sys.stdout) else contextlib.nullcontext() as shown:
+    with progress(options) if on_terminal() else contextlib.nullcontext() as shown:
         source.fetch(image, shown)
     with options.open_root() as root:
         limits = image_limits.load(root)

@@ -33,9 +33,11 @@ from appbox.store.installed import GONE, Installed, Stored
 from appbox.volumes import VolumeSpec
 
 _DIFF_LINES: Final = 400
-_OF_THE_RUN: Final = (b"created = ", b"effective = ", b"rootfs_mtree = ", b"appbox = ")
-"""Lines of bundle.toml that an apply adds, or that say which appbox did."""
 """Lines of a diff that are kept; what follows is counted."""
+_ADDED: Final = (b"created = ", b"effective = ", b"rootfs_mtree = ")
+"""Lines of bundle.toml that an apply adds; they stand before its first table."""
+_OF_THE_RUN: Final = (*_ADDED, b"appbox = ")
+"""The same, and the line that says which appbox did it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,18 +238,22 @@ def _same(file: File | None, stored: Stored | None) -> bool:
     return file.data == stored.data and file.mode == stored.mode and file.owner == stored.owner
 
 
-def desired_meta(text: bytes) -> bytes:
+def desired_meta(text: bytes, without: tuple[bytes, ...] = _OF_THE_RUN) -> bytes:
     """Return bundle.toml without the lines that only the apply could know."""
-    lines = text.splitlines(keepends=True)
-    return b"".join(line for line in lines if not line.startswith(_OF_THE_RUN))
+    head, table, rest = text.partition(b"\n[")
+    lines = head.splitlines(keepends=True)
+    return b"".join(line for line in lines if not line.startswith(without)) + table + rest
 
 
 def _diff(desired: Desired, before: Mapping[str, Stored], changes: list[str]) -> str:
     after = {file.path: file.data for file in desired.files}
     texts = []
     for path in changes:
-        old, new = before.get(path), after.get(path, b"")
-        texts.append(unified(_text(old.data) if old else "", _text(new), _shown(path)))
+        stored, new = before.get(path), after.get(path, b"")
+        old = stored.data if stored else b""
+        if path == "bundle.toml":
+            old = desired_meta(old, _ADDED)
+        texts.append(unified(_text(old), _text(new), _shown(path)))
     return "".join(texts)
 
 

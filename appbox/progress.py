@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -20,11 +21,16 @@ def progress(options: Options) -> Iterator[Progress | None]:
     """Yield what to hand to a source; None when nothing is to be shown."""
     if options.verbosity < 0 or options.json:
         yield None
-    elif options.colored(sys.stdout):
-        with _bars() as shown:
+    elif on_terminal():
+        with _bars(colored=options.colored(sys.stdout)) as shown:
             yield shown
     else:
         yield _lines()
+
+
+def on_terminal() -> bool:
+    """Return whether standard output is a terminal that can go back over what it shows."""
+    return sys.stdout.isatty() and os.environ.get("TERM") not in {"dumb", "unknown"}
 
 
 def _lines() -> Progress:
@@ -39,11 +45,13 @@ def _lines() -> Progress:
 
 
 @contextlib.contextmanager
-def _bars() -> Iterator[Progress]:
+def _bars(*, colored: bool) -> Iterator[Progress]:
     from rich import progress as rich  # noqa: PLC0415  # a third of a second that only a terminal pays
+    from rich.console import Console  # noqa: PLC0415
 
     columns = ("    [progress.description]{task.description}", rich.BarColumn(), rich.DownloadColumn())
-    with rich.Progress(*columns, rich.TransferSpeedColumn(), transient=True) as display:
+    console = Console(no_color=not colored)
+    with rich.Progress(*columns, rich.TransferSpeedColumn(), console=console, transient=True) as display:
         tasks: dict[str, rich.TaskID] = {}
 
         def show(digest: Digest, done: int, total: int) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 from appbox import planning, removal, report, resolve, sources
 from appbox.actions import Action
@@ -26,7 +27,7 @@ def show(options: Options, arguments: Sequence[str]) -> bool:
         cache = Cache(cache_path(root))
         planned = planning.prepare(root, loaded, cache, init=options.init, start=True)
     _say_silent(options, planned)
-    options.result(report.plan_data(planned.plan), report.plan_text(planned.plan, verbosity=options.verbosity))
+    options.result(_data(planned), report.plan_text(planned.plan, verbosity=options.verbosity))
     return bool(planned.plan.actions)
 
 
@@ -43,12 +44,17 @@ def apply(options: Options, arguments: Sequence[str], *, start: bool, wait: bool
         done = [_one(options, root, cache, planned, one) for one in planned.services]
         options.say(report.notes_text(planned.plan))
         if options.json:
-            options.result({**report.plan_data(planned.plan), "done": True}, "")
+            options.result({**_data(planned), "done": True}, "")
         options.say(report.summary(done, planned.plan))
         if planned.plan.actions and planned.facts.init == "none":
             options.say(
                 "no init system was found: no unit was made; appbox run NAME runs a service in the foreground\n"
             )
+
+
+def _data(planned: Planned) -> dict[str, Any]:
+    """Return the plan as JSON data; `silent` maps registries to why they did not answer."""
+    return {**report.plan_data(planned.plan), **({"silent": planned.silent} if planned.silent else {})}
 
 
 def _say_silent(options: Options, planned: Planned) -> None:

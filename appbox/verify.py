@@ -138,8 +138,10 @@ def text(verdicts: list[Verdict], *, quiet: bool) -> str:
         if one.sound and not quiet:
             lines.append(f"{title}: {one.entries} entries, all as they were unpacked")
     if not quiet:
-        changed = any(one.differences for one in verdicts)
-        lines += [f"changed files are not trusted again by themselves: {MEND}"] if changed else []
+        if any(one.differences for one in verdicts):
+            lines.append(f"changed files are not trusted again by themselves: {MEND}")
+        elif any(one.problem for one in verdicts):
+            lines.append(f"a service that cannot be compared stays so: {MEND}")
         lines += [] if verdicts else ["nothing is installed"]
     return "".join(printable(line).replace("\n", "\\n") + "\n" for line in lines)
 

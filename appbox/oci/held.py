@@ -17,6 +17,7 @@ class Held(Cache):
     def __init__(self, cache: Cache) -> None:
         super().__init__(cache.path)
         self._held: dict[Digest, bytes] = {}
+        self._kept = False
 
     def has(self, digest: Digest) -> bool:
         """Tell whether a blob is here, on disk or in memory."""
@@ -28,14 +29,18 @@ class Held(Cache):
         return super().document(digest, limit) if held is None else held
 
     def put(self, digest: Digest, data: bytes) -> None:
-        """Hold a blob that is at hand; raise `Refused` unless `data` has that digest."""
+        """Hold a blob that is at hand, or store it after `keep`; raise `Refused` unless `data` has that digest."""
+        if self._kept:
+            super().put(digest, data)
+            return
         if not digest.matches(data):
             raise Refused("the blob does not have its digest", where=str(digest))
         if not super().has(digest):
             self._held[digest] = data
 
     def keep(self) -> None:
-        """Write down what was held."""
+        """Write down what was held, and from now on whatever comes."""
+        self._kept = True
         held, self._held = self._held, {}
         for digest, data in held.items():
             super().put(digest, data)

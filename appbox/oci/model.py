@@ -225,7 +225,8 @@ def _refuse_strange_layer(layer: Descriptor) -> None:
         raise Refused("the image has an encrypted layer", where=str(layer.digest), why="encryption is not supported")
     if layer.media_type not in LAYER_COMPRESSION:
         why = f"a layer is {layer.media_type}"
-        raise Refused("the image has a layer that is no part of a root file system", where=str(layer.digest), why=why)
+        what, hint = "the image has a layer that is no part of a root file system", "only image copy --all takes it"
+        raise Refused(what, where=str(layer.digest), why=why, hint=hint)
 
 
 def parse_descriptor(value: object) -> Descriptor:

@@ -9,6 +9,7 @@ import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, BinaryIO, Self
@@ -18,7 +19,7 @@ from appbox.oci.arrival import Arrival
 from appbox.oci.cache import BlobWriter, Cache
 from appbox.oci.digest import Digest
 from appbox.oci.limits import HELD_COMPRESSED
-from appbox.oci.model import INDEX_TYPES, MANIFEST_TYPES, NEUTRAL_TYPES, Descriptor, Image, Platform
+from appbox.oci.model import DOCKER_MANIFEST, INDEX_TYPES, MANIFEST_TYPES, NEUTRAL_TYPES, Descriptor, Image, Platform
 from appbox.oci.reference import RegistryImage, check_tag
 from appbox.oci.registry import Registry
 from appbox.oci.settings import Settings
@@ -83,7 +84,22 @@ class RegistrySource:
                     future.cancel()
                 self._registry.abort()
                 raise
-        self._cache.name(image.reference, image.descriptor())
+        self._list(image)
+
+    def _list(self, image: Image) -> None:
+        """List the image, which is whole now, in the cache's index.
+
+        One of Docker's is listed under OCI's media types, as skopeo and umoci look for no others in a layout.
+        """
+        listed = image.descriptor()
+        if listed.media_type == DOCKER_MANIFEST:
+            from appbox.oci.conversion import as_oci  # noqa: PLC0415 - few registries have them still
+
+            (document,) = as_oci([Document(image.digest, image.manifest_bytes, listed.media_type)])
+            self._cache.put(document.digest, document.data)
+            kind, digest, size = document.media_type, document.digest, len(document.data)
+            listed = replace(listed, media_type=kind, digest=digest, size=size)
+        self._cache.name(image.reference, listed)
 
     def recheck(self, image: Image) -> bool:
         """Drop the layers that rotted in the cache; return whether there were any."""

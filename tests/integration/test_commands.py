@@ -18,6 +18,8 @@ from typing import Any
 import pytest
 
 from tests.ground import layers, registry
+from tests.ground.faulty import Faulty, serve, stall
+from tests.ground.rootfs import mounted
 from tests.ground.sandbox import APPBOX, BASE, Sandbox, members, run, snapshot
 from tests.ground.tiny import archive
 
@@ -247,6 +249,43 @@ def test_only_new_and_empty_directories_are_unpacked_to(box: Sandbox) -> None:
         "no such file or directory\n"
     )
     assert "the root of the system cannot be unpacked to" in box.appbox("image", "unpack", source, "/", code=2).err
+
+
+def test_two_that_unpack_to_one_place(box: Sandbox) -> None:
+    """The second one ends at once, and what the first one has begun is published by nobody but itself."""
+    out, temporary = box.place / "out", box.place / ".out.appbox-tmp"
+    box.content.image("slow", layers=(layers.archive(layers.file(b"new", os.urandom(100_000))),))
+    slow = json.loads(box.content.manifest("slow")[2])["layers"][0]["digest"]  # type: ignore[index]
+    with serve(Faulty(box.content)) as registry:
+        registry.break_next(slow, stall(5000, 60))
+        line = box.command("image", "unpack", f"docker://{registry.host}/a/b:slow", out)
+        with subprocess.Popen(line, stderr=subprocess.DEVNULL) as first:
+            while not (temporary.is_dir() and registry.seen("GET", "blobs")):
+                assert first.poll() is None
+                time.sleep(0.01)
+            error = box.appbox("image", "unpack", f"oci:{box.images}:1.0", out, code=7).err
+            assert error == f"appbox: {out}: another appbox unpacks to this directory; wait for it\n"
+            assert temporary.is_dir()
+            assert not out.exists()
+            first.kill()
+    assert temporary.is_dir()
+    box.appbox("image", "unpack", f"oci:{box.images}:1.0", out)
+    assert (out / "etc/passwd").exists()
+    assert not temporary.exists()
+
+
+def test_a_mount_point_cannot_be_replaced(box: Sandbox) -> None:
+    out = box.place / "out"
+    out.mkdir()
+    with mounted(out, "tmpfs"):
+        error = box.appbox("image", "unpack", f"oci:{box.images}:1.0", out, code=1).err
+        assert "a file system is mounted there" in error
+        box.appbox("image", "unpack", f"oci:{box.images}:1.0", out / "below")
+    with mounted(out, "none", "bind", box.services):
+        assert "a file system is mounted there" in box.appbox(
+            "image", "unpack", f"oci:{box.images}:1.0", out, code=1
+        ).err
+    assert not (box.place / ".out.appbox-tmp").exists()
 
 
 def test_nothing_is_left_of_a_refused_image(box: Sandbox) -> None:

@@ -132,6 +132,22 @@ def test_skopeo_reads_the_cache(client: Client, layout: str) -> None:
 
 
 @pytest.mark.registry
+def test_skopeo_reads_images_of_docker_in_the_cache(client: Client, layout: str) -> None:
+    """It finds only OCI's media types in a layout; configuration and layers are the same blobs."""
+    with ground.start(str(client.folder / "registry")) as registry:
+        registry.push(layout, "team/app:1", "--format", "v2s2")
+        image = client.pull(f"{registry.host}/team/app")
+        assert image.manifest.media_type == "application/vnd.docker.distribution.manifest.v2+json"
+        out = client.folder / "out"
+        ground.run(
+            "skopeo", "--insecure-policy", "copy", f"oci:{client.folder}/cache:{image.reference}", f"oci:{out}:x"
+        )
+        assert (out / "blobs/sha256" / image.manifest.config.digest.hex).exists()
+        again = client.pull(f"{registry.host}/team/app")
+        assert again.digest == image.digest
+
+
+@pytest.mark.registry
 def test_docker_schema_2_and_several_platforms(client: Client, content: Content) -> None:
     content.index("multi", content.image(architecture="amd64"), content.image(architecture="arm64"))
     content.write_layout(str(client.folder / "layout"))

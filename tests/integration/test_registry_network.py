@@ -166,7 +166,19 @@ def test_a_foreign_layer_does_not_lead_inside(client: Client, bad: Faulty, url: 
         client.pull(bad.host)
 
 
-@pytest.mark.parametrize("proxy", ["socks5://127.0.0.1:1", "socks5h://user:secret@p", "ftp://p", "http://"])
+@pytest.mark.parametrize(
+    "proxy",
+    [
+        "socks5://127.0.0.1:1",
+        "socks5h://user:secret@p",
+        "ftp://p",
+        "http://",
+        "http://user:top/secret@p:1",
+        "http://user:top?secret@p:1",
+        "http://user:top#secret@p:1",
+        "user:secret/@p",
+    ],
+)
 def test_a_proxy_that_is_none_of_http_is_refused_in_words(client: Client, proxy: str) -> None:
     client.environ["all_proxy"] = proxy
     with pytest.raises(Unavailable, match=r"the proxy cannot be used: .*use http:// or https://") as caught:

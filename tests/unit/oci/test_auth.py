@@ -75,6 +75,12 @@ def test_any_header_is_read_to_its_end(values: list[str]) -> None:
         ("fd00::1", "private"),
         ("224.0.0.1", "private"),
         ("255.255.255.255", "private"),
+        ("64:ff9b:1::7f00:1", "private"),
+        ("64:ff9b:1:a:b:c:8.8.8.8", "private"),
+        ("::127.0.0.1", "loopback"),
+        ("::a9fe:a9fe", "link-local"),
+        ("::ffff:0:10.0.0.1", "private"),
+        ("fec0::1", "private"),
     ],
 )
 def test_kinds_of_addresses(address: str, kind: str) -> None:
@@ -105,11 +111,18 @@ def test_what_may_speak_plain_http_unasked(host: str, loopback: bool) -> None:
     assert registries.Rules().plain_http(name) is loopback
 
 
+BEYOND = (
+    "Mon, 01 Jan 99999999999 00:00:00 GMT",
+    "Mon, 01 Jan 2020 99999999999999999999:00:00 GMT",
+    "Mon, 01 Jan 2020 00:00:00 +99999999999999999999",
+)
+
+
 def test_retry_after() -> None:
     assert retry.retry_after("7", NOW) == 7
     assert retry.retry_after("Thu, 01 Jan 2026 00:00:30 GMT", NOW) == 30
     assert retry.retry_after("Thu, 01 Jan 2025 00:00:30 GMT", NOW) == 0
-    for nothing in (None, "", "soon", "-1", "1.5", "\u0661", "Thu, 99 Jan 2026"):
+    for nothing in (None, "", "soon", "-1", "1.5", "\u0661", "Thu, 99 Jan 2026", *BEYOND):
         assert retry.retry_after(nothing, NOW) is None
 
 
@@ -148,6 +161,8 @@ def test_delays_grow_and_are_bounded() -> None:
         ("a.test", {"https_proxy": "http://p:1", "no_proxy": "a.test:443"}, None),
         ("a.test", {"https_proxy": "http://p:1", "no_proxy": "a.test:80"}, "http://p:1"),
         ("fd00::1", {"https_proxy": "http://p:1", "no_proxy": "[fd00::1]:443"}, None),
+        ("fd00::1", {"https_proxy": "http://p:1", "no_proxy": "[fd00::1]"}, None),
+        ("a.test", {"https_proxy": "http://p:1", "no_proxy": "a.test:\u00b2"}, "http://p:1"),
     ],
 )
 def test_proxies(host: str, environ: dict[str, str], proxy: str | None) -> None:
@@ -276,6 +291,31 @@ def test_registries_conf(tmp_path: Path) -> None:
 def test_a_bad_registries_conf_is_named(text: str) -> None:
     with pytest.raises(Unavailable, match=r"^/etc/x"):
         registries.parse(text.encode(), "/etc/x")
+
+
+def test_a_registries_conf_is_read_whole_or_not_at_all(tmp_path: Path) -> None:
+    """What is blocked behind the limit would be let through."""
+    (tmp_path / "etc/containers").mkdir(parents=True)
+    rule = '[[registry]]\nprefix = "b.test"\nblocked = true\n'
+    (tmp_path / "etc/containers/registries.conf").write_text("# filler\n" * 120_000 + rule)
+    with pytest.raises(Unavailable, match="larger than"):
+        registries.load(Settings(environ={"HOME": str(tmp_path)}, etc=str(tmp_path / "etc")))
+
+
+def test_a_registries_conf_that_was_asked_for_must_be_there(tmp_path: Path) -> None:
+    environ = {"HOME": str(tmp_path), "CONTAINERS_REGISTRIES_CONF": str(tmp_path / "none.conf")}
+    with pytest.raises(Unavailable, match=r"none\.conf: cannot be read"):
+        registries.load(Settings(environ=environ, etc=str(tmp_path / "etc")))
+
+
+@pytest.mark.parametrize("port", [80, 443])
+def test_insecure_counts_with_the_usual_port_written_out(port: int) -> None:
+    rules = registries.Rules((registries.Rule(f"a.test:{port}", insecure=True),))
+    assert rules.insecure_host("http" if port == 80 else "https", "a.test", port)
+    assert not rules.insecure_host("https" if port == 80 else "http", "a.test", 523 - port)
+    plain = registries.Rules((registries.Rule("a.test", insecure=True),))
+    assert plain.insecure_host("https", "a.test", 443)
+    assert not plain.insecure_host("https", "a.test", 5000)
 
 
 def test_a_location_that_is_none_is_named() -> None:

@@ -137,6 +137,11 @@ def test_a_bad_list_of_helpers_is_named(folder: Path, value: str) -> None:
         ('echo \'{"Username": 1, "Secret": 2}\'', "gave no credentials"),
         ('echo \'{"Username": "", "Secret": ""}\'', "gave no credentials"),
         ("head -c 3000000 /dev/zero", "no JSON with Username and Secret"),
+        ('echo \'{"Username": "u", "Secret": "topsecret"}\'; exit 1', "exit code 1"),
+        ('printf \'{\\n"Username": "u",\\n"Secret": "topsecret"\\n}\\n\'; exit 1', "exit code 1"),
+        ('printf \'"topsecret"\\n\'; echo broken >&2; exit 1', "broken"),
+        ('echo \'{"Username": "\\ud800", "Secret": "topsecret"}\'', "no JSON with Username and Secret"),
+        ('echo \'{"Username": "u", "Secret": "a", "Secret": "topsecret"}\'', "no JSON with Username and Secret"),
     ],
 )
 def test_a_helper_that_fails_is_a_note_and_no_error(folder: Path, script: str, why: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -9,13 +10,14 @@ from typing import Any
 import httpx
 import pytest
 
-from appbox.errors import AppboxError, Refused, Unavailable
+from appbox.errors import Refused, Unavailable
 from appbox.oci.contents import kind_of
+from appbox.oci.model import parse_descriptor
 from appbox.oci.settings import look_up
 from appbox.oci.transport import web_url
 from tests.ground import faulty
 from tests.ground.tiny import OCI_INDEX, OCI_MANIFEST, layer, sha256
-from tests.ground.world import HOST, World, digests
+from tests.ground.world import World, digests
 
 LONG_LABEL = "a" * 64
 TARGETS = [
@@ -55,10 +57,8 @@ def test_an_upload_that_goes_on_nowhere_is_refused(world: World, target: str) ->
     descriptor = world.content.blob(data, "a/b")
     world.content.blobs.clear()
     world.registry.break_next("POST uploads", *[faulty.status(202, Location=target)] * 9)
-    from appbox.oci.model import parse_descriptor  # noqa: PLC0415
-
-    with world.target() as registry, pytest.raises(Refused):
-        registry.upload(parse_descriptor(descriptor), lambda: __import__("io").BytesIO(data))
+    with world.target() as registry, pytest.raises(Refused, match="redirects to no URL"):
+        registry.upload(parse_descriptor(descriptor), lambda: io.BytesIO(data))
 
 
 @pytest.mark.parametrize("realm", [f"https://{LONG_LABEL}.test/", "https://a..test/", "https://auth.test:99999/"])
@@ -154,13 +154,3 @@ def test_an_entry_of_an_unknown_kind_may_have_a_digest_of_an_unknown_kind(world:
     renamed(world, {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [known, image]}, OCI_INDEX)
     with pytest.raises(Refused, match="blake3"):
         world.resolve()
-
-
-@pytest.mark.parametrize("name", [f"{LONG_LABEL}.test", "registry.test"])
-def test_a_registry_that_is_not_there_is_unavailable(world: World, name: str) -> None:
-    world.host = name
-    world.content.tags.clear()
-    with pytest.raises(AppboxError) as caught:
-        world.resolve()
-    assert caught.value.exit_code in {2, 5}
-    assert HOST
