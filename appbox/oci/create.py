@@ -26,6 +26,8 @@ _OLD_FILE: Final = os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _HOLE: Final = 1 << 14
 """Bytes of zeros that become a hole: small ones would only make extents."""
 _ZEROS: Final = bytes(_HOLE)
+_OVER: Final = 1 << 20
+"""Bytes of a file that takes another one's place: it gets no holes, so a large one is made anew."""
 _ZEROS_AT_ONCE: Final = 1 << 20
 _DEVICES: Final = {Kind.CHAR: stat.S_IFCHR, Kind.BLOCK: stat.S_IFBLK, Kind.FIFO: stat.S_IFIFO}
 
@@ -69,7 +71,7 @@ def over(dir_fd: int, entry: Entry, idmap: IdMap, data: Iterable[Span], hasher: 
 
     Nothing is read of `data` then.
     """
-    if entry.sparse is not None:
+    if entry.sparse is not None or entry.size > _OVER:
         return False
     # Opening a device may do something, so look first.
     before = os.stat(entry.name, dir_fd=dir_fd, follow_symlinks=False)
@@ -125,6 +127,13 @@ def attributes(fd: int, entry: Entry, idmap: IdMap) -> None:
         _set_xattr(fd, name, value, entry, idmap)
 
 
+def check(entry: Entry, idmap: IdMap) -> None:
+    """Raise what `attributes` would refuse whatever the file system."""
+    for name, value in entry.xattrs.kept:
+        if name == xattrs.CAPABILITY and entry.kind is Kind.FILE:
+            xattrs.capability(value, idmap.base, idmap.size)
+
+
 def _set_xattr(fd: int, name: str, value: bytes, entry: Entry, idmap: IdMap) -> None:
     if name == xattrs.CAPABILITY:
         if entry.kind is not Kind.FILE:
@@ -145,7 +154,7 @@ def _set_xattr(fd: int, name: str, value: bytes, entry: Entry, idmap: IdMap) -> 
 def _write(fd: int, size: int, data: Iterable[Span]) -> None:
     at = 0
     for block, start, end in data:
-        if end - start < 2 * _HOLE:
+        if size < 2 * _HOLE:
             _write_all(fd, memoryview(block)[start:end], at)
         else:
             _write_around_holes(fd, block, start, end, at)
@@ -155,15 +164,15 @@ def _write(fd: int, size: int, data: Iterable[Span]) -> None:
 
 
 def _write_around_holes(fd: int, block: bytes, start: int, end: int, at: int) -> None:
-    """Write block[start:end] at offset `at`, except runs of zeros on boundaries of the file's `_HOLE`."""
+    """Write block[start:end] at offset `at`, except runs of zeros between boundaries of the file's `_HOLE`."""
     view = memoryview(block)
-    begin = start  # of what is still to be written
-    place = start + -at % _HOLE
-    while place + _HOLE <= end:
-        if block[place] == 0 and block.startswith(_ZEROS, place):
+    begin = place = start  # of what is still to be written, and to be looked at
+    while place < end:
+        stop = min(place + _HOLE - (at + place - start) % _HOLE, end)
+        if block[place] == 0 and block.startswith(_ZEROS[: stop - place], place):
             _write_all(fd, view[begin:place], at + begin - start)
-            begin = place + _HOLE
-        place += _HOLE
+            begin = stop
+        place = stop
     _write_all(fd, view[begin:end], at + begin - start)
 
 

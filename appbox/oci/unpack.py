@@ -195,6 +195,8 @@ class _Run:
         They are inflated once either way, so that knowing it costs next to nothing.
         """
         hidden = Hidden()
+        for stream in self._streams[:1]:
+            stream.start()  # which is what comes next
         compressed, room = limits.HELD_COMPRESSED, limits.HELD
         for number, stream in sorted(enumerate(self._streams[1:], 1), key=lambda item: item[1].layer.size):
             compressed -= stream.layer.size

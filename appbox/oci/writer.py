@@ -69,6 +69,7 @@ class Writer:
         self._hidden = hidden or None
         self._number = -1
         self._omitted: set[bytes] = set()  # paths of files that were left out
+        self._linkable: set[bytes] = set()  # those of them that this layer would have there now
 
     def close(self) -> None:
         """Close the directories."""
@@ -82,6 +83,7 @@ class Writer:
         self._touched = {self._root.inode}
         self._linked = []
         self._whited = set()
+        self._linkable.clear()
 
     def end(self) -> None:
         """End a layer: its whiteouts come first by meaning, so it cannot have linked to what they remove."""
@@ -115,14 +117,17 @@ class Writer:
 
     def _omit(self, hidden: Hidden, parent: Directory, entry: Entry) -> bool:
         """Return whether the entry is left out: a file, or one more name of one that was, which nobody will see."""
-        if entry.kind is not Kind.FILE and not (entry.kind is Kind.HARDLINK and entry.link in self._omitted):
+        if entry.kind is not Kind.FILE and not (entry.kind is Kind.HARDLINK and entry.link in self._linkable):
+            self._linkable.discard(entry.path)
             return False
         # Behind a symlink the same path may mean another file to the layer that hides it.
         if parent.path != entry.parent or not hidden.hides(self._number, entry.path, entry.parent):
             return False
         if _exists(parent, entry.name):
             return False
+        create.check(entry, self._idmap)
         self._omitted.add(entry.path)
+        self._linkable.add(entry.path)
         return True
 
     # Making
@@ -251,10 +256,12 @@ class Writer:
             self._notes.removed(_below(parent, name))
         if stat.S_ISDIR(mode) or stat.S_ISLNK(mode):
             self._directories.forget()
+            self._linkable.clear()
         return True
 
     def _remove(self, whiteout: Whiteout) -> None:
         """Remove what lower layers have; what is not there is no error."""
+        self._linkable.clear()
         if self._lowest:
             return
         try:
