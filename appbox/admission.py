@@ -97,6 +97,7 @@ def read_key(data: Callable[[], bytes], name: str) -> PublicKey:
 def _host_policy(root: Root) -> PolicyFile | None:
     try:
         if not root.exists(paths.POLICY):
+            _refuse_lost(root)
             return None
     except OSError as error:
         raise _unreadable(paths.POLICY, error.strerror or str(error)) from error
@@ -106,6 +107,18 @@ def _host_policy(root: Root) -> PolicyFile | None:
         return replace(read_key(lambda: _read_host(root, path, SIZE_LIMIT), name), name=path)
 
     return policy_file.parse(_read_host(root, paths.POLICY, policy_file.SIZE_LIMIT), paths.POLICY, key)
+
+
+def _refuse_lost(root: Root) -> None:
+    """Raise unless the policy's directory is missing or is really one: a dead link may lead to a disk with a policy."""
+    folder = os.path.dirname(paths.POLICY)
+    if not root.exists(folder):
+        return
+    try:
+        with root.directory(folder):
+            pass
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise _unreadable(folder, error.strerror or str(error)) from error
 
 
 def _read_host(root: Root, path: str, limit: int) -> bytes:

@@ -236,8 +236,8 @@ def run(context: typer.Context, name: _Name) -> None:
 def verify(context: typer.Context, name: _AnyName = None) -> None:
     """Find every file that changed since it was unpacked.
 
-    The exit code is 1 when there is one. Content, type, mode, owner, time, links, devices and extended attributes are compared with rootfs.mtree, which was
-    written while the image was unpacked.
+    The exit code is 1 when there is one. Content, type, mode, owner, time, links, devices and extended attributes are
+    compared with rootfs.mtree, which was written while the image was unpacked.
     """
     from appbox import verify as verifying  # noqa: PLC0415
 

@@ -16,6 +16,7 @@ from appbox.oci.contents import contents
 from appbox.oci.conversion import as_oci
 from appbox.oci.copy import Tree, Watch
 from appbox.oci.destination import open_destination
+from appbox.oci.digest import Digest
 from appbox.oci.docker_writer import refuse_existing
 from appbox.oci.held import Held
 from appbox.oci.model import INDEX_TYPES, Image, Platform, parse_config, parse_manifest
@@ -70,8 +71,8 @@ def copy(options: Options, asked: Request) -> None:
         if asked.every:
             top = source.top(asked.source.tag, asked.source.digest)
             demands.verify(source, str(asked.source), (top.digest,), cache)
-            held.keep()
             tree, image = copies.tree_of(source, top), None
+            held.keep()
         else:
             wanted = Platform.parse(asked.platform) if asked.platform else Platform.host(os.uname().machine)
             image = source.resolve(asked.source.tag, asked.source.digest, wanted)
@@ -87,20 +88,22 @@ def copy(options: Options, asked: Request) -> None:
             raise _in_words(error, asked) from error
     said = f"{asked.destination}: {image.reference if image else asked.source} {data['digest']}"
     if data["digest"] != data["source_digest"]:
-        said += f", with OCI's media types; --preserve-digests would keep {data['source_digest']}"
+        how = "under a tag it has a sha256 digest" if sent else "with OCI's media types"
+        said += f", {how}; its own was {data['source_digest']}"
     options.result(data, "" if options.verbosity < 0 else printable(said + "\n"))
 
 
 def _write(asked: Request, source: Source, tree: Tree, image: Image | None, watch: Watch) -> dict[str, Any]:
     """Do the copy, and return what is to be said of it; sizes in bytes."""
     target, original = asked.destination.image, tree.top.digest
+    algorithm = _algorithm(asked, original)
     if isinstance(target, OciLayout | OciArchive) and not asked.preserve_digests:
         tree = Tree(as_oci(tree.documents), tree.blobs)
     top = tree.top
     data: dict[str, Any] = {
         "source": str(asked.source),
         "destination": str(asked.destination),
-        "digest": str(top.digest),
+        "digest": str(Digest.of(top.data, algorithm)),
         "source_digest": str(original),
         "media_type": top.media_type,
         "manifests": len(tree.documents),
@@ -115,6 +118,21 @@ def _write(asked: Request, source: Source, tree: Tree, image: Image | None, watc
         with open_destination(asked.destination, neighbour=neighbour, chunked=asked.chunked) as destination:
             copied = copies.copy_tree(source, tree, destination, watch)
     return {**data, "copied": len(copied), "size": sum(blob.size for blob in copied)}
+
+
+def _algorithm(asked: Request, digest: Digest) -> str:
+    """Return by what kind of digest the destination knows the image; a registry gives tags sha256 digests only.
+
+    Raises AppboxError when the image's own one is to be preserved and cannot be.
+    """
+    target = asked.destination
+    if not isinstance(target.image, RegistryImage) or target.digest is not None or digest.algorithm == "sha256":
+        return digest.algorithm
+    if asked.preserve_digests:
+        what = f"the image cannot keep its digest {digest.algorithm}:{digest.hex[:12]}… under a tag"
+        hint = f"name the digest: docker://{target.image}@{digest}, or leave out --preserve-digests"
+        raise AppboxError(what, where=str(target), why="registries give tags sha256 digests", hint=hint)
+    return "sha256"
 
 
 def _only_image(asked: Request, source: Source, tree: Tree) -> Image:

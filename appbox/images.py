@@ -74,14 +74,14 @@ def unpack(
 
 def _demands(root: Root, policy: str | None, reference: ImageRef) -> Demands | None:
     """Return what policies demand of the image; None on a host without any, which then need not load their modules."""
-    if policy is None and not root.exists(paths.POLICY):
+    if policy is None and not root.exists(os.path.dirname(paths.POLICY)):
         return None
     from appbox import admission  # noqa: PLC0415
 
     return admission.load(root, policy).demands(reference.image, pinned=reference.digest is not None)
 
 
-def _unpack_to(options: Options, cache: Cache, wanted: _Wanted, idmap: unpacker.IdMap, fd: int) -> Image:
+def _unpack_to(options: Options, cache: Cache, wanted: _Wanted, idmap: IdMap, fd: int) -> Image:
     held, reference = Held(cache), wanted.reference
     with sources.open_source(reference, held) as source:
         image = source.resolve(reference.tag, reference.digest, wanted.platform)

@@ -88,9 +88,8 @@ def _listed(options: Options, source: Source, image: Image) -> comparing.Side:
     with options.open_root() as root:
         limits = image_limits.load(root)
     listing = list_image(layers_of(image, partial(source.layer, image)), _WANTED, limits=limits, digests=True)
-    entries = {entry.path: entry for entry in listing.entries()}
     passwd, group = (listing.read(path) for path in _WANTED)
-    return comparing.Side(image, entries, passwd, group)
+    return comparing.Side(image, {entry.path: entry for entry in listing.drain()}, passwd, group)
 
 
 def tags(options: Options, text: str) -> None:

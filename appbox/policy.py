@@ -64,7 +64,8 @@ class PolicyFile:
         table = max(covering, key=lambda one: len(one.prefix)) if covering else Table("")
         return Demand(
             origin=self.origin,
-            registries=self.registries,
+            # Whoever refuses all that nothing names has named this one.
+            registries=() if self.refuse and covering else self.registries,
             signed_by=self.signed_by if table.signed_by is None else table.signed_by,
             signed_as=self._signed_as(table),
             require_digest=self.require_digest if table.require_digest is None else table.require_digest,

@@ -58,6 +58,9 @@ def _bars(*, colored: bool) -> Iterator[Progress]:
             key = str(digest)
             if key not in tasks:
                 tasks[key] = display.add_task(f"layer {digest.hex[:12]}", total=total)
+                display.start()
             display.update(tasks[key], completed=done)
+            if display.finished:
+                display.stop()  # what comes after is not for a line below bars
 
         yield show

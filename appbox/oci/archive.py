@@ -20,6 +20,7 @@ from appbox.oci.expand import open_expanded
 ENTRY_LIMIT = 65536  # headers; an image has a blob for each layer, and layers are few
 _BLOCK = 512
 _HEADER_LIMIT = 1 << 20  # bytes of a PAX or long-name header
+_HEADERS_LIMIT = 16 << 20  # bytes of all of those: a few KB where names are long; a bomb would fill memory with names
 _REGULAR, _LINKS, _IGNORED, _EXTENDED = b"0\0" + b"7", b"12", b"3456", b"xgLK"
 _HARD_LINK, _NO_DATA = b"1", _LINKS + _IGNORED
 LINK_LIMIT: Final = 8  # links on the way to a file; what `docker save` writes has one
@@ -120,7 +121,7 @@ def _scan(stream: BinaryIO, where: str) -> tuple[dict[str, _Extent], dict[str, s
     total = os.fstat(stream.fileno()).st_size
     files: dict[str, _Extent] = {}
     links: dict[str, str] = {}
-    offset, entries, overrides = 0, 0, _Overrides()
+    offset, entries, extended, overrides = 0, 0, 0, _Overrides()
     while True:
         header = _read(stream, offset, _BLOCK, where)
         if not header.strip(b"\0"):
@@ -138,6 +139,9 @@ def _scan(stream: BinaryIO, where: str) -> tuple[dict[str, _Extent], dict[str, s
         if data + size > total:
             raise Refused("the archive is truncated", where=where, why=f"{name[:200]!r} ends behind its end")
         if kind in _EXTENDED:
+            extended += size
+            if extended > _HEADERS_LIMIT:
+                raise Refused(f"the archive has more than {_HEADERS_LIMIT} bytes of extended headers", where=where)
             overrides = _extended(stream, _Extent(data, size), kind, overrides, where)
             continue
         clean = (overrides.name or name).removeprefix("./")
@@ -207,14 +211,17 @@ def _extended(stream: BinaryIO, extent: _Extent, kind: bytes, overrides: _Overri
 def _pax(data: bytes, where: str) -> dict[str, str]:
     """Return the records "LENGTH KEY=VALUE\\n" of a PAX header."""
     records: dict[str, str] = {}
-    while data:
-        digits, space, _ = data[:21].partition(b" ")
-        length = int(digits) if space and digits.isdigit() else 0
-        key, equals, value = data[len(digits) + 1 : length - 1].partition(b"=")
-        if not length <= len(data) or not equals or data[length - 1 : length] != b"\n":
+    at = 0
+    while at < len(data):
+        digits, space, _ = data[at : at + 21].partition(b" ")
+        end = at + int(digits) if space and digits.isdigit() else 0
+        if not at < end <= len(data) or data[end - 1] != ord("\n"):
+            raise Refused("the archive has a malformed PAX header", where=where)
+        key, equals, value = data[at + len(digits) + 1 : end - 1].partition(b"=")
+        if not equals:
             raise Refused("the archive has a malformed PAX header", where=where)
         records[key.decode("utf-8", "surrogateescape")] = value.decode("utf-8", "surrogateescape")
-        data = data[length:]
+        at = end
     return records
 
 

@@ -38,6 +38,7 @@ class Arrival:
     def begin(self, fd: int) -> None:
         """Say which file is being written; it is read through a descriptor of its own."""
         with self._changed:
+            self.close()
             self._fd = os.dup(fd)
             self._changed.notify_all()
 
@@ -145,7 +146,7 @@ class _Reader(Incoming):
     def read(self, size: int = -1) -> bytes:
         if self._file is None:
             there = self._arrival.wait(self._at, self._beginning, lambda: self._cancelled)
-            self._file = self._arrival.reader()
+            self._file = self._arrival.reader() if not self._at else None
         if self._file is not None:
             return self._file.read(size)
         self.checked = True

@@ -21,6 +21,7 @@ from appbox.oci import json_document as fields
 from appbox.oci.addresses import EVERYWHERE
 from appbox.oci.challenge import Challenge, parse_challenges
 from appbox.oci.credentials import Credentials
+from appbox.oci.failures import shown
 from appbox.oci.retry import RETRY_STATUSES
 from appbox.oci.transport import LIMIT, PLACES, web_url
 
@@ -137,11 +138,11 @@ class RegistryAuth(httpx.Auth):
         text = challenge.parameters["realm"]
         url = web_url(text)
         if url is None:
-            raise Refused("the registry's token server is not a URL", where=request.url.host, why=text[:200])
+            raise Refused("the registry's token server is not a URL", where=request.url.host, why=shown(text))
         authority = url.netloc.decode("ascii")
         if url.scheme == "http" and (request.url.scheme == "https" or not self._plain_http(authority)):
             hint = f'say insecure = true for "{authority}" in registries.conf if you must'
-            raise Refused("the registry's token server has no TLS", where=request.url.host, why=text[:200], hint=hint)
+            raise Refused("the registry's token server has no TLS", where=request.url.host, why=shown(text), hint=hint)
         scope = merge_scopes(self._scope, challenge.parameters.get("scope", ""), str(request.extensions.get(SCOPE, "")))
         return Realm(str(url.copy_with(fragment=None)), challenge.parameters.get("service", ""), scope)
 

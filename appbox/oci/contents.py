@@ -23,6 +23,8 @@ from appbox.oci.model import (
     Descriptor,
     parse_descriptor,
     parse_index,
+    refuse_ambiguous,
+    refuse_schema1,
 )
 
 _WHAT = "the manifest"
@@ -39,15 +41,20 @@ class Contents:
 
 
 def kind_of(data: bytes, said: str) -> str:
-    """Return the media type of a document that its sender calls `said`, if anything; `Refused` when it is another."""
+    """Return the media type of a document that its sender calls `said`, if anything; `Refused` when it is another.
+
+    Index and manifest are told apart by what is in them, too, and schema 1 is refused.
+    """
     document = fields.parse_object(data, _WHAT)
     own = fields.text(document, "mediaType", _WHAT, default="")
     said = said.partition(";")[0].strip().lower()
+    refuse_schema1(document, {said, own})
     if own and said not in NEUTRAL_TYPES and said != own:
         raise Refused("the manifest is not what it is called", why=f"{said} is called {own} inside")
-    if own or said not in NEUTRAL_TYPES:
-        return own or said
-    return OCI_INDEX if "manifests" in document else OCI_MANIFEST
+    kind = own or (said if said not in NEUTRAL_TYPES else OCI_INDEX if "manifests" in document else OCI_MANIFEST)
+    if kind in INDEX_TYPES | MANIFEST_TYPES:
+        refuse_ambiguous(document, kind)
+    return kind
 
 
 def contents(data: bytes, media_type: str) -> Contents:

@@ -61,9 +61,11 @@ def _converted(document: Document, made: Mapping[Digest, Document]) -> Document:
             "manifests": [_entry(one, made) for one in fields.items(body, "manifests", "the index")]
         }
     else:
-        config = fields.mapping(body, "config", "the manifest")
-        layers = fields.items(body, "layers", "the manifest", obligatory=False)
-        changed = {"config": _typed(config), "layers": [_typed(one) for one in layers]}
+        changed = {}
+        if body.get("config") is not None:
+            changed["config"] = _typed(fields.mapping(body, "config", "the manifest"))
+        if body.get("layers") is not None:
+            changed["layers"] = [_typed(one) for one in fields.items(body, "layers", "the manifest")]
     if kind == document.media_type and all(body.get(key) == value for key, value in changed.items()):
         return document
     data = compact({**body, "mediaType": kind, **changed})

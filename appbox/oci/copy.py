@@ -26,6 +26,8 @@ PARALLEL: Final = 4
 T = TypeVar("T")
 DOCUMENT_LIMIT: Final = 2048
 """Documents of one image with all its platforms; an index has at most half as many entries."""
+BYTES_LIMIT: Final = 64 << 20
+"""Bytes of all of them, which are in memory at once; those of the widest images come to some hundred KB."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +53,10 @@ def tree_of(source: Source, top: Document) -> Tree:
     """Return `top` and everything that it leads to, all platforms and what else an index lists."""
     documents: dict[Digest, Document] = {}
     blobs: dict[Digest, Descriptor] = {}
+    size = 0
 
     def visit(document: Document, depth: int) -> None:
+        nonlocal size
         if depth > INDEX_DEPTH:
             raise Refused(f"the image's indexes are nested more than {INDEX_DEPTH} deep", where=str(top.digest))
         found = contents(document.data, document.media_type)
@@ -63,6 +67,9 @@ def tree_of(source: Source, top: Document) -> Tree:
         documents[document.digest] = document
         if len(documents) > DOCUMENT_LIMIT:
             raise Refused(f"the image has more than {DOCUMENT_LIMIT} manifests", where=str(top.digest))
+        size += len(document.data)
+        if size > BYTES_LIMIT:
+            raise Refused(f"the image's manifests have more than {BYTES_LIMIT} bytes", where=str(top.digest))
 
     visit(Document(top.digest, top.data, kind_of(top.data, top.media_type)), 0)
     return Tree(tuple(documents.values()), tuple(blobs.values()))

@@ -10,12 +10,11 @@ from __future__ import annotations
 
 import base64
 import binascii
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from appbox.errors import AppboxError, Unavailable
+from appbox.errors import AppboxError, Refused, Unavailable
 from appbox.oci import json_document as fields
 from appbox.oci.reference import DOCKER_HUB, RegistryImage
 from appbox.oci.settings import Settings
@@ -165,12 +164,15 @@ def _ask(helper: str, server: str, settings: Settings) -> Found:
         return Found(note=f"the name of the credential helper {helper[:40]!r} is malformed")
     program = f"docker-credential-{helper}"
     try:
-        answer = json.loads(_run([program, "get"], server.encode(), settings))
+        data = _run([program, "get"], server.encode(), settings).encode()
+    except AppboxError as error:
+        return Found(note=f"{program} gave no credentials: {str(error)[:200]}")
+    try:
+        answer = fields.parse_object(data, "the answer", limit=_SIZE_LIMIT)
         user, secret = answer["Username"], answer["Secret"]
-    except (AppboxError, ValueError, LookupError, TypeError, RecursionError) as error:
-        # Only an error's own words are repeated: what else a helper prints may hold a secret.
-        why = str(error)[:200] if isinstance(error, AppboxError) else "its answer is no JSON with Username and Secret"
-        return Found(note=f"{program} gave no credentials: {why}")
+    except (Refused, LookupError):
+        # Nothing else that a helper prints is repeated: it may hold a secret.
+        return Found(note=f"{program} gave no credentials: its answer is no JSON with Username and Secret")
     if not (isinstance(user, str) and isinstance(secret, str) and user + secret):
         return Found(note=f"{program} gave no credentials")
     # The protocol of docker's helpers: this user name says that the secret is a refresh token.

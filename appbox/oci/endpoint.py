@@ -26,9 +26,9 @@ from appbox.oci import addresses, credentials, failures, retry
 from appbox.oci.auth import SCOPE, BusyError, RegistryAuth
 from appbox.oci.failures import LaterError
 from appbox.oci.reference import RegistryImage, split_host
-from appbox.oci.registries import Place, Rules
+from appbox.oci.registries import Place, Rules, spellings
 from appbox.oci.settings import Settings
-from appbox.oci.transport import ERROR_LIMIT, LIMIT, PLACES, Route, Transport, web_url
+from appbox.oci.transport import ERROR_LIMIT, LIMIT, LOCATION, PLACES, Route, Transport, web_url
 
 REDIRECT_LIMIT = 5  # content networks need one or two
 PROGRESS: Final = 1 << 20  # bytes after which a transfer that is cut again has its tries anew
@@ -168,9 +168,10 @@ class Endpoint:
 
     def named(self, response: httpx.Response) -> httpx.URL:
         """Return where an answer says that an upload goes on; raise `Refused` for what is no such place."""
-        if "location" not in response.headers:
+        location = response.extensions.get(LOCATION)
+        if location is None:
             raise Refused("the registry does not say where the upload goes on", where=self.host)
-        return self._redirected(response.request.url, response.headers["location"])
+        return self._redirected(response.request.url, location)
 
     def _pause(self, seconds: float) -> None:
         (self._settings.timing.sleep or self._stopped.wait)(seconds)
@@ -183,10 +184,11 @@ class Endpoint:
             ours = _origin(url) == _origin(root) and not call.anonymous
             response = self._client.send(self._built(call, url, ours), stream=True, auth=self._auth if ours else None)
             moved = _REDIRECTS if call.content is None and call.method in ("GET", "HEAD") else _SAME_METHOD
-            if response.status_code not in moved or "location" not in response.headers:
+            location = response.extensions.get(LOCATION)
+            if response.status_code not in moved or location is None:
                 return response
             response.close()
-            url = self._redirected(url, response.headers["location"])
+            url = self._redirected(url, location)
         raise Refused(f"the registry redirects more than {REDIRECT_LIMIT} times", where=str(own))
 
     def url(self, target: str | httpx.URL) -> httpx.URL:
@@ -214,7 +216,7 @@ class Endpoint:
     def _redirected(self, url: httpx.URL, location: str) -> httpx.URL:
         target = web_url(location, url)
         if target is None:
-            raise Refused("the registry redirects to no URL", where=self.host, why=location[:200])
+            raise Refused("the registry redirects to no URL", where=self.host, why=failures.shown(location))
         if target.scheme == "http" and url.scheme == "https":
             raise Refused("the registry redirects from https to http", where=self.host, why=f"to {target.host}")
         return target
@@ -250,10 +252,14 @@ class Endpoint:
         return self._found.credentials
 
     def _unverified(self, authority: str) -> bool:
-        return (self.place.insecure and authority == self.host) or self._rules.insecure(authority)
+        return self._insecure("https", authority)
 
     def _plain_http(self, authority: str) -> bool:
-        return self._rules.plain_http(authority) or (self.place.insecure and authority == self.host)
+        return self._rules.plain_http(authority) or self._insecure("http", authority)
+
+    def _insecure(self, scheme: str, authority: str) -> bool:
+        names = spellings(scheme, authority)
+        return (self.place.insecure and self.host in names) or any(map(self._rules.insecure, names))
 
     def _token_places(self) -> frozenset[str]:
         return frozenset({addresses.PUBLIC}) | self._own_places()

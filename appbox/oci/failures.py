@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import base64
 import json
+import re
 import ssl
+from collections.abc import Iterable, Iterator
 
 import httpx
 
 from appbox.errors import Unavailable
 
 REASON_LIMIT = 200  # characters of a registry's own words that an error repeats
+_LOGIN = re.compile(r"//[^/?#]*@")
 
 
 class CutError(httpx.TransportError):
@@ -28,9 +32,29 @@ def reason(response: httpx.Response) -> str:
     """Return what the registry says in an error's body ("Error Codes" of the distribution specification)."""
     try:
         problem = json.loads(response.read())["errors"][0]
-        return str(problem.get("message") or problem.get("code") or "")[:REASON_LIMIT]
+        words = str(problem.get("message") or problem.get("code") or "")
+        return _without(_secrets(response.request), words)[:REASON_LIMIT]
     except (httpx.HTTPError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
         return ""
+
+
+def shown(text: str) -> str:
+    """Return what somebody calls a URL as an error may repeat it: short, and without a user and password."""
+    return _LOGIN.sub("//", text)[:REASON_LIMIT]
+
+
+def _secrets(request: httpx.Request) -> Iterator[str]:
+    """Yield what a request has sent and no registry may make us show."""
+    scheme, _, value = request.headers.get("Authorization", "").partition(" ")
+    yield value
+    if scheme == "Basic":
+        yield base64.b64decode(value).decode("utf-8", "replace").partition(":")[2]
+
+
+def _without(secrets: Iterable[str], words: str) -> str:
+    for secret in filter(None, secrets):
+        words = words.replace(secret, "…")
+    return words
 
 
 def answer(response: httpx.Response) -> str:

@@ -84,9 +84,9 @@ def _differing(batch: list[File]) -> list[tuple[File, str]]:
     found = []
     for file in batch:
         try:
-            digest = _digest(file.fd)
+            digest = _digest(file)
             if digest != file.digest:
-                found.append((file, f"sha256:{digest.hex()}"))
+                found.append((file, f"sha256:{digest.hex()}" if digest else f"more than {file.size} bytes"))
         except OSError as error:
             found.append((file, f"unreadable: {error.strerror or error}"))
         finally:
@@ -94,9 +94,14 @@ def _differing(batch: list[File]) -> list[tuple[File, str]]:
     return found
 
 
-def _digest(fd: int) -> bytes:
+def _digest(file: File) -> bytes:
+    """Return the digest of the content; empty when there is more than there was: it may be growing without an end."""
     hasher = hashlib.sha256()
-    while block := os.read(fd, _BLOCK):
+    left = file.size
+    while block := os.read(file.fd, _BLOCK):
+        left -= len(block)
+        if left < 0:
+            return b""
         hasher.update(block)
     return hasher.digest()
 

@@ -11,9 +11,11 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from appbox.errors import AppboxError, HostLacks
 from appbox.host import process
+from appbox.host.process import Result
 
 TIMEOUT = 60.0  # seconds; one that asks a person for a passphrase needs some
 _KEPT = frozenset({
@@ -35,8 +37,14 @@ def run(argv: Sequence[str], data: bytes, environ: Mapping[str, str]) -> str:
     kept["PATH"] = environ.get("PATH") or os.pathsep.join(process.SEARCH)
     result = process.run([path, *argv[1:]], timeout=TIMEOUT, stdin=data, extra=kept)
     if result.code != 0:
-        raise AppboxError(result.message)
+        raise AppboxError(_words(result))
     return result.out
+
+
+def _words(result: Result) -> str:
+    """Return why a helper failed: docker's say it on standard output, where secrets are otherwise."""
+    out = "" if any(mark in result.out for mark in '{"') else result.out
+    return replace(result, out="" if result.err.strip() else out).message
 
 
 def find(program: str, search: str) -> str | None:

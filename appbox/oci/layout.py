@@ -173,7 +173,8 @@ class LayoutSource(InPlace):
     def _file(self, name: str, limit: int) -> bytes:
         stream = self._files.open(name)
         if stream is None:
-            hint = "what docker save writes is docker-archive:FILE" if self._files.open("manifest.json") else ""
+            saved = isinstance(self._files, Archive) and self._files.open("manifest.json") is not None
+            hint = "an archive of docker save is docker-archive:FILE" if saved else ""
             raise Unavailable("no OCI image layout", where=self._files.where, why=f"it has no {name}", hint=hint)
         with stream:
             return stream.read(limit + 1)

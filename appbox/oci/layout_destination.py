@@ -8,6 +8,7 @@ is replaced, all others stay as they are.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import secrets
@@ -28,6 +29,8 @@ from appbox.oci.source import Document
 
 _LAYOUT: Final = b'{"imageLayoutVersion":"1.0.0"}'
 _STAGING: Final = ".copy-"
+_TRIES: Final = 16
+"""Attempts at a directory that others make and remove."""
 
 
 class LayoutDestination:
@@ -73,9 +76,10 @@ class LayoutDestination:
         self.document(top)
         with self._explained(), _locked(self.where):
             index = self._listed(top)  # what is damaged in there is refused before anything changes
-            self._publish()
+            # The marker comes first: without it what is there would be no layout to the next copy.
             if not os.path.lexists(f"{self.where}/oci-layout"):
                 self._replace("oci-layout", _LAYOUT)
+            self._publish()
             self._replace("index.json", index)
         for folder in reversed(self._made):
             _fsync(os.path.dirname(folder))
@@ -89,9 +93,7 @@ class LayoutDestination:
         if self._staging:
             shutil.rmtree(self._staging, ignore_errors=True)
             self._staging = ""
-        if self._lock >= 0:
-            os.close(self._lock)
-            self._lock = -1
+        self._unlock()
         for folder in reversed(self._made):
             with contextlib.suppress(OSError):  # somebody else has put something there
                 os.rmdir(folder)
@@ -100,10 +102,7 @@ class LayoutDestination:
     def __enter__(self) -> Self:
         try:
             with self._explained():
-                _make_directories(self.where, self._made)
-                with _locked(self.where):  # or another copy might sweep ours away before it is locked
-                    self._sweep()
-                    self._stage()
+                self._begin()
         except BaseException:
             self.close()
             raise
@@ -114,11 +113,29 @@ class LayoutDestination:
     ) -> None:
         self.close()
 
+    def _unlock(self) -> None:
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
+
+    def _begin(self) -> None:
+        for _ in range(_TRIES):  # a copy that fails removes the directory that it has made
+            self._unlock()
+            with contextlib.suppress(FileNotFoundError):
+                _make_directories(self.where, self._made)
+                with _locked(self.where):  # or another copy might sweep ours away before it is locked
+                    self._sweep()
+                    self._stage()
+                return
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), self.where)
+
     def _stage(self) -> None:
         self._staging = f"{self.where}/{_STAGING}{secrets.token_hex(8)}"
         os.mkdir(self._staging, 0o700)
         self._lock = os.open(self._staging, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         fcntl.flock(self._lock, fcntl.LOCK_EX)
+        # The layout itself may have gone and come again meanwhile, with another lock; then this was swept away.
+        os.stat(self._staging)
 
     def _publish(self) -> None:
         folders = sorted({os.path.dirname(self._blob(digest)) for digest in self._staged})
@@ -206,13 +223,16 @@ def _with(entries: list[dict[str, Any]], entry: dict[str, Any]) -> list[dict[str
 
 def _refuse_foreign(where: str) -> None:
     """Refuse to write into anything but a layout, an empty directory or a new one."""
-    if not os.path.lexists(where):
+    try:
+        names = os.listdir(where)
+    except FileNotFoundError:
         return
-    if not os.path.isdir(where):
-        raise AppboxError("cannot be written", where=where, why="this is not a directory", hint="name a new directory")
+    except NotADirectoryError as error:
+        why, hint = "this is not a directory", "name a new directory"
+        raise AppboxError("cannot be written", where=where, why=why, hint=hint) from error
     marker = _read_if_present(f"{where}/oci-layout")
     if marker is None:
-        if any(not name.startswith(_STAGING) for name in os.listdir(where)):
+        if any(not name.startswith(_STAGING) for name in names):
             why = "it is no OCI image layout, and not empty"
             raise AppboxError("cannot be written", where=where, why=why, hint="name a new directory")
         return
@@ -229,8 +249,9 @@ def _make_directories(where: str, made: list[str]) -> None:
         missing.append(path)
         path = os.path.dirname(path)
     for folder in reversed(missing):
-        os.mkdir(folder)
-        made.append(folder)
+        with contextlib.suppress(FileExistsError):  # another copy makes the same ones
+            os.mkdir(folder)
+            made.append(folder)
 
 
 def _sweep(path: str) -> None:

@@ -62,6 +62,10 @@ class _Item:
     below: dict[bytes, _Item] = field(default_factory=dict)
 
 
+_NOTHING: Final[dict[bytes, _Item]] = {}
+"""What is below everything but a directory."""
+
+
 class Listing:
     """Grows by `begin` and `apply`, layer by layer; then answers `locate`, `read` and `paths`.
 
@@ -74,6 +78,7 @@ class Listing:
         self._root = _Item(Kind.DIRECTORY)
         self._layer = 0
         self._count = 0
+        self._numbers: dict[int, int] = {}  # one object for each id and mode, of which a million items have few
         self._wanted = frozenset(wanted)
         self._names = frozenset(_plain(path) for path in wanted)
         self._also = frozenset(also)
@@ -122,9 +127,12 @@ class Listing:
         """Yield every path, each directory before its content, sorted."""
         return (shown(path) for path, _ in self._items())
 
-    def entries(self) -> Iterator[Listed]:
-        """Yield everything in the image, each directory before its content, sorted."""
-        for path, item in self._items():
+    def drain(self) -> Iterator[Listed]:
+        """Yield everything in the image, each directory before its content, sorted, and forget it meanwhile.
+
+        So a million entries are not in memory twice. Nothing can be asked any more afterwards.
+        """
+        for path, item in self._items(forget=True):
             yield Listed(
                 path=shown(path),
                 kind=item.kind,
@@ -139,13 +147,15 @@ class Listing:
                 linked=item.linked,
             )
 
-    def _items(self) -> Iterator[tuple[bytes, _Item]]:
+    def _items(self, *, forget: bool = False) -> Iterator[tuple[bytes, _Item]]:
         todo = [(b"", self._root)]
         while todo:
             path, item = todo.pop()
             yield path, item
             names = sorted(item.below, reverse=True)
             todo += [(path + b"/" + name if path else name, item.below[name]) for name in names]
+            if forget:
+                item.below = _NOTHING
 
     # Growing
 
@@ -157,12 +167,14 @@ class Listing:
             before = parent.below.get(entry.name)
             keep = entry.kind is Kind.DIRECTORY and before is not None and before.kind is Kind.DIRECTORY
             item = before if keep and before is not None else _Item(entry.kind)
+            if entry.kind is not Kind.DIRECTORY:
+                item.below = _NOTHING
             self._describe(item, entry)
             self._keep_content(item, entry, data)
         parent.below[entry.name] = item
 
     def _describe(self, item: _Item, entry: Entry) -> None:
-        item.uid, item.gid, item.mode = entry.uid, entry.gid, entry.mode
+        item.uid, item.gid, item.mode = (self._numbers.setdefault(n, n) for n in (entry.uid, entry.gid, entry.mode))
         item.link = entry.link
         item.device = (entry.major, entry.minor) if entry.kind in (Kind.CHAR, Kind.BLOCK) else (0, 0)
         item.xattrs = tuple(sorted(entry.xattrs.kept))

@@ -8,13 +8,13 @@ Manifest Version 2, Schema 2". A document is taken only when content type, `medi
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from appbox.errors import Refused, Unavailable
 from appbox.oci import json_document as fields
-from appbox.oci.digest import Digest
+from appbox.oci.digest import HEX_LENGTH, Digest
 from appbox.oci.image_config import History, ImageConfig, parse_config
 from appbox.oci.json_document import DOCUMENT_LIMIT, parse_object
 from appbox.oci.platform import Platform
@@ -111,20 +111,33 @@ class Image:
 def parse_document(data: bytes, media_type: str = "") -> Index | ImageManifest:
     """Return the index or the manifest in `data`; `media_type` is what its sender or descriptor calls it.
 
-    Raises `Refused` for a document that is neither, that could be read as both, or that is not what it is called.
+    Entries of an index that only newer tools can read are left out. Raises `Refused` for a document that is neither,
+    that could be read as both, or that is not what it is called.
     """
+    return _parse(data, media_type, _is_beyond)
+
+
+def _parse(data: bytes, media_type: str, left_out: Callable[[object], bool]) -> Index | ImageManifest:
     document = parse_object(data, "the image's manifest")
     said = media_type.partition(";")[0].strip().lower()
     kind = _kind(document, said)
     if kind in INDEX_TYPES:
-        descriptors = fields.items(document, "manifests", "the image's index")
-        return Index(kind, tuple(map(parse_descriptor, descriptors)), _annotations(document))
+        entries = [one for one in fields.items(document, "manifests", "the image's index") if not left_out(one)]
+        return Index(kind, tuple(map(parse_descriptor, entries)), _annotations(document))
     return _manifest(document, kind)
 
 
+def _is_beyond(entry: object) -> bool:
+    """Tell an entry that nobody could choose and that only newer tools can read: of another kind, and so its digest."""
+    if not isinstance(entry, dict) or not isinstance(digest := entry.get("digest"), str):
+        return False
+    kind, algorithm = entry.get("mediaType"), digest.partition(":")[0]
+    return isinstance(kind, str) and kind not in INDEX_TYPES | MANIFEST_TYPES and algorithm not in HEX_LENGTH
+
+
 def parse_index(data: bytes, media_type: str = "") -> Index:
-    """Return the index in `data`; a manifest is refused."""
-    parsed = parse_document(data, media_type)
+    """Return the index in `data` with all its entries; a manifest is refused."""
+    parsed = _parse(data, media_type, lambda entry: False)
     if not isinstance(parsed, Index):
         raise Refused("an image's manifest stands where an index is expected")
     return parsed
@@ -180,7 +193,7 @@ def check(manifest: ImageManifest, config: ImageConfig, platform: Platform) -> N
 def _kind(document: Mapping[str, Any], said: str) -> str:
     """Return the one media type that sender, `mediaType` and body agree on."""
     own = fields.text(document, "mediaType", "the image's manifest", default="")
-    _refuse_schema1(document, {said, own})
+    refuse_schema1(document, {said, own})
     if fields.number(document, "schemaVersion", "the image's manifest") != 2:
         raise Refused(f"schemaVersion {document['schemaVersion']} of the image's manifest is unknown")
     if own and said not in NEUTRAL_TYPES and said != own:
@@ -188,17 +201,23 @@ def _kind(document: Mapping[str, Any], said: str) -> str:
     kind = own or (said if said not in NEUTRAL_TYPES else _kind_of_body(document))
     if kind not in INDEX_TYPES | MANIFEST_TYPES:
         raise Refused("this is not a container image", why=f"its media type is {kind[:130]}")
+    refuse_ambiguous(document, kind)
+    return kind
+
+
+def refuse_ambiguous(document: Mapping[str, Any], kind: str) -> None:
+    """Raise `Refused` for an index or manifest with what belongs to another kind."""
     body = {key.lower() for key in document} & (_INDEX_KEYS | _MANIFEST_KEYS | _SCHEMA1_KEYS)
     if body - (_INDEX_KEYS if kind in INDEX_TYPES else _MANIFEST_KEYS):
         raise Refused("the image's manifest could be read in two ways", why=f"{kind} has {', '.join(sorted(body))}")
-    return kind
 
 
 def _kind_of_body(document: Mapping[str, Any]) -> str:
     return OCI_INDEX if "manifests" in document else OCI_MANIFEST
 
 
-def _refuse_schema1(document: Mapping[str, Any], types: set[str]) -> None:
+def refuse_schema1(document: Mapping[str, Any], types: set[str]) -> None:
+    """Raise `Refused` for a manifest of schema 1, which `types` or its own version say that it is."""
     version = document.get("schemaVersion")
     if types & _SCHEMA1_TYPES or (version == 1 and not isinstance(version, bool)):
         hint = "pull and push it once with a current podman or docker, or use a newer tag"

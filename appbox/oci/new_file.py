@@ -73,7 +73,16 @@ class NewFile:
         except OSError:
             self._ours = False
             raise
-        fcntl.flock(self.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # Until it was locked, another writer may have taken it for one of the dead's and put its own in its place.
+        with contextlib.suppress(BlockingIOError):
+            fcntl.flock(self.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if _is(self.fd, self._temporary):
+                return
+        self._ours = False
+        raise self._locked()
+
+    def _locked(self) -> Locked:
+        return Locked("another appbox writes this file", where=self.path, hint="wait for it")
 
     def _sweep(self) -> None:
         """Remove what a writer that died has left; raise `Locked` when it lives."""
@@ -83,11 +92,19 @@ class NewFile:
             return
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            os.unlink(self._temporary)
+            if _is(fd, self._temporary):  # its writer may have ended, and the next one begun
+                os.unlink(self._temporary)
         except BlockingIOError as error:
-            raise Locked("another appbox writes this file", where=self.path, hint="wait for it") from error
+            raise self._locked() from error
         finally:
             os.close(fd)
+
+
+def _is(fd: int, path: str) -> bool:
+    try:
+        return os.path.samestat(os.fstat(fd), os.stat(path, follow_symlinks=False))
+    except FileNotFoundError:
+        return False
 
 
 def occupied(path: str) -> bool:

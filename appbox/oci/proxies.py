@@ -35,8 +35,9 @@ def _matches(host: str, port: int, entry: str) -> bool:
     if entry == "*":
         return True
     name, colon, digits = entry.rpartition(":")
-    if colon and digits.isdigit() and (":" not in name or name.endswith("]")):
+    if colon and digits.isascii() and digits.isdigit() and (":" not in name or name.endswith("]")):
         return int(digits[:6]) == port and _matches(host, port, name.strip("[]"))
+    entry = entry.strip("[]")
     domain = entry.removeprefix("*").removeprefix(".")
     return host == domain or host.endswith(f".{domain}") or _in_network(host, entry)
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, BinaryIO, Self
 from appbox.errors import Missing, Refused, UsageError
 from appbox.oci.arrival import Arrival
 from appbox.oci.cache import BlobWriter, Cache
+from appbox.oci.contents import kind_of
 from appbox.oci.digest import Digest
 from appbox.oci.limits import HELD_COMPRESSED
 from appbox.oci.model import DOCKER_MANIFEST, INDEX_TYPES, MANIFEST_TYPES, NEUTRAL_TYPES, Descriptor, Image, Platform
@@ -68,7 +69,7 @@ class RegistrySource:
     @contextmanager
     def arriving(self, image: Image, progress: Progress | None = None) -> Iterator[Opener]:
         """Download the layers, several at once, while the caller reads them; they are in the cache afterwards."""
-        layers = list(dict.fromkeys(image.manifest.layers))
+        layers = list({layer.digest: layer for layer in image.manifest.layers}.values())
         arrivals = {layer.digest: Arrival() for layer in layers}
         with contextlib.ExitStack() as stack:
             for arrival in arrivals.values():
@@ -102,12 +103,20 @@ class RegistrySource:
         self._cache.name(image.reference, listed)
 
     def recheck(self, image: Image) -> bool:
-        """Drop the layers that rotted in the cache; return whether there were any."""
-        kept = [layer for layer in image.manifest.layers if self._cache.has(layer.digest)]
-        if [layer for layer in kept if self._cache.sound(layer)] == kept:
+        """Drop the layers that rotted in the cache, and bring those that a mirror may have lied in.
+
+        Return whether there were any: who reads a layer while it comes in may stumble over a lie before it ends.
+        """
+        layers = dict.fromkeys(image.manifest.layers)
+        kept = [layer for layer in layers if self._cache.has(layer.digest)]
+        rotten = [layer for layer in kept if not self._cache.sound(layer)]
+        doubtful = [layer for layer in layers if self._registry.doubts(layer.digest)]
+        if not rotten and not doubtful:
             return False
         self._registry.close()
         self._registry = self._connect()  # what failed has ended the downloads beside it for good
+        for layer in doubtful:
+            self.blob(layer).close()
         return True
 
     def top(self, version: str | None, digest: Digest | None) -> Document:
@@ -188,6 +197,7 @@ class RegistrySource:
         return self._kept(Document(said or Digest.of(data), data, kind))
 
     def _kept(self, document: Document) -> Document:
+        kind_of(document.data, document.media_type)  # the cache does not keep what a registry has called it
         self._cache.put(document.digest, document.data)
         return document
 
@@ -226,7 +236,6 @@ class RegistrySource:
                     arrival.stored(lambda: self._cache.open(layer.digest))
                 else:
                     self._registry.download(layer, _Followed(blob, arrival), report)
-                    blob.verify()
                     arrival.finish()
                     blob.commit()
         except BaseException as error:
@@ -255,6 +264,9 @@ class _Followed:
         if self._blob.done:
             self._arrival.start_over()
             self._blob.restart()
+
+    def verify(self) -> None:
+        self._blob.verify()
 
 
 def _in_turn(layers: Sequence[Descriptor]) -> list[Descriptor]:

@@ -28,6 +28,7 @@ from appbox.oci.outgoing import Outgoing, Part
 from appbox.oci.reference import RegistryImage
 from appbox.oci.registry import ACCEPT, Report
 from appbox.oci.settings import Settings
+from appbox.oci.transport import LOCATION
 
 CHUNK: Final = 16 << 20  # bytes of one PATCH; S3, which many registries store in, wants parts of 5 MiB at least
 CHUNK_LIMIT = 1 << 30  # bytes that a registry may ask for as the smallest chunk
@@ -269,7 +270,7 @@ class _Upload:
             return self.kept > 0
 
     def _moved(self, response: httpx.Response) -> None:
-        if "location" in response.headers:
+        if LOCATION in response.extensions:
             self.url = self._endpoint.named(response)
 
     def _call(self, method: str, headers: dict[str, str], body: Part | None) -> Call:

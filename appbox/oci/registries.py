@@ -21,6 +21,7 @@ from appbox.oci.reference import RegistryImage, parse_image, split_host
 from appbox.oci.settings import Settings
 
 _SIZE_LIMIT = 1 << 20  # bytes
+_PORTS = {"http": 80, "https": 443}
 ALL, DIGEST_ONLY, TAG_ONLY = "all", "digest-only", "tag-only"
 
 
@@ -125,6 +126,15 @@ class Rules:
             raise _blocked(name, rule)
 
 
+def spellings(scheme: str, authority: str) -> tuple[str, ...]:
+    """Return the names that registries.conf may have for a host[:port]: the usual port is written out or left away."""
+    _, port = split_host(authority)
+    usual = _PORTS[scheme]
+    if port is None:
+        return authority, f"{authority}:{usual}"
+    return (authority, authority.removesuffix(f":{port}")) if port == usual else (authority,)
+
+
 def _blocked(name: str, rule: Rule) -> Unavailable:
     return Unavailable("the registry is blocked", where=name, why=f"{rule.prefix} is blocked in registries.conf")
 
@@ -146,7 +156,7 @@ def load(settings: Settings) -> Rules:
     rules: dict[str, Rule] = {}
     helpers: tuple[str, ...] = ()
     for path in _files(settings):
-        document = _document(_read(path), path)
+        document = _document(_read(path, obligatory=path == _asked_for(settings)), path)
         rules |= {rule.prefix: rule for rule in _rules(document, path)}
         helpers = _helpers(document, path) or helpers
     return Rules(tuple(rules.values()), helpers or (AUTH_FILES,))
@@ -232,18 +242,25 @@ def _hosts(old: object, key: str, where: str) -> set[str]:
 def _files(settings: Settings) -> Iterable[str]:
     """Yield the files in the order in which they are read: the main one, then drop-ins of the host and of the user."""
     user, host = f"{settings.config_home()}/containers", f"{settings.etc}/containers"
-    main = settings.environ.get("CONTAINERS_REGISTRIES_CONF") or f"{user}/registries.conf"
-    yield main if os.path.isfile(main) else f"{host}/registries.conf"
+    own = f"{user}/registries.conf"
+    yield _asked_for(settings) or (own if os.path.isfile(own) else f"{host}/registries.conf")
     for folder in (f"{host}/registries.conf.d", f"{user}/registries.conf.d"):
         names = sorted(os.listdir(folder)) if os.path.isdir(folder) else []
         yield from (f"{folder}/{name}" for name in names if name.endswith(".conf"))
 
 
-def _read(path: str) -> bytes:
+def _asked_for(settings: Settings) -> str:
+    return settings.environ.get("CONTAINERS_REGISTRIES_CONF", "")
+
+
+def _read(path: str, *, obligatory: bool) -> bytes:
     try:
         with open(path, "rb") as stream:
-            return stream.read(_SIZE_LIMIT)
-    except FileNotFoundError:
-        return b""
+            data = stream.read(_SIZE_LIMIT + 1)
     except OSError as error:
+        if isinstance(error, FileNotFoundError) and not obligatory:
+            return b""
         raise Unavailable("cannot be read", where=path, why=error.strerror or str(error)) from error
+    if len(data) > _SIZE_LIMIT:  # what is blocked behind it would be let through
+        raise Unavailable(f"is larger than {_SIZE_LIMIT} bytes", where=path)
+    return data

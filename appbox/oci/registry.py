@@ -38,7 +38,10 @@ Report = Callable[[int], None]
 
 
 class Sink(Protocol):
-    """What a download is written to: `size` bytes are to come, `done` are there; after `restart` they come again."""
+    """What a download is written to: `size` bytes are to come, `done` are there; after `restart` they come again.
+
+    `verify` raises `Refused` unless they are the right ones.
+    """
 
     @property
     def size(self) -> int: ...
@@ -49,6 +52,8 @@ class Sink(Protocol):
     def write(self, data: bytes) -> None: ...
 
     def restart(self) -> None: ...
+
+    def verify(self) -> None: ...
 
 
 class Registry:
@@ -63,6 +68,8 @@ class Registry:
         self._failed: dict[Endpoint, AppboxError] = {}
         self._served: set[Endpoint] = set()
         self._named: Endpoint | None = None
+        self._doubtful: set[Digest] = set()
+        self._lies: set[Digest] = set()
         self._lock, self._stopped = threading.Lock(), threading.Event()
 
     def close(self) -> None:
@@ -136,34 +143,53 @@ class Registry:
         return self._ask("", self._tags)
 
     def download(self, descriptor: Descriptor, blob: Sink, report: Report) -> None:
-        """Write a blob; the caller commits it, which verifies it.
+        """Write a blob and verify it; one that was wrong is written anew from the next place that may have it.
 
         Foreign layers that the registry does not have are taken from their own URLs: by TLS, without credentials.
         """
 
         def ask(endpoint: Endpoint) -> None:
-            self._download(endpoint, f"blobs/{descriptor.digest}", descriptor, blob, report)
+            if endpoint is not self._origin:
+                self._doubtful.add(descriptor.digest)
+            self._complete(endpoint, f"blobs/{descriptor.digest}", descriptor, blob, report)
 
         try:
-            # What a reader may have seen of a blob cannot be taken back; that it is wrong is seen at its end.
-            self._ask(descriptor.digest, ask, lambda: blob.done > 0)
+            self._ask(descriptor.digest, ask)
         except Unavailable as error:
-            failure = error
+            failure: AppboxError = error
             foreign = [url for text in descriptor.urls if (url := web_url(text)) and url.scheme == "https"]
-            for url in () if blob.done or self.aborted() else foreign:
+            for url in () if self.aborted() else foreign:
                 try:
-                    return self._download(self._origin, url, descriptor, blob, report)
-                except Unavailable as other:
+                    return self._complete(self._origin, url, descriptor, blob, report)
+                except (Unavailable, Refused) as other:
                     failure = other
             raise failure from failure.__cause__
 
-    def _ask(
-        self, reference: str | Digest, ask: Callable[[Endpoint], T], spoiled: Callable[[], bool] = lambda: False
-    ) -> T:
-        """Return the first answer of the mirrors that are asked for such a reference, and of the registry at last.
+    def doubts(self, digest: Digest) -> bool:
+        """Tell whether somebody may have read other bytes of a blob than the right ones: a mirror's."""
+        return digest in self._doubtful or digest in self._lies
 
-        Nobody else can help once what a mirror sent is `spoiled`.
-        """
+    def _complete(
+        self, endpoint: Endpoint, target: str | httpx.URL, descriptor: Descriptor, blob: Sink, report: Report
+    ) -> None:
+        """Download what is missing of a blob, and verify it; all of it once more when another place had begun it."""
+        begun = blob.done > 0
+        try:
+            self._download(endpoint, target, descriptor, blob, report)
+        except Refused:
+            if self.aborted():
+                raise
+            if begun or endpoint is not self._origin:
+                self._lies.add(descriptor.digest)
+                blob.restart()
+            if not begun:
+                raise
+            self._download(endpoint, target, descriptor, blob, report)
+        if not begun:
+            self._doubtful.discard(descriptor.digest)
+
+    def _ask(self, reference: str | Digest, ask: Callable[[Endpoint], T]) -> T:
+        """Return the first answer of the mirrors that are asked for such a reference, and of the registry at last."""
         if reference:
             self._rules.admit(self.image, reference)
         lacking: dict[Endpoint, AppboxError] = {}
@@ -175,7 +201,7 @@ class Registry:
             try:
                 answer = ask(endpoint)
             except (Unavailable, Refused) as error:
-                if self.aborted() or (isinstance(error, Refused) and spoiled()):
+                if self.aborted():
                     raise
                 lacking[endpoint] = error
                 self._pass_over(endpoint, error)
@@ -246,6 +272,7 @@ class Registry:
             return Call("GET", target, headers, anonymous=isinstance(target, httpx.URL))
 
         endpoint.request(call, body, lambda: blob.done)
+        blob.verify()
 
     def _position(self, endpoint: Endpoint, response: httpx.Response, descriptor: Descriptor, blob: Sink) -> None:
         """Put `blob` where the body begins; refuse one whose size cannot be right before reading it."""

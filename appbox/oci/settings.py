@@ -35,7 +35,10 @@ def look_up(host: str, port: int) -> list[str]:
     """Return the addresses of `host`, in the system's order of preference; raise `OSError` when there is none."""
     import socket  # noqa: PLC0415  (5 ms that a layout or a cached image need not pay)
 
-    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except UnicodeError as error:  # a part of it is empty or longer than 63 characters
+        raise socket.gaierror(socket.EAI_NONAME, "this is no name of a host") from error
     return list(dict.fromkeys(str(address[0]) for *_, address in found))
 
 

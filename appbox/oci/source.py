@@ -87,7 +87,7 @@ class Source(Protocol):
         ...
 
     def recheck(self, image: Image) -> bool:
-        """Look whether what was read was damaged on this machine; return whether reading again may help."""
+        """Look whether what was read was damaged here or on its way; return whether reading again may help."""
         ...
 
     def close(self) -> None:

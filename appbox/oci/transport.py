@@ -36,6 +36,8 @@ from appbox.oci.settings import Settings, Timing
 ERROR_LIMIT = 1 << 20  # bytes of an error's body
 PLACES, LIMIT = "appbox.places", "appbox.limit"
 """Extensions of a request: kinds of addresses that it may go to; bytes that a successful answer may have, None: any."""
+LOCATION = "appbox.location"
+"""Extension of an answer: its Location header. httpx would make a URL of the header and stumble over what is none."""
 
 # httpcore asks for 64 KiB at a time, and each time costs as much as hashing that.
 READ_SIZE = 1 << 18
@@ -51,10 +53,16 @@ def web_url(text: str, base: httpx.URL | None = None) -> httpx.URL | None:
     """
     try:
         url = base.join(text) if base else httpx.URL(text)
-        usable = url.scheme in _PORTS and bool(url.host) and not url.userinfo and url.port != 0
+        usable = url.scheme in _PORTS and _is_host(url.host) and not url.userinfo
+        usable = usable and (url.port is None or 0 < url.port < 1 << 16)
     except (httpx.InvalidURL, ValueError):  # a host that IDNA forbids is a UnicodeError
         return None
     return url if usable else None
+
+
+def _is_host(host: str) -> bool:
+    """Tell whether a host has the lengths of an address or a name of the DNS (RFC 1035, section 2.3.4)."""
+    return ":" in host or (len(host) <= 254 and all(0 < len(part) <= 63 for part in host.removesuffix(".").split(".")))
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +112,8 @@ class Transport(httpx.BaseTransport):
         response = wire.handle_request(request)
         for header in ("content-encoding", "set-cookie"):
             response.headers.pop(header, None)
+        if "location" in response.headers:
+            response.extensions[LOCATION] = response.headers.pop("location")
         ok = response.status_code in (200, 206)
         limit = request.extensions.get(LIMIT) if ok else ERROR_LIMIT
         if limit is not None and isinstance(response.stream, httpx.SyncByteStream):
@@ -339,7 +349,8 @@ def _proxied(proxy: str, context: ssl.SSLContext | None, backend: httpcore.Netwo
     user, password, address = _proxy_login(proxy)
     url = web_url(address)
     if url is None:
-        why = f"{address.partition('://')[0][:40]} is no kind of proxy that appbox speaks to"
+        scheme = address.partition("://")[0][:40]
+        why = f"{scheme} is no kind of proxy that appbox speaks to" if scheme not in _PORTS else "this is no address"
         raise Unavailable("the proxy cannot be used", where=address[:200], why=why, hint="use http:// or https://")
     return httpcore.HTTPProxy(
         proxy_url=httpcore.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=b"/"),
@@ -353,7 +364,7 @@ def _proxied(proxy: str, context: ssl.SSLContext | None, backend: httpcore.Netwo
 def _proxy_login(proxy: str) -> tuple[bytes, bytes, str]:
     """Take user and password out of a proxy's URL."""
     scheme, _, rest = proxy.partition("://")
-    login, at, host = rest.partition("/")[0].rpartition("@")
+    login, at, host = rest.rpartition("@")  # a password may have any character
     if not at:
         return b"", b"", proxy
     user, _, password = login.partition(":")

@@ -93,6 +93,7 @@ def neutralise(rootfs: int, base: int, recorder: Recorder) -> None:
             recorder.removed(os.fsencode(name))
         os.mkdir(name, 0o755, dir_fd=rootfs)
         os.chown(name, base, base, dir_fd=rootfs)
+        os.chmod(name, 0o755, dir_fd=rootfs)  # noqa: S103  # whatever the umask is, or the root's own setgid
         os.utime(name, ns=(0, 0), dir_fd=rootfs, follow_symlinks=False)
         recorder.directory(os.fsencode(name), 0o755, base, base, 0)
     os.utime(rootfs, ns=(top.st_atime_ns, top.st_mtime_ns))

@@ -20,8 +20,8 @@ from appbox.errors import AppboxError, Refused
 from appbox.oci import image_config, layer, model, mtree, pax, simple_signing, sparse, xattrs
 from appbox.oci.cache import Cache
 from appbox.oci.challenge import parse_challenges
+from appbox.oci.ids import IdMap
 from appbox.oci.inflate import inflate
-from appbox.oci.layer import IdMap
 from appbox.oci.reference import parse_image, parse_transport
 from appbox.oci.source import open_source
 from appbox.oci.tar import Archive, Member

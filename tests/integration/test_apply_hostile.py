@@ -145,4 +145,6 @@ def test_a_tag_that_moved_is_seen_and_a_silent_registry_is_no_hindrance(box: San
         assert [entry.stat().st_ino for entry in kept] == [before]
     result = box.apply(image=image)
     assert (result.out, result.err.count("did not answer")) == ("nothing to do\n", 1)
+    data = box.appbox("--json", "plan", box.manifest(image=image)).data()
+    assert (data["changes"], list(data["silent"])) == (False, [server.host])
     box.appbox("plan", box.manifest(image=image, version="3.0"), code=5)

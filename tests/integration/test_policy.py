@@ -305,7 +305,7 @@ def test_a_user_who_may_not_read_the_policy_gets_no_image() -> None:
         shop = Shop(Sandbox(Path(place)), "127.0.0.1:1")
         shop.host_policy("require_digest = true\n").chmod(0o600)
         said = shop.box.appbox_as_nobody("plan", shop.manifest(policy=None), code=1).err
-        assert "the host's policy cannot be read: Permission denied" in said
+        assert "policy.toml: cannot be read: Permission denied" in said
 
 
 # The image tool

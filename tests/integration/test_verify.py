@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import stat
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -21,8 +22,8 @@ from appbox.oci.model import Platform
 from appbox.oci.reference import parse_transport
 from appbox.oci.source import open_source
 from appbox.store import files
-from tests.ground import manifest
-from tests.ground.sandbox import Sandbox
+from tests.ground import layers, manifest
+from tests.ground.sandbox import Sandbox, members
 
 pytestmark = pytest.mark.root
 
@@ -57,6 +58,20 @@ def test_an_untouched_service(box: Sandbox) -> None:
         "ok": True,
         "services": [{"name": "web", "version": "1.0", "ok": True, "entries": count, "problem": "", "differences": []}],
     }
+
+
+@pytest.mark.parametrize("mask", [0o022, 0o077, 0o777])
+def test_what_apply_makes_is_as_it_says_whatever_the_umask(box: Sandbox, mask: int) -> None:
+    root = layers.directory(b"./", mode=0o2751, gid=33)
+    box.image("1.0", root, *members(), layers.symlink(b"dev", b"/etc"), layers.file(b"proc"))
+    before = os.umask(mask)
+    try:
+        bundle = installed(box)
+    finally:
+        os.umask(before)
+    assert (bundle / "rootfs.mtree").read_bytes().splitlines(True) == manifest.lines(bundle / "rootfs")
+    assert stat.S_IMODE((bundle / "rootfs/sys").stat().st_mode) == 0o755
+    assert "all as they were unpacked" in box.appbox("verify").out
 
 
 def test_nothing_is_installed(box: Sandbox) -> None:
@@ -153,7 +168,54 @@ def test_a_bundle_of_an_older_appbox(box: Sandbox) -> None:
     bundle = installed(box, recorded=False)
     (bundle / "rootfs.mtree").unlink()
     words = "web 1.0: there is no rootfs.mtree to compare with: it was unpacked by an appbox that wrote none\n"
-    assert box.appbox("verify", code=1).out == words
+    said = box.appbox("verify", code=1).out
+    assert said.startswith(words)
+    assert said.endswith(": appbox remove and appbox apply unpack it anew; its data stays\n")
+    assert box.appbox("-q", "verify", code=1).out == words
+    assert box.appbox("apply", box.services).out == "nothing to do\n"
+    box.appbox("remove", "web")
+    box.appbox("apply", box.services)
+    assert box.appbox("verify").out.endswith("all as they were unpacked\n")
+
+
+def test_after_everything_that_an_apply_changes(box: Sandbox) -> None:
+    def sound(version: str) -> bytes:
+        bundle = box.current()
+        lines = (bundle / "rootfs.mtree").read_bytes()
+        assert lines.splitlines(True) == manifest.lines(bundle / "rootfs")
+        assert re.fullmatch(rf"web {version}: \d+ entries, all as they were unpacked\n", box.appbox("verify").out)
+        return lines
+
+    box.apply()
+    first = sound("1.0")
+    box.apply(config={"/etc/web.conf": {"text": "x"}})
+    assert sound("1.0") == first  # another generation, the same rootfs
+    box.image("1.0", *members(b"moved"), layers.file(b"new", b"x"))
+    box.apply()
+    moved = sound("1.0")
+    assert b"./new " in moved
+    assert b"./new " not in first
+    (replaced,) = (box.containers / ".replaced").iterdir()
+    assert (replaced / "rootfs.mtree").read_bytes() == first
+    box.image("2.0", *members(b"2"))
+    box.apply(version="2.0")
+    sound("2.0")
+    assert (box.containers / "web-1.0/rootfs.mtree").read_bytes() == moved
+    box.apply(version="1.0")
+    assert sound("1.0") == moved
+    box.apply(name="other", version="2.0")
+    assert len(box.appbox("verify").out.splitlines()) == 2
+
+
+@pytest.mark.parametrize("on_change", ["restart", "none"])
+def test_a_bundle_of_an_older_appbox_takes_new_configuration(box: Sandbox, on_change: str) -> None:
+    bundle = installed(box, recorded=False)
+    (bundle / "rootfs.mtree").unlink()
+    box.apply(config={"/etc/web.conf": {"text": "x", "on_change": on_change}})
+    assert (bundle / "config/etc/web.conf").read_text() == "x"
+    assert "rootfs_mtree" not in (bundle / "bundle.toml").read_text()
+    assert "an appbox that wrote none" in box.appbox("verify", code=1).out
+    box.settled()
 
 
 def test_a_service_without_its_rootfs(box: Sandbox) -> None:

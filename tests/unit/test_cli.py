@@ -15,12 +15,14 @@ from hypothesis import strategies as st
 
 from appbox import __version__, cli, commands
 from appbox.errors import AppboxError, HostLacks
+from appbox.store import state
 
 MANIFEST = 'name = "web"\nimage = "docker.io/library/web"\nversion = "1"\n[network]\nmode = "host"\n'
 COMMANDS = (
     *("check", "plan", "apply", "status", "render", "remove", "start", "stop", "restart"),
-    *("logs", "exec", "shell", "run", "schema", "image"),
+    *("logs", "exec", "shell", "run", "verify", "schema", "image"),
 )
+IMAGE_COMMANDS = ("unpack", "copy", "inspect", "diff", "tags")
 
 Captured = pytest.CaptureFixture[str]
 
@@ -78,14 +80,36 @@ def test_the_version(capsys: Captured, words: list[str]) -> None:
 def test_every_command_has_help_with_an_example(capsys: Captured) -> None:
     group = typer.main.get_command(commands.app)
     assert set(group.commands) == set(COMMANDS)  # type: ignore[attr-defined]
-    nested = [("image", "unpack"), ("image", "inspect")]
-    for words in [(command,) for command in COMMANDS if command != "image"] + nested:
+    assert set(group.commands["image"].commands) == set(IMAGE_COMMANDS)  # type: ignore[attr-defined]
+    for words in [(command,) for command in COMMANDS] + [("image", command) for command in IMAGE_COMMANDS]:
         code, out, _ = end(capsys, *words, "--help")
         assert code == 0
-        assert f"Example: appbox {' '.join(words)}" in re.sub(r"\s+", " ", out), words
-    assert end(capsys, "image", "--help")[0] == 0
-    code, out, _ = end(capsys, "--help")
-    assert (code, [command for command in COMMANDS if f"  {command} " not in out]) == (0, [])
+        assert re.search(rf"Examples?: appbox {' '.join(words)}", re.sub(r"\s+", " ", out)), words
+
+
+@pytest.mark.parametrize(("words", "names"), [((), COMMANDS), (("image",), IMAGE_COMMANDS)])
+def test_help_lists_every_command_with_a_whole_sentence(
+    capsys: Captured, words: tuple[str, ...], names: tuple[str, ...]
+) -> None:
+    code, out, _ = end(capsys, *words, "--help")
+    listed = dict(line.split(None, 1) for line in out.partition("Commands:\n")[2].partition("\n\n")[0].splitlines())
+    assert (code, set(listed)) == (0, set(names))
+    assert [sentence for sentence in listed.values() if not re.search(r"[^.]\.$", sentence)] == []
+
+
+def test_the_shell_completes_names_of_services(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(state, "names", lambda _: ["valkey", "web"])
+    group = typer.main.get_command(commands.app)
+    named = {
+        name: argument
+        for name, command in group.commands.items()  # type: ignore[attr-defined]
+        for argument in command.params
+        if argument.name == "name"
+    }
+    assert set(named) == {"status", "remove", "start", "stop", "restart", "logs", "exec", "shell", "run", "verify"}
+    for name, argument in named.items():
+        found = argument.shell_complete(group.make_context("appbox", [name], resilient_parsing=True), "v")
+        assert [one.value for one in found] == ["valkey"], name
 
 
 @pytest.mark.parametrize(

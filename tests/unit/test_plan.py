@@ -242,6 +242,20 @@ def test_when_bundle_toml_was_written_is_no_change() -> None:
     assert kinds(host, service()) == []
 
 
+def test_what_only_an_apply_knows_stands_in_no_diff() -> None:
+    before, after = (service(f'{DATA}[vars]\ncreated = "{text}"\n') for text in "ab")
+    host = installed(before)
+    version = host.versions["web-1.0"]
+    meta = version.files["bundle.toml"]
+    dated = replace(meta, data=b'created = 2020-01-01T00:00:00Z\neffective = 1\nrootfs_mtree = "x"\n' + meta.data)
+    host.versions["web-1.0"] = replace(version, files={**version.files, "bundle.toml": dated})
+    assert kinds(host, before) == []
+    (action,) = host.plan(after).actions
+    assert isinstance(action, RenderConfig)
+    changed = [line for line in action.diff.splitlines()[2:] if line.startswith(("-", "+"))]
+    assert changed == ['-created = "a"', '+created = "b"']
+
+
 SOURCE = '[volumes.h]\npath = "/h"\nsource = "/srv/h"\n'
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -172,6 +173,13 @@ def test_names_are_compared_in_their_normal_form(text: str) -> None:
         ('registries = ["ghcr.io"]', "docker.io/a/b", True, "is not from an allowed registry"),
         ('default = "refuse"', "docker.io/a/b", True, "may not be used"),
         ('default = "refuse"\n[[image]]\nprefix = "docker.io/c"', "docker.io/a/b", True, "may not be used"),
+        ('default = "refuse"\nregistries = ["ghcr.io"]', "docker.io/a/b", True, "is not from an allowed registry"),
+        (
+            'registries = ["ghcr.io"]\n[[image]]\nprefix = "docker.io/a"',
+            "docker.io/a/b",
+            True,
+            "is not from an allowed",
+        ),
         ("require_digest = true", "docker.io/a/b", False, "not pinned to a digest"),
         ('registries = ["docker.io"]', "oci:/srv/x", True, "is not from an allowed registry"),
     ],
@@ -188,6 +196,7 @@ def test_names_that_are_refused(text: str, name: str, pinned: bool, words: str) 
     [
         'default = "refuse"\nregistries = ["docker.io"]',
         'default = "refuse"\n[[image]]\nprefix = "docker.io/a"',
+        'default = "refuse"\nregistries = ["ghcr.io"]\n[[image]]\nprefix = "docker.io/a"',
         'registries = ["ghcr.io", "docker.io/a"]\nrequire_digest = true',
         'default = "allow"',
     ],
@@ -297,6 +306,24 @@ def test_a_policy_that_cannot_be_read_is_never_passed_over(root: Path, kind: str
     with pytest.raises(AppboxError) as error:
         load(root)
     assert "/etc/appbox/policy.toml" in str(error.value)
+
+
+@pytest.mark.parametrize("kind", ["dangling", "file", "loop"])
+def test_a_directory_that_may_have_held_a_policy_is_not_passed_over(root: Path, kind: str) -> None:
+    """Behind a link to a disk that is not mounted there may be one."""
+    folder = root / "etc/appbox"
+    shutil.rmtree(folder)
+    if kind == "file":
+        folder.write_text("")
+    else:
+        folder.symlink_to("nowhere" if kind == "dangling" else "appbox")
+    with pytest.raises(AppboxError, match=r"/etc/appbox.*never passed over"):
+        load(root)
+
+
+def test_a_host_without_the_directory_has_no_policy(root: Path) -> None:
+    shutil.rmtree(root / "etc/appbox")
+    assert load(root) == admission.Policies()
 
 
 def test_a_key_that_is_missing_names_its_line(root: Path) -> None:

@@ -253,3 +253,10 @@ def test_few_files_are_open_at_once(tree: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(hashing.Hashing, "add", counting)
     assert run(tree, manifest.lines(tree)) == []
     assert most < 700
+
+
+def test_a_file_that_grows_without_end_is_not_read_for_ever() -> None:
+    found = []
+    with hashing.Hashing(lambda file, what: found.append((file.path, what))) as hashed:
+        hashed.add(hashing.File(os.open("/dev/zero", os.O_RDONLY), b"log", 5, bytes(32)))
+    assert found == [(b"log", "more than 5 bytes")]

@@ -310,12 +310,11 @@ def test_a_registries_conf_that_was_asked_for_must_be_there(tmp_path: Path) -> N
 
 @pytest.mark.parametrize("port", [80, 443])
 def test_insecure_counts_with_the_usual_port_written_out(port: int) -> None:
-    rules = registries.Rules((registries.Rule(f"a.test:{port}", insecure=True),))
-    assert rules.insecure_host("http" if port == 80 else "https", "a.test", port)
-    assert not rules.insecure_host("https" if port == 80 else "http", "a.test", 523 - port)
-    plain = registries.Rules((registries.Rule("a.test", insecure=True),))
-    assert plain.insecure_host("https", "a.test", 443)
-    assert not plain.insecure_host("https", "a.test", 5000)
+    scheme, other = ("http", "https") if port == 80 else ("https", "http")
+    assert set(registries.spellings(scheme, "a.test")) == {"a.test", f"a.test:{port}"}
+    assert set(registries.spellings(scheme, f"[::1]:{port}")) == {"[::1]", f"[::1]:{port}"}
+    assert registries.spellings(other, f"a.test:{port}") == (f"a.test:{port}",)
+    assert registries.spellings(scheme, "a.test:5000") == ("a.test:5000",)
 
 
 def test_a_location_that_is_none_is_named() -> None:

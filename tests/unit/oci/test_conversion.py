@@ -82,3 +82,10 @@ def test_an_index_of_both_kinds() -> None:
     index = parse_document(made[-1].data)
     assert isinstance(index, Index)
     assert index.manifests[0].digest == made[0].digest
+
+
+def test_a_manifest_without_layers_or_configuration_gets_none() -> None:
+    artifact = document({"artifactType": "application/x"}, "application/vnd.oci.image.manifest.v1+json")
+    assert as_oci([artifact]) == (artifact,)
+    (after,) = as_oci([document({}, MANIFEST)])
+    assert json.loads(after.data).keys() == {"schemaVersion", "mediaType"}

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import io
 import json
 import os
+import shutil
 import tarfile
 import threading
 from collections.abc import Callable
@@ -255,6 +258,47 @@ def test_copies_side_by_side_into_one_layout() -> None:
 
 
 @pytest.mark.usefixtures("content")
+def test_copies_side_by_side_into_a_new_layout_while_others_fail() -> None:
+    errors: list[BaseException] = []
+
+    def put(at: int) -> None:
+        try:
+            with contextlib.suppress(ZeroDivisionError):
+                if at % 2:
+                    copy("oci:src:1", f"oci:deep/er/dst:r{at}")
+                else:
+                    with open_destination(parse_transport("oci:deep/er/dst")):
+                        raise ZeroDivisionError
+        except AppboxError as error:
+            errors.append(error)
+
+    for _ in range(5):
+        threads = [threading.Thread(target=put, args=(at,)) for at in range(12)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert not errors
+        assert sorted(names("deep/er/dst")) == sorted(f"r{at}" for at in range(1, 12, 2))
+        shutil.rmtree("deep")
+
+
+@pytest.mark.usefixtures("content")
+def test_a_copy_that_ends_while_it_publishes_can_be_run_again() -> None:
+    with source_of("oci:src:1") as source:
+        tree = copies.tree_of_image(source.resolve(None, None, AMD64))
+        last = max(digest.hex for digest in (tree.top.digest, *(blob.digest for blob in tree.blobs)))
+        with open_destination(parse_transport("oci:dst:x")) as destination:
+            os.makedirs(f"dst/blobs/sha256/{last}")  # stands for a crash before the last blob has its name
+            with pytest.raises(AppboxError, match="cannot be written"):
+                copies.copy_tree(source, tree, destination, Watch())
+    os.rmdir(f"dst/blobs/sha256/{last}")
+    assert os.listdir("dst/blobs/sha256")
+    copy("oci:src:1", "oci:dst:x")
+    assert names("dst") == ["x"]
+
+
+@pytest.mark.usefixtures("content")
 def test_what_the_dead_have_left_is_swept() -> None:
     copy("oci:src:1", "oci:dst:x")
     os.mkdir("dst/.copy-dead")
@@ -273,6 +317,24 @@ def test_two_writers_of_one_file() -> None:
             raise AssertionError
         assert os.listdir() == [".x.tar.appbox-tmp"]
     assert os.listdir() == []
+
+
+@pytest.mark.parametrize("other", ["writes", "is gone"])
+def test_a_file_taken_for_a_dead_ones_before_it_was_locked(monkeypatch: pytest.MonkeyPatch, other: str) -> None:
+    """Another writer comes between making the file and locking it: nobody may publish what the other has begun."""
+    temporary, lock = ".x.tar.appbox-tmp", fcntl.flock
+
+    def late(fd: int, how: int) -> None:
+        monkeypatch.setattr(fcntl, "flock", lock)
+        os.unlink(temporary)
+        if other == "writes":
+            Path(temporary).write_bytes(b"another's")
+        lock(fd, how)
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    with pytest.raises(Locked, match="another appbox writes this file"), NewFile("x.tar"):
+        raise AssertionError
+    assert os.listdir() == ([temporary] if other == "writes" else [])
 
 
 class Failing:
@@ -363,6 +425,16 @@ def test_nested_indexes_are_bounded() -> None:
         inner = content.index("deep", inner)
     content.write_layout("src")
     with source_of("oci:src:deep") as source, pytest.raises(Refused, match="nested more than 3 deep"):
+        copies.tree_of(source, source.top(None, None))
+
+
+def test_manifests_do_not_fill_the_memory() -> None:
+    content = Content()
+    padding = {"x": "y" * ((4 << 20) - 2000)}
+    entries = [content.image(architecture=f"a{at}", annotations=padding) for at in range(18)]
+    content.index("wide", *entries)
+    content.write_layout("src")
+    with source_of("oci:src:wide") as source, pytest.raises(Refused, match="manifests have more than"):
         copies.tree_of(source, source.top(None, None))
 
 

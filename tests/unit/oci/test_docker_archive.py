@@ -9,6 +9,7 @@ import json
 import os
 import sys
 import tarfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from appbox.oci.limits import Limits
 from appbox.oci.model import Image, Platform
 from appbox.oci.reference import parse_image
 from appbox.oci.source import open_source
+from tests.ground import layers
 from tests.ground.tiny import layer, sha256
 
 if sys.version_info >= (3, 14):
@@ -239,9 +241,21 @@ def test_a_file_twice(tmp_path: Path) -> None:
     assert "a file twice" in str(refused(tmp_path, whole + pack({"c.json": "1/layer.tar"})))
 
 
+def test_headers_without_end(tmp_path: Path) -> None:
+    """Neither a million records nor gigabytes of names are worth an hour or the memory of the host."""
+    began = time.process_time()
+    many = layers.file(b"x", b"5 a=\n" * ((1 << 20) // 5), flag=b"x")
+    assert "no archive of docker save" in str(refused(tmp_path, many + pack({"x": b""})))
+    assert time.process_time() - began < 2
+    names = (layers.long_name(b"%07d" % at + b"n" * 1_000_000) + layers.file(b"x") for at in range(20))
+    assert "bytes of extended headers" in str(refused(tmp_path, gzip.compress(b"".join(names), 1)))
+
+
 def test_another_kind_of_archive_is_named(tmp_path: Path) -> None:
     said = str(refused(tmp_path, {"index.json": b"{}", "oci-layout": b"{}"}))
     assert said.endswith("it has no manifest.json; an archive of an OCI layout is oci-archive:FILE")
+    said = str(refused(tmp_path, pack(old()), "oci-archive:x.tar"))
+    assert said.endswith("it has no oci-layout; an archive of docker save is docker-archive:FILE")
     assert "decompress it first" in str(refused(tmp_path, b"\xfd7zXZ\0" + bytes(1000)))
     assert "bzip2" in str(refused(tmp_path, b"BZh9" + bytes(1000)))
     assert "no regular file" in str(refused(tmp_path, b"", "docker-archive:none.tar"))

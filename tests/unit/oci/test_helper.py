@@ -139,7 +139,7 @@ def test_a_bad_list_of_helpers_is_named(folder: Path, value: str) -> None:
         ("head -c 3000000 /dev/zero", "no JSON with Username and Secret"),
         ('echo \'{"Username": "u", "Secret": "topsecret"}\'; exit 1', "exit code 1"),
         ('printf \'{\\n"Username": "u",\\n"Secret": "topsecret"\\n}\\n\'; exit 1', "exit code 1"),
-        ('printf \'"topsecret"\\n\'; echo broken >&2; exit 1', "broken"),
+        ("printf '\"topsecret\"\\n'; echo broken >&2; exit 1", "broken"),
         ('echo \'{"Username": "\\ud800", "Secret": "topsecret"}\'', "no JSON with Username and Secret"),
         ('echo \'{"Username": "u", "Secret": "a", "Secret": "topsecret"}\'', "no JSON with Username and Secret"),
     ],

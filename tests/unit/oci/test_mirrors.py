@@ -149,6 +149,18 @@ def test_what_is_unpacked_while_a_mirror_lies_comes_out_right(world: World, tmp_
     assert unpacked(world, tmp_path) == {"a": b"a" * 4096, "b": b"b" * 4096}
 
 
+def test_a_lie_is_remembered_when_the_truth_has_come_since(world: World) -> None:
+    """Who has stumbled over the lie may say so only then."""
+    _, layers = digests(world.content)
+    world.also("one.test").break_next(layers[1], *[faulty.corrupt(5)] * 9)
+    with world.source() as source:
+        image = source.resolve("1", None, AMD64)
+        source.fetch(image)
+        assert source.recheck(image)
+        source.fetch(image)
+        assert not source.recheck(image)
+
+
 def test_all_that_mirrors_and_registry_say_is_refused_when_all_lie(world: World, tmp_path: Path) -> None:
     _, layers = digests(world.content)
     for registry in (world.also("one.test"), world.also("two.test:5000"), world.registry):
