@@ -160,7 +160,7 @@ def test_a_user_that_the_image_does_not_know(box: Sandbox) -> None:
 def test_an_image_that_is_not_there(box: Sandbox) -> None:
     box.refuse(5, "no image '9': it has 1.0, 2.0", version="9")
     box.refuse(5, "/nowhere: no OCI image layout", image="oci:/nowhere")
-    box.refuse(5, "/nowhere: no OCI archive", image="oci-archive:/nowhere")
+    box.refuse(5, "/nowhere: no archive", image="oci-archive:/nowhere")
 
 
 def test_a_registry_that_is_not_there(box: Sandbox) -> None:
