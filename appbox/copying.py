@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import os
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,11 +18,11 @@ from appbox.oci.destination import open_destination
 from appbox.oci.digest import Digest
 from appbox.oci.docker_writer import refuse_existing
 from appbox.oci.held import Held
-from appbox.oci.model import INDEX_TYPES, Image, Platform, parse_config, parse_manifest
+from appbox.oci.model import INDEX_TYPES, Image, parse_config, parse_manifest
 from appbox.oci.reference import DockerArchive, ImageRef, OciArchive, OciLayout, RegistryImage, parse_transport
 from appbox.oci.source import Source
 from appbox.progress import progress
-from appbox.session import Options, cache_path
+from appbox.session import Options, cache_path, wanted_platform
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +73,7 @@ def copy(options: Options, asked: Request) -> None:
             tree, image = copies.tree_of(source, top), None
             held.keep()
         else:
-            wanted = Platform.parse(asked.platform) if asked.platform else Platform.host(os.uname().machine)
+            wanted = wanted_platform(asked.platform)
             image = source.resolve(asked.source.tag, asked.source.digest, wanted)
             demands.verify(source, image.reference, (image.index_digest, image.digest), cache)
             held.keep()

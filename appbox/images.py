@@ -22,7 +22,7 @@ from appbox.oci.limits import Limits
 from appbox.oci.model import Image, Platform
 from appbox.oci.reference import ImageRef, parse_transport
 from appbox.progress import progress
-from appbox.session import Options, cache_path, require_root_user
+from appbox.session import Options, cache_path, require_root_user, wanted_platform
 from appbox.store import files, paths
 from appbox.store.root import Root
 
@@ -43,10 +43,6 @@ class _Wanted:
     limits: Limits
 
 
-def _platform(platform: str) -> Platform:
-    return Platform.parse(platform) if platform else Platform.host(os.uname().machine)
-
-
 def unpack(
     options: Options, text: str, directory: str, *, id_map: str, platform: str, policy: str | None = None
 ) -> None:
@@ -61,7 +57,7 @@ def unpack(
     with options.open_root() as root:
         demands = _demands(root, policy, reference)
         cache, limits = Cache(cache_path(root)), image_limits.load(root)
-    wanted = _Wanted(reference, _platform(platform), demands, limits)
+    wanted = _Wanted(reference, wanted_platform(platform), demands, limits)
     with files.directory(parent) as folder:
         _refuse_occupied(folder, name, directory)
         temporary = f".{name}{files.TEMPORARY}"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import sys
 from datetime import UTC, datetime
 from functools import partial
@@ -20,7 +19,7 @@ from appbox.oci.settings import Settings
 from appbox.oci.source import Source
 from appbox.oci.unpack import list_image
 from appbox.progress import on_terminal, progress
-from appbox.session import Options, cache_path
+from appbox.session import Options, cache_path, wanted_platform
 from appbox.tag_order import newest_last
 
 _WANTED: Final = (comparing.PASSWD, comparing.GROUP)
@@ -31,15 +30,11 @@ def _cache(options: Options) -> Cache:
         return Cache(cache_path(root))
 
 
-def _platform(text: str) -> Platform:
-    return Platform.parse(text) if text else Platform.host(os.uname().machine)
-
-
 def inspect(options: Options, text: str, *, platform: str, raw: bool = False, config: bool = False) -> None:
     """Print what an image is and wants; with `raw` or `config` the very bytes of a document of it."""
     if raw and config:
         raise UsageError("--raw and --config cannot both be printed", hint="run it twice")
-    reference, wanted = parse_transport(text), _platform(platform)
+    reference, wanted = parse_transport(text), wanted_platform(platform)
     with sources.open_source(reference, _cache(options)) as source:
         top = source.top(reference.tag, reference.digest)
         if raw:
@@ -67,7 +62,7 @@ def _write(data: bytes) -> None:
 def diff(options: Options, before: str, after: str, *, platform: str) -> bool:
     """Print what changed from one image to the other; return whether anything did."""
     references = parse_transport(before), parse_transport(after)
-    cache, wanted = _cache(options), _platform(platform)
+    cache, wanted = _cache(options), wanted_platform(platform)
     sides = [_side(options, cache, reference, wanted) for reference in references]
     found = comparing.compare(*sides)
     paths = options.verbosity > 0

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Self
 
-from appbox.errors import Refused
+from appbox.errors import Refused, Unavailable
 from appbox.host.inside import remove_tree
 from appbox.oci.arrival import StartedOverError
 from appbox.oci.limits import Limits
@@ -100,7 +100,7 @@ def unpack_image(
 
     try:
         return once()
-    except Refused:
+    except (Refused, Unavailable):
         if not source.recheck(image):
             raise
     _empty(root_fd)

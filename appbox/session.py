@@ -6,11 +6,14 @@ import json
 import os
 import sys
 from dataclasses import dataclass
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from appbox.errors import HostLacks
 from appbox.store import paths
 from appbox.store.root import Root
+
+if TYPE_CHECKING:
+    from appbox.oci.platform import Platform
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,3 +65,10 @@ def cache_path(root: Root) -> str:
         return root.host_path(paths.CACHE)
     home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
     return os.path.join(home, "appbox")
+
+
+def wanted_platform(text: str) -> Platform:
+    """Return the platform that an option names, or this machine's."""
+    from appbox.oci.platform import Platform  # noqa: PLC0415 - `status` does without
+
+    return Platform.parse(text) if text else Platform.host(os.uname().machine)

@@ -89,7 +89,7 @@ class Cache:
             return False
         with stream:
             size = os.fstat(stream.fileno()).st_size
-            if descriptor.digest not in self._checked and digest_of(stream, descriptor.digest) != descriptor.digest:
+            if descriptor.digest not in self._checked and not _is_whole(stream, descriptor.digest):
                 self.drop(descriptor.digest)
                 return False
         self._checked.add(descriptor.digest)
@@ -170,7 +170,11 @@ class Cache:
     def publish(self, digest: Digest, fd: int) -> None:
         """Give the finished file its name. For `BlobWriter` only."""
         os.fsync(fd)
-        os.rename(self._partial(digest), self._blob(digest))
+        try:
+            os.rename(self._partial(digest), self._blob(digest))
+        except IsADirectoryError as error:
+            where = self._blob(digest)
+            raise AppboxError("a directory has the name of a blob", where=where, hint="remove it") from error
         _fsync_directory(os.path.dirname(self._blob(digest)))
         self._checked.add(digest)
 
@@ -308,6 +312,14 @@ def digest_of(stream: BinaryIO, like: Digest) -> Digest:
     while data := stream.read(CHUNK):
         hasher.update(data)
     return Digest(like.algorithm, hasher.hexdigest())
+
+
+def _is_whole(stream: BinaryIO, digest: Digest) -> bool:
+    """Tell whether the rest of `stream` has a digest; what the disk cannot read has not."""
+    try:
+        return digest_of(stream, digest) == digest
+    except OSError:
+        return False
 
 
 def _lock_partial(path: str, done: Callable[[], bool], cancelled: Callable[[], bool]) -> int | None:
