@@ -1,7 +1,7 @@
 """Downloaded blobs: an OCI image layout on disk that other tools can read. Not here: where blobs come from.
 
-A blob appears under its digest by one rename, after its size and digest were checked and its bytes are on disk. What
-lies there may rot all the same, so it is checked again when it is used, and dropped when it is wrong: a cache may
+A blob appears under its digest by one rename, after its size and digest were checked. What lies there may rot, or be
+torn by a power cut before `settle`, so it is checked again when it is used, and dropped when it is wrong: a cache may
 forget, it may not lie. Nothing is written by looking.
 """
 
@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from typing import BinaryIO, NoReturn, Protocol
 
 from appbox.errors import AppboxError, Refused, Unavailable
+from appbox.host import syscalls
 from appbox.oci.digest import Digest
 from appbox.oci.json_document import DOCUMENT_LIMIT
 from appbox.oci.model import (
@@ -46,6 +47,7 @@ class Cache:
         self.path = os.path.abspath(path)
         self._prepared = False
         self._checked: set[Digest] = set()
+        self._unsettled = False
 
     def has(self, digest: Digest) -> bool:
         """Tell whether a blob is here; whether it is sound is seen when it is used."""
@@ -167,15 +169,26 @@ class Cache:
         reference = next(filter(None, names), str(digest))
         return Image(reference, digest, None, config.platform, manifest, config, data, config_bytes)
 
-    def publish(self, digest: Digest, fd: int) -> None:
+    def settle(self) -> None:
+        """Return when all that was stored is on the disk: once, as an fsync for each of a hundred blobs is slow."""
+        if not self._unsettled:
+            return
+        with self._explained():
+            fd = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                syscalls.syncfs(fd)
+            finally:
+                os.close(fd)
+        self._unsettled = False
+
+    def publish(self, digest: Digest) -> None:
         """Give the finished file its name. For `BlobWriter` only."""
-        os.fsync(fd)
         try:
             os.rename(self._partial(digest), self._blob(digest))
         except IsADirectoryError as error:
             where = self._blob(digest)
             raise AppboxError("a directory has the name of a blob", where=where, hint="remove it") from error
-        _fsync_directory(os.path.dirname(self._blob(digest)))
+        self._unsettled = True
         self._checked.add(digest)
 
     def _blob(self, digest: Digest) -> str:
@@ -277,9 +290,11 @@ class BlobWriter:
             raise Refused("the blob does not have its digest", where=str(self.digest), why=f"it has {found}")
 
     def commit(self) -> None:
-        """Publish the blob, durably. Raises as `verify` does."""
+        """Publish the blob. Raises as `verify` does."""
         self.verify()
-        self._cache.publish(self.digest, self.fileno())
+        if self.complete:
+            _closed()
+        self._cache.publish(self.digest)
         self.complete = True
 
     def fileno(self) -> int:

@@ -85,6 +85,7 @@ class RegistrySource:
                     future.cancel()
                 self._registry.abort()
                 raise
+        self._cache.settle()
         self._list(image)
 
     def _list(self, image: Image) -> None:
