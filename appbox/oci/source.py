@@ -8,6 +8,7 @@ go through the cache.
 from __future__ import annotations
 
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -101,16 +102,16 @@ class Source(Protocol):
     ) -> None: ...
 
 
-class InPlace:
+class InPlace(ABC):
     """What sources have in common whose layers lie on this machine and are read where they lie."""
 
+    @abstractmethod
     def fetch(self, image: Image, progress: Progress | None = None) -> None:
         """See `Source`."""
-        raise NotImplementedError
 
+    @abstractmethod
     def layer(self, image: Image, descriptor: Descriptor) -> BinaryIO:
         """See `Source`."""
-        raise NotImplementedError
 
     @contextmanager
     def arriving(self, image: Image, progress: Progress | None = None) -> Iterator[Opener]:
