@@ -31,6 +31,7 @@ from appbox.oci.model import (
     parse_document,
     parse_index,
 )
+from appbox.oci.shared_directory import locked, sync_names
 
 REF_NAME = "org.opencontainers.image.ref.name"
 CHUNK = 1 << 20  # bytes; large enough that hashing runs outside the interpreter's lock
@@ -146,7 +147,7 @@ class Cache:
         """List a whole image under `reference`, which then means this image only. No write if it does already."""
         with self._explained():
             self._prepare()
-            with _locked_directory(self.path):
+            with locked(self.path):
                 entries = [e for e in self.index().manifests if e.annotations.get(REF_NAME) != reference]
                 named = _entry(descriptor, {REF_NAME: reference})
                 if any(_entry(e, e.annotations) == named for e in self.index().manifests):
@@ -209,7 +210,7 @@ class Cache:
         os.makedirs(self.path, mode=0o700, exist_ok=True)
         for name in ("blobs/sha256", "blobs/sha512", _PARTIAL):
             os.makedirs(f"{self.path}/{name}", mode=0o755, exist_ok=True)
-        with _locked_directory(self.path):
+        with locked(self.path):
             if not os.path.exists(f"{self.path}/oci-layout"):
                 self._replace("oci-layout", _LAYOUT)
             if not os.path.exists(f"{self.path}/index.json"):
@@ -227,7 +228,7 @@ class Cache:
             stream.flush()
             os.fsync(stream.fileno())
         os.rename(scratch, f"{self.path}/{name}")
-        _fsync_directory(self.path)
+        sync_names(self.path)
 
     @contextmanager
     def _explained(self, verb: str = "written") -> Iterator[None]:
@@ -393,24 +394,6 @@ def _entry(descriptor: Descriptor, annotations: object) -> dict[str, object]:
         variant = {"variant": platform.variant} if platform.variant else {}
         entry["platform"] = {"architecture": platform.architecture, "os": platform.os, **variant}
     return entry
-
-
-@contextmanager
-def _locked_directory(path: str) -> Iterator[None]:
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(fd)
-
-
-def _fsync_directory(path: str) -> None:
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 def _unlink(path: str) -> None:

@@ -25,6 +25,7 @@ from appbox.oci.destination import Open, Report, pour
 from appbox.oci.digest import Digest
 from appbox.oci.json_document import DOCUMENT_LIMIT
 from appbox.oci.model import OCI_INDEX, Descriptor, parse_index
+from appbox.oci.shared_directory import locked, sync_names
 from appbox.oci.source import Document
 
 _LAYOUT: Final = b'{"imageLayoutVersion":"1.0.0"}'
@@ -74,7 +75,7 @@ class LayoutDestination:
     def commit(self, top: Document) -> None:
         """Move the blobs to their places and list the image."""
         self.document(top)
-        with self._explained(), _locked(self.where):
+        with self._explained(), locked(self.where):
             index = self._listed(top)  # what is damaged in there is refused before anything changes
             # The marker comes first: without it what is there would be no layout to the next copy.
             if not os.path.lexists(f"{self.where}/oci-layout"):
@@ -82,7 +83,7 @@ class LayoutDestination:
             self._publish()
             self._replace("index.json", index)
         for folder in reversed(self._made):
-            _fsync(os.path.dirname(folder))
+            sync_names(os.path.dirname(folder))
         self._made = []
 
     def abort(self) -> None:
@@ -123,7 +124,7 @@ class LayoutDestination:
             self._unlock()
             with contextlib.suppress(FileNotFoundError):
                 _make_directories(self.where, self._made)
-                with _locked(self.where):  # or another copy might sweep ours away before it is locked
+                with locked(self.where):  # or another copy might sweep ours away before it is locked
                     self._sweep()
                     self._stage()
                 return
@@ -144,9 +145,9 @@ class LayoutDestination:
         for digest in sorted(self._staged):
             os.rename(self._path(digest), self._blob(digest))
         for folder in folders:
-            _fsync(folder)
+            sync_names(folder)
         if folders:
-            _fsync(f"{self.where}/blobs")
+            sync_names(f"{self.where}/blobs")
 
     def _listed(self, top: Document) -> bytes:
         """Return index.json with the image in it; everything else in there stays as it is."""
@@ -187,7 +188,7 @@ class LayoutDestination:
         finally:
             os.close(fd)
         os.rename(scratch, f"{self.where}/{name}")
-        _fsync(self.where)
+        sync_names(self.where)
 
     def _sweep(self) -> None:
         """Remove what copies that died have left."""
@@ -269,25 +270,6 @@ def _read_if_present(path: str) -> bytes | None:
         return None
     with stream:
         return stream.read(DOCUMENT_LIMIT + 1)
-
-
-@contextlib.contextmanager
-def _locked(path: str) -> Iterator[None]:
-    """Hold the lock of a layout, the same one that the cache takes."""
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(fd)
-
-
-def _fsync(path: str) -> None:
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 def _write_all(fd: int, data: bytes) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -255,6 +256,70 @@ def test_a_digest_as_the_name(tool: Tool, server: RealRegistry, layout: str) -> 
     assert "another digest" in tool.run("image", "copy", layout, other, code=1)
     tool.run("image", "copy", other, "oci:z:z", code=5)
     assert not Path("z").exists()
+
+
+def in_sha512(layout: Path, made: Path) -> str:
+    """Write the image `1` of a layout again with sha512 digests throughout, and return its own."""
+    (made / "blobs/sha512").mkdir(parents=True)
+
+    def stored(data: bytes) -> str:
+        digits = hashlib.sha512(data).hexdigest()
+        (made / "blobs/sha512" / digits).write_bytes(data)
+        return f"sha512:{digits}"
+
+    def blob(digest: str) -> bytes:
+        return (layout / "blobs" / digest.replace(":", "/")).read_bytes()
+
+    index = json.loads((layout / "index.json").read_bytes())
+    (entry,) = [e for e in index["manifests"] if e["annotations"]["org.opencontainers.image.ref.name"] == "1"]
+    manifest = json.loads(blob(entry["digest"]))
+    for one in (manifest["config"], *manifest["layers"]):
+        one["digest"] = stored(blob(one["digest"]))
+    data = json.dumps(manifest).encode()
+    entry |= {"digest": stored(data), "size": len(data)}
+    (made / "index.json").write_text(json.dumps({**index, "manifests": [entry]}))
+    (made / "oci-layout").write_text('{"imageLayoutVersion":"1.0.0"}')
+    return str(entry["digest"])
+
+
+@pytest.mark.registry
+def test_sha512_keeps_its_digest_or_says_that_a_tag_has_none(tool: Tool, server: RealRegistry, layout: str) -> None:
+    digest = in_sha512(Path(layout.split(":")[1]), Path("long"))
+    place = f"docker://{server.host}/sha/long"
+    refused = tool.run("image", "copy", "--preserve-digests", "oci:long:1", f"{place}:1", code=1)
+    assert "cannot keep its digest sha512:" in refused
+    assert f"@{digest}" in refused
+    told = json.loads(tool.run("image", "copy", "--json", "oci:long:1", f"{place}:1"))
+    assert told["source_digest"] == digest
+    assert json.loads(tool.run("image", "inspect", "--json", f"{place}:1"))["digest"] == told["digest"]
+    assert told["digest"].startswith("sha256:")
+    tool.run("image", "copy", "--preserve-digests", "oci:long:1", "oci:kept:1")
+    assert json.loads(tool.run("image", "inspect", "--json", "oci:kept:1"))["digest"] == digest
+    tool.run("image", "copy", f"{place}:1", "oci:back:1")
+    assert sorted(os.listdir("back/blobs/sha512")) == sorted(
+        {one["digest"].partition(":")[2] for one in blobs_of("long", digest)}
+    )
+
+
+def blobs_of(layout: str, digest: str) -> list[dict[str, Any]]:
+    """Return the descriptors of an image's configuration and layers."""
+    manifest = json.loads((Path(layout) / "blobs" / digest.replace(":", "/")).read_bytes())
+    return [manifest["config"], *manifest["layers"]]
+
+
+@pytest.mark.root
+def test_the_host_sets_the_limits(tool: Tool, layout: str) -> None:
+    (tool.folder / "root/etc/appbox").mkdir(parents=True)
+    limits = tool.folder / "root/etc/appbox/limits.toml"
+    limits.write_text("entries = 2\n")
+    refused = tool.run("image", "unpack", layout, "rootfs", code=6)
+    assert "more entries than the limit" in refused
+    assert "/etc/appbox/limits.toml" in refused
+    assert not Path("rootfs").exists()
+    limits.write_text("entires = 2\n")
+    assert "limits.toml:1: entires: unknown key" in tool.run("image", "unpack", layout, "rootfs", code=3)
+    limits.write_text("entries = 3\n")
+    tool.run("image", "unpack", layout, "rootfs")
 
 
 @pytest.mark.parametrize("every", [(), ("--all",)])
