@@ -122,6 +122,19 @@ class InstallUnit(Action):
 
 
 @dataclass(frozen=True, slots=True)
+class RemoveUnit(Action):
+    """Delete a file of the init system that the service no longer has."""
+
+    kind: ClassVar[str] = "remove-unit"
+    path: str
+
+    @property
+    def sentence(self) -> str:
+        """See `Action`."""
+        return f"delete {self.path}"
+
+
+@dataclass(frozen=True, slots=True)
 class Enable(Action):
     """Let the init system start the service at boot, or no longer."""
 

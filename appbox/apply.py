@@ -23,6 +23,7 @@ from appbox.actions import (
     InstallUnit,
     MakeVolume,
     Publish,
+    RemoveUnit,
     RenderConfig,
     Restart,
     Start,
@@ -243,14 +244,20 @@ def _carry(work: Work, action: Action) -> None:
 
 def _install_unit(work: Work, action: Action) -> None:
     assert isinstance(action, InstallUnit)  # noqa: S101
-    if work.desired.unit is not None:
-        unitfiles.write(work.root, work.desired.unit)
-        _reload(work)
+    unitfiles.write(work.root, next(unit for unit in work.desired.units if unit.path == action.path))
+    _reload(work)
+
+
+def _remove_unit(work: Work, action: Action) -> None:
+    assert isinstance(action, RemoveUnit)  # noqa: S101
+    unitfiles.remove_file(work.root, action.path)
+    _reload(work)
 
 
 def _enable(work: Work, action: Action) -> None:
     assert isinstance(action, Enable)  # noqa: S101
-    unitfiles.enable(work.root, work.facts.init, action.service, on=action.on)
+    wanted = work.desired.link if action.on else None
+    unitfiles.enable(work.root, work.facts.init, action.service, wanted)
     _reload(work)
 
 
@@ -294,6 +301,7 @@ _HANDLERS: Final[dict[type[Action], Callable[[Work, Action], None]]] = {
     Switch: _switch,
     CarryData: _carry,
     InstallUnit: _install_unit,
+    RemoveUnit: _remove_unit,
     Enable: _enable,
     Stop: _stop,
     Start: _start,

@@ -5,7 +5,9 @@ Before the unpacking, what only the rootfs can tell is missing; `build` is then 
 
 from __future__ import annotations
 
+import json
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
@@ -25,7 +27,7 @@ from appbox.oci.users import User
 from appbox.policy import Signer
 from appbox.store import paths
 from appbox.units import openrc, systemd
-from appbox.units.model import RestartLimit, RunScript, StopSignal, Unit, UnitFile
+from appbox.units.model import Link, RestartLimit, RunScript, StopSignal, Unit, UnitFile
 from appbox.units.render import run_script
 from appbox.volumes import VolumeSpec
 
@@ -59,7 +61,8 @@ class File:
 class Desired:
     """A service as it should be. `base` and `size` are its range of host ids; without a user namespace `base` is 0.
 
-    `signers` are who signed the image, where a policy asks.
+    `units` are the files of the init system, the service's own first, none without one; `link` is what lets it start at
+    boot when `enable` is true. `signers` are who signed the image, where a policy asks.
     `complete` is false before the unpacking: `files` then read `UNKNOWN` where a number has to come from the rootfs.
     """
 
@@ -72,8 +75,9 @@ class Desired:
     size: int
     mapped: bool
     files: tuple[File, ...]
-    unit: UnitFile | None
+    units: tuple[UnitFile, ...]
     volumes: tuple[VolumeSpec, ...]
+    link: Link | None
     enable: bool
     notes: tuple[str, ...]
     complete: bool
@@ -115,7 +119,8 @@ def build(locked: Locked, facts: Facts, base: int, rootfs: RootfsFacts | None) -
             raise Refused(f"volume {volume.name} would belong to the id {max(volume.owner)}", where=manifest.name)
     configs = _configs(locked, facts, IdRange(base, size), user, rootfs)
     unit = _unit(locked)
-    files = [*configs, *_identity(locked), _spec(locked, bundle, mapped, base, user, found, rootfs)]
+    contained = _container(locked, bundle, mapped, base, user, found, rootfs)
+    files = [*configs, *_identity(locked), _spec(contained, user), *_commands(locked, contained)]
     files += [_run(locked, base), _meta(locked, base, mapped, user)]
     return Desired(
         name=manifest.name,
@@ -127,7 +132,8 @@ def build(locked: Locked, facts: Facts, base: int, rootfs: RootfsFacts | None) -
         size=size,
         mapped=mapped,
         files=tuple(sorted(files, key=lambda file: file.path)),
-        unit=_render_unit(unit, facts),
+        units=_render_units(unit, facts),
+        link=_link(unit, facts),
         volumes=found,
         enable=manifest.service.enable,
         notes=(*_signed(locked), *container.notes(locked, mapped=mapped)),
@@ -170,7 +176,7 @@ def _identity(locked: Locked) -> list[File]:
     return [File("etc/hosts", hosts.encode(), 0o644), File("etc/hostname", f"{name}\n".encode(), 0o644)]
 
 
-def _spec(  # noqa: PLR0917
+def _container(  # noqa: PLR0917
     locked: Locked,
     bundle: str,
     mapped: bool,
@@ -178,31 +184,43 @@ def _spec(  # noqa: PLR0917
     user: User | None,
     found: tuple[VolumeSpec, ...],
     rootfs: RootfsFacts | None,
-) -> File:
+) -> Container:
     manifest = locked.manifest
     host = container.hostname(locked)
     network: Literal["host", "none"] = "host" if manifest.network.mode == "host" else "none"
-    spec = runtime_spec.spec(
-        Container(
-            args=container.args(locked),
-            env=container.env(locked, host),
-            cwd=container.workdir(locked),
-            user=user or User(0, 0),
-            hostname=host,
-            capabilities=container.capabilities(locked),
-            no_new_privileges=manifest.security.no_new_privileges,
-            userns=IdMap(base, ranges.SIZE) if mapped else None,
-            network=network,
-            mounts=_mounts(locked, bundle, found, rootfs),
-            seccomp=manifest.security.seccomp,
-            architecture=locked.image.platform.architecture,
-            cgroups_path=manifest.name,
-            programs_32_bit=_has_32_bit_programs(rootfs),
-        )
+    return Container(
+        args=container.args(locked),
+        env=container.env(locked, host),
+        cwd=container.workdir(locked),
+        user=user or User(0, 0),
+        hostname=host,
+        capabilities=container.capabilities(locked),
+        no_new_privileges=manifest.security.no_new_privileges,
+        userns=IdMap(base, ranges.SIZE) if mapped else None,
+        network=network,
+        mounts=_mounts(locked, bundle, found, rootfs),
+        seccomp=manifest.security.seccomp,
+        architecture=locked.image.platform.architecture,
+        cgroups_path=manifest.name,
+        programs_32_bit=_has_32_bit_programs(rootfs),
+        hook=f"{bundle}/run" if _script(locked, base).created else "",
     )
+
+
+def _spec(contained: Container, user: User | None) -> File:
+    spec = runtime_spec.spec(contained)
     if user is None:
         spec["process"]["user"] = UNKNOWN
     return File("config.json", runtime_spec.dumps(spec).encode(), 0o600)
+
+
+def _commands(locked: Locked, contained: Container) -> Iterator[File]:
+    """Yield the programs that are run beside the service in its container, for `runc exec --process`."""
+    commands: dict[str, tuple[str, ...]] = {}
+    del locked
+    for name, words in commands.items():
+        text = json.dumps(runtime_spec.command(contained, words), indent=2)
+        yield File(f"commands/{name}.json", f"{text}\n".encode(), 0o600, restarts=False)
 
 
 def _has_32_bit_programs(rootfs: RootfsFacts | None) -> bool:
@@ -233,16 +251,17 @@ def _mounts(
 
 
 def _run(locked: Locked, base: int) -> File:
-    text = run_script(
-        RunScript(
-            name=locked.manifest.name,
-            version=locked.manifest.version,
-            base=base,
-            resolver=locked.manifest.network.mode == "host",
-            stop_signal=_stop_signal(locked),
-        )
+    return File("run", run_script(_script(locked, base)).encode(), 0o755)
+
+
+def _script(locked: Locked, base: int) -> RunScript:
+    return RunScript(
+        name=locked.manifest.name,
+        version=locked.manifest.version,
+        base=base,
+        resolver=locked.manifest.network.mode == "host",
+        stop_signal=_stop_signal(locked),
     )
-    return File("run", text.encode(), 0o755)
 
 
 def _unit(locked: Locked) -> Unit:
@@ -266,10 +285,16 @@ def _stop_signal(locked: Locked) -> StopSignal:
     return StopSignal(signal.name, signal.number)
 
 
-def _render_unit(unit: Unit, facts: Facts) -> UnitFile | None:
+def _render_units(unit: Unit, facts: Facts) -> tuple[UnitFile, ...]:
     if facts.init == "systemd":
         return systemd.render(unit)
-    return openrc.render(unit) if facts.init == "openrc" else None
+    return openrc.render(unit) if facts.init == "openrc" else ()
+
+
+def _link(unit: Unit, facts: Facts) -> Link | None:
+    if facts.init == "systemd":
+        return systemd.link(unit)
+    return openrc.link(unit) if facts.init == "openrc" else None
 
 
 def _meta(locked: Locked, base: int, mapped: bool, user: User | None) -> File:

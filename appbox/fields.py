@@ -29,6 +29,9 @@ ENV_PATTERN = r"^[A-Za-z_][A-Za-z0-9_.-]*$"
 HOSTNAME_PATTERN = r"^[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?(\.[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?)*$"
 # useradd(8) on Debian and busybox both keep to this; the colon separates the group.
 USER_PATTERN = r"^(image|[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}(:[A-Za-z0-9_][A-Za-z0-9_.-]{0,63})?)$"
+GROUP_PATTERN = r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}$"
+# Names of the tz database (its theory.html): no dots, so that none leads out of the directory of zones.
+TIMEZONE_PATTERN = r"^[A-Za-z0-9_+-]+(/[A-Za-z0-9_+-]+)*$"
 TARGET_PATTERN = r"^(/[^/\u0000-\u001f\u007f]+)+$"
 
 # `systemctl start a.service` would mean the unit `a`, so a service must not be called that.
@@ -319,6 +322,22 @@ def user(value: object) -> str:
     found = matching(value, USER_PATTERN, "a user", 'write "image", a name, a number, or USER:GROUP')
     if any(part.isdigit() and int(part) > ID_LIMIT for part in found.split(":")):
         raise BadValueError(f"{quoted(found)} is out of range for a user", f"ids end at {ID_LIMIT}")
+    return found
+
+
+def group(value: object) -> str:
+    """A supplementary group by name or number."""
+    found = str(value) if type(value) is int and value >= 0 else matching(value, GROUP_PATTERN, "a group")
+    if found.isdigit() and int(found) > ID_LIMIT:
+        raise BadValueError(f"{quoted(found, 20)} is out of range for a group", f"ids end at {ID_LIMIT}")
+    return found
+
+
+def timezone(value: object) -> str:
+    """A time zone by its name in the tz database, or "host" for the host's."""
+    found = matching(value, TIMEZONE_PATTERN, "a time zone", 'write it as in "Europe/Berlin", or "host"')
+    if len(found) > COMPONENT_LIMIT:
+        raise BadValueError(f"{quoted(found)} is too long for a time zone")
     return found
 
 

@@ -25,7 +25,7 @@ def observe(root: Root, init: InitKind, name: str, directory: str) -> Observed:
 
     Raises AppboxError when the unit's or the directory's name is taken by something else.
     """
-    unit = unitfiles.read(root, init, name)
+    units, links = unitfiles.read(root, init, name), unitfiles.enabled(root, init, name)
     current = state.load(root, name)
     try:
         with root.directory(paths.CONTAINERS) as containers:
@@ -38,13 +38,13 @@ def observe(root: Root, init: InitKind, name: str, directory: str) -> Observed:
             found = Observed(current=current, target=target, kept=kept, kept_base=base)
             volumes = _volumes(containers, data_place(found, directory))
     except FileNotFoundError:
-        return Observed(unit=unit, enabled=unitfiles.enabled(root, init, name))
+        return Observed(units=units, links=links)
     running = runc.running(name) if root.live else None
     written = max(target.written if target else 0, unitfiles.written(root, init, name))
     return replace(
         found,
-        unit=unit,
-        enabled=unitfiles.enabled(root, init, name),
+        units=units,
+        links=links,
         running=os.path.basename(running.bundle) or "unknown" if running else "",
         stale=bool(running and target and running.since.timestamp() * 1e9 + _SLACK < written),
         data=volumes,

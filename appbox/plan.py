@@ -8,7 +8,7 @@ from __future__ import annotations
 import difflib
 import posixpath
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from appbox.actions import (
@@ -19,6 +19,7 @@ from appbox.actions import (
     InstallUnit,
     MakeVolume,
     Publish,
+    RemoveUnit,
     RenderConfig,
     Restart,
     Start,
@@ -30,6 +31,7 @@ from appbox.desired import UNKNOWN, Desired, File
 from appbox.errors import AppboxError
 from appbox.store import paths
 from appbox.store.installed import GONE, Installed, Stored
+from appbox.units.model import Link
 from appbox.volumes import VolumeSpec
 
 _DIFF_LINES: Final = 400
@@ -44,16 +46,16 @@ _OF_THE_RUN: Final = (*_ADDED, b"appbox = ")
 class Observed:
     """A service on the host: `current` is its current version, `target` what is in the desired version's directory.
 
-    `unit` is the text of the unit file in our place, `enabled` whether its links are there. `running` is the version
-    directory that the running container was made from ("" when none runs); `stale` means that it was started before
-    the configuration that is current now. `data` are the names of the volumes that there are; `kept` is the directory
+    `units` are the texts of its files for the init system by path, `links` those that start it at boot. `running` is
+    the version directory that the running container was made from ("" when none runs); `stale` means that it was
+    started before the configuration that is current now. `data` are the names of the volumes that there are; `kept` is the directory
     of a version that is not current and has the data, `kept_base` the first id of its range.
     """
 
     current: Installed | None = None
     target: Installed | None = None
-    unit: str | None = None
-    enabled: bool = False
+    units: Mapping[str, str] = field(default_factory=dict)
+    links: frozenset[Link] = frozenset()
     running: str = ""
     stale: bool = False
     kept: str = ""
@@ -90,13 +92,13 @@ def diff(desired: Desired, observed: Observed, *, live: bool, start: bool, new_r
     ids is not recorded yet. Raises AppboxError when the change would lose data or take what is not the service's.
     """
     actions = list(_actions(desired, observed, new_range=new_range))
-    if any(isinstance(action, Stop) for action in actions) and (not start or desired.unit is None):
+    if any(isinstance(action, Stop) for action in actions) and (not start or not desired.units):
         raise AppboxError(
             "is running, and the change needs it stopped",
             where=desired.name,
             hint=f"run apply without --no-start, or stop it first: appbox stop {desired.name}",
         )
-    if live and start and desired.unit is not None:
+    if live and start and desired.units:
         actions += _running_actions(desired, observed, actions)
     return ServicePlan(desired, observed, tuple(actions), desired.notes)
 
@@ -133,14 +135,18 @@ def _actions(desired: Desired, observed: Observed, *, new_range: bool) -> Iterat
 
 
 def _unit_actions(desired: Desired, observed: Observed) -> Iterator[Action]:
-    unit = desired.unit
-    if unit is None:
+    if not desired.units:
         return
-    if observed.unit != unit.text:
-        why = "there is no unit yet" if observed.unit is None else "the unit is not what the manifest says"
-        new = observed.unit is None
-        yield InstallUnit(desired.name, why, unit.path, new, unified(observed.unit or "", unit.text, unit.path))
-    if observed.enabled != desired.enable:
+    for unit in desired.units:
+        before = observed.units.get(unit.path)
+        if before != unit.text:
+            why = "there is no unit yet" if before is None else "the unit is not what the manifest says"
+            diff = unified(before or "", unit.text, unit.path)
+            yield InstallUnit(desired.name, why, unit.path, before is None, diff)
+    for path in sorted(observed.units.keys() - {unit.path for unit in desired.units}):
+        yield RemoveUnit(desired.name, "the manifest asks for nothing that needs it", path)
+    wanted = {desired.link} if desired.enable else set()
+    if observed.links != wanted - {None}:
         yield Enable(desired.name, f"service.enable is {str(desired.enable).lower()}", desired.enable)
 
 

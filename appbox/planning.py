@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from appbox import admission, observe, plan, resolve
+from appbox import admission, demands, observe, plan, resolve
 from appbox import desired as desires
-from appbox.errors import ManifestError
+from appbox.errors import HostLacks, ManifestError
 from appbox.fields import is_below
-from appbox.host import gather
+from appbox.host import abilities, gather
 from appbox.host import ranges as id_ranges
 from appbox.host.facts import Facts, IdRange
 from appbox.locked import Locked
@@ -53,6 +53,8 @@ def prepare(root: Root, loaded: Sequence[Loaded], cache: Cache, *, init: str, st
     Raises ManifestError, Unavailable, Refused or AppboxError when a service cannot be as its manifest says.
     """
     facts = gather.gather(root, init, ranges.load(root))
+    if facts.live:
+        facts = replace(facts, abilities=abilities.gather([one.manifest for one in loaded]))
     _refuse_shared_directories(loaded)
     _refuse_nested_sources(root, loaded)
     work = _Work(root, Images(cache, facts.platform, admission.load(root)), start=start, recorded=ranges.recorded(root))
@@ -85,12 +87,21 @@ def _service(work: _Work, loaded: Loaded, facts: Facts) -> Prepared:
     base = _base(name, facts, observed.current.base if observed.current else 0) if mapped else 0
     target, rootfs = observed.target, None
     locked = resolve.resolve(loaded, work.images, root, target, IdRange(base, id_ranges.SIZE))
+    _refuse_what_the_host_lacks(locked, facts)
     if target is not None and not plan.rebuild_reason(str(locked.image.digest), base, target):
         rootfs = observe.installed_rootfs(root, target, desires.wanted_nodes(locked))
     desired = desires.build(locked, facts, base, rootfs)
     new_range = mapped and not (work.recorded and facts.ranges.get(name) == base)
     service = plan.diff(desired, observed, live=facts.live, start=work.start, new_range=new_range)
     return Prepared(loaded, locked, service)
+
+
+def _refuse_what_the_host_lacks(locked: Locked, facts: Facts) -> None:
+    """Raise HostLacks for the first key that this host cannot act on, naming file and line."""
+    for lack in demands.missing(locked, facts):
+        problem = locked.document.problem(lack.key, lack.message, lack.hint)
+        where = f"{problem.file}:{problem.line}: {problem.key}" if problem.line else f"{problem.file}: {problem.key}"
+        raise HostLacks(lack.message, where=where, hint=lack.hint)
 
 
 def _refuse_shared_directories(loaded: Sequence[Loaded]) -> None:

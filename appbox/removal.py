@@ -51,19 +51,19 @@ def remove(root: Root, init: InitKind, name: str, *, purge: bool) -> Removed:
     Raises AppboxError when there is no such service, or when it does not stop.
     """
     done = Removed(name)
-    unit = unitfiles.read(root, init, name)
+    units = unitfiles.read(root, init, name)
     interrupted = _clean(root, name)
     found = versions(root, name)
     linked = name in state.names(root)
     given = purge and name in ranges.load(root)
-    if not (found or unit is not None or linked or interrupted or given):
+    if not (found or units or linked or interrupted or given):
         raise AppboxError("is not installed", where=name, hint="appbox status lists what is")
     if root.live:
-        _stop(init, name, unit, done)
+        _stop(init, name, bool(units), done)
     # A unit for another init system may be left from a time when the host had that one.
     kinds: list[InitKind] = [init, *(k for k in unitfiles.KINDS if k != init and unitfiles.owned(root, k, name))]
     for kind in kinds:
-        unitfiles.enable(root, kind, name, on=False)
+        unitfiles.enable(root, kind, name, None)
         if unitfiles.remove(root, kind, name):
             done.sentences.append("removed its unit")
             if root.live:
@@ -95,12 +95,12 @@ def _identity(name: str, directory: str, base: int) -> bytes:
     return f'name = "{name}"\nversion = "{version}"\nuid_base = {base}\nuserns = {mapped}\n'.encode()
 
 
-def _stop(init: InitKind, name: str, unit: str | None, done: Removed) -> None:
-    if unit is not None:
+def _stop(init: InitKind, name: str, has_unit: bool, done: Removed) -> None:
+    if has_unit:
         services.of_kind(init).stop(name)
         done.sentences.append("stopped it")
     if runc.running(name) is not None:
-        if unit is None:
+        if not has_unit:
             raise AppboxError(
                 "is running without a unit", where=name, hint="end it where it was started, then try again"
             )

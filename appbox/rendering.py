@@ -75,8 +75,8 @@ def _write(rendered: Sequence[Desired], output: str) -> list[str]:
     written = []
     for desired in rendered:
         texts = {f"{desired.directory}/{file.path}": (file.data, file.mode) for file in desired.files}
-        if desired.unit is not None:
-            texts[f"{desired.directory}/unit{desired.unit.path}"] = (desired.unit.text.encode(), desired.unit.mode)
+        for unit in desired.units:
+            texts[f"{desired.directory}/unit{unit.path}"] = (unit.text.encode(), unit.mode)
         for path, (data, mode) in texts.items():
             folder, _, name = os.path.join(output, path).rpartition("/")
             os.makedirs(folder, mode=0o755, exist_ok=True)

@@ -33,6 +33,10 @@ class Process(Table):
     env: Annotated[v.Environment, _key("Environment variables, over those of the image.")] = FrozenMap()
     workdir: Annotated[v.Path | None, _key("The working directory in the container.")] = None
     user: Annotated[v.User, _key('Who it runs as: "image", NAME, UID, or either with :GROUP.')] = "image"
+    groups: Annotated[v.Groups, _key("Supplementary groups, by name in the image or by number.")] = ()
+    timezone: Annotated[
+        v.Timezone | None, _key('The local time, as in "Europe/Berlin", or "host" for the host\'s.')
+    ] = None
     stop_signal: Annotated[v.StopSignal | None, _key("The signal that stops it; the image's, or SIGTERM.")] = None
     stop_timeout: Annotated[v.Seconds, _key("Seconds between the stop signal and SIGKILL.")] = 10
     init: Annotated[bool, _key("Run a small init as process 1, which reaps zombies.")] = False

@@ -250,6 +250,12 @@ RegistryPrefix = Annotated[
     _string(r"^(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9.-]+)(:[0-9]{1,5})?(/[a-z0-9._-]+)*$"),
 ]
 SysctlName = Annotated[str, PlainValidator(_sysctl_name), _TEXT]
+Group = Annotated[
+    str,
+    PlainValidator(fields.group),
+    _either({"type": "string", "pattern": fields.GROUP_PATTERN}, {"type": "integer", "minimum": 0}),
+]
+Timezone = Annotated[str, PlainValidator(fields.timezone), _string(fields.TIMEZONE_PATTERN, maxLength=255)]
 SysctlValue = Annotated[str, PlainValidator(_sysctl_value), _either({"type": "string"}, {"type": "integer"})]
 
 # TOML has lists where a manifest has tuples; what stands in them stays strict.
@@ -259,6 +265,7 @@ Ports = Annotated[tuple[PublishedPort, ...], Strict(False)]
 Names = Annotated[tuple[Name, ...], Strict(False)]
 Hooks = Annotated[tuple[Command, ...], Strict(False)]
 Devices = Annotated[tuple[Device, ...], Strict(False)]
+Groups = Annotated[tuple[Group, ...], Strict(False)]
 LocalFiles = Annotated[tuple[LocalFile, ...], Strict(False)]
 PackageNames = Annotated[tuple[Package, ...], Strict(False)]
 RegistryPrefixes = Annotated[tuple[RegistryPrefix, ...], Strict(False)]

@@ -29,6 +29,14 @@ class IdRange:
 
 
 @dataclass(frozen=True, slots=True)
+class Abilities:
+    """What a live host can do, as far as the manifests at hand depend on it; `host.abilities` finds it out.
+
+    Nothing is known of a root that does not run: None in `Facts`, and nothing is refused then.
+    """
+
+
+@dataclass(frozen=True, slots=True)
 class Facts:
     """A host as the pure modules see it.
 
@@ -45,6 +53,7 @@ class Facts:
     memory: int = 1 << 30
     taken: tuple[IdRange, ...] = ()
     ranges: Mapping[str, int] = field(default_factory=dict)
+    abilities: Abilities | None = None
 
     def for_templates(self) -> dict[str, str | int]:
         """Return what a template sees as `facts`."""

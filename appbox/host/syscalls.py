@@ -1,4 +1,4 @@
-"""What Python's os module lacks: openat2, renameat2, syncfs, fchmodat2, and mallopt. The only user of ctypes.
+"""What Python's os module lacks: openat2, renameat2, syncfs, fchmodat2, mounts, and mallopt. The only user of ctypes.
 
 Every function raises OSError with errno as the kernel gave it; ENOSYS means a kernel that is too old, which the
 caller puts into words. Paths may be str or bytes and must not hold NUL, which raises ValueError.
@@ -29,9 +29,24 @@ RENAME_EXCHANGE: Final = 2
 """Swap both names in one step; both must exist."""
 
 AT_EMPTY_PATH: Final = 0x1000
+AT_RECURSIVE: Final = 0x8000
+
+MOUNT_ATTR_RDONLY: Final = 0x01
+MOUNT_ATTR_NOSUID: Final = 0x02
+MOUNT_ATTR_NODEV: Final = 0x04
+MOUNT_ATTR_NOEXEC: Final = 0x08
+
+MNT_DETACH: Final = 2
+UMOUNT_NOFOLLOW: Final = 8
+
+CLONE_FS: Final = 0x0000_0200
+CLONE_NEWNS: Final = 0x0002_0000
 
 # One number on every architecture: they were added after the numbers had been unified in Linux 5.1.
 _NR_OPENAT2: Final = 437
+_NR_OPEN_TREE: Final = 428
+_NR_MOVE_MOUNT: Final = 429
+_NR_MOUNT_SETATTR: Final = 442
 _NR_FCHMODAT2: Final = 452
 # renameat2 is older than that, and musl has no function for it.
 _NR_RENAMEAT2: Final = {
@@ -53,6 +68,11 @@ _MMAP_THRESHOLD_MAX: Final = 32 << 20
 _RACES: Final = 64
 """Attempts at a path that others are renaming: the kernel gives EAGAIN when it cannot tell that `..` stayed inside."""
 
+_OPEN_TREE_CLONE: Final = 1
+_MOVE_MOUNT_EMPTY_PATHS: Final = 0x04 | 0x40
+"""MOVE_MOUNT_F_EMPTY_PATH and MOVE_MOUNT_T_EMPTY_PATH: both descriptors are what is meant themselves."""
+_MOVE_MOUNT_BENEATH: Final = 0x200
+
 _libc = ctypes.CDLL(None, use_errno=True)
 _syscall = _libc.syscall
 _syscall.restype = ctypes.c_long
@@ -65,6 +85,20 @@ class _OpenHow(ctypes.Structure):
 
 
 _HOW_SIZE: Final = ctypes.c_size_t(ctypes.sizeof(_OpenHow))
+
+
+class _MountAttr(ctypes.Structure):
+    """struct mount_attr of mount_setattr(2)."""
+
+    _fields_ = (
+        ("attr_set", ctypes.c_uint64),
+        ("attr_clr", ctypes.c_uint64),
+        ("propagation", ctypes.c_uint64),
+        ("userns_fd", ctypes.c_uint64),
+    )
+
+
+_ATTR_SIZE: Final = ctypes.c_size_t(ctypes.sizeof(_MountAttr))
 
 
 def openat2(dir_fd: int, path: str | bytes, flags: int, *, mode: int = 0, resolve: int = 0) -> int:
@@ -99,6 +133,63 @@ def renameat2(old_dir: int, old: str | bytes, new_dir: int, new: str | bytes, fl
     )
     if done < 0:
         raise _error(ctypes.get_errno(), old, new)
+
+
+def clone_mount(fd: int) -> int:
+    """Return a descriptor of a new mount of what `fd` refers to; nobody sees it, and closing it unmounts it.
+
+    See open_tree(2), Linux 5.2.
+    """
+    flags = _OPEN_TREE_CLONE | os.O_CLOEXEC | AT_EMPTY_PATH
+    tree = _syscall(ctypes.c_long(_NR_OPEN_TREE), ctypes.c_int(fd), b"", ctypes.c_uint(flags))
+    if tree < 0:
+        raise _error(ctypes.get_errno(), "")
+    return int(tree)
+
+
+def set_mount_attributes(mount: int, attributes: int) -> None:
+    """Set MOUNT_ATTR_* of a mount that `clone_mount` made. See mount_setattr(2), Linux 5.12."""
+    wanted = _MountAttr(attributes, 0, 0, 0)
+    done = _syscall(
+        ctypes.c_long(_NR_MOUNT_SETATTR),
+        ctypes.c_int(mount),
+        b"",
+        ctypes.c_uint(AT_EMPTY_PATH | AT_RECURSIVE),
+        ctypes.byref(wanted),
+        _ATTR_SIZE,
+    )
+    if done < 0:
+        raise _error(ctypes.get_errno(), "")
+
+
+def attach_mount(mount: int, target: int, *, beneath: bool) -> None:
+    """Attach a mount that `clone_mount` made at what `target` refers to, in the calling thread's mount namespace.
+
+    `beneath` puts it below the mount that is there (Linux 6.5; EINVAL before), which then hides it until it is
+    unmounted. See move_mount(2).
+    """
+    flags = _MOVE_MOUNT_EMPTY_PATHS | (_MOVE_MOUNT_BENEATH if beneath else 0)
+    number = ctypes.c_long(_NR_MOVE_MOUNT)
+    if _syscall(number, ctypes.c_int(mount), b"", ctypes.c_int(target), b"", ctypes.c_uint(flags)) < 0:
+        raise _error(ctypes.get_errno(), "")
+
+
+def unmount(path: str | bytes, flags: int) -> None:
+    """Unmount the uppermost mount at `path`. See umount2(2)."""
+    if _libc.umount2(_path(path), ctypes.c_int(flags)) != 0:
+        raise _error(ctypes.get_errno(), path)
+
+
+def enter_mounts(namespace: int) -> None:
+    """Move the calling thread, alone, into a mount namespace: its root and working directory are then that one's.
+
+    The thread must not be the process's first one and has to end there. See setns(2) and unshare(2).
+    """
+    if (
+        _libc.unshare(ctypes.c_int(CLONE_FS)) != 0
+        or _libc.setns(ctypes.c_int(namespace), ctypes.c_int(CLONE_NEWNS)) != 0
+    ):
+        raise _error(ctypes.get_errno(), "")
 
 
 def syncfs(fd: int) -> None:

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any, Final, Literal
 
@@ -102,7 +102,7 @@ class Container:
     `env` holds `NAME=value` strings; `mounts` are the service's own, in the order in which they are to be made,
     after the standard ones; `cgroups_path` is relative (see `spec`); `architecture` is the platform of the image
     (`amd64`, `arm64`); `programs_32_bit` lets the seccomp filter know the platform's 32-bit programs, which makes the
-    start slower.
+    start slower. `hook` is the run script, if it is to be called once the namespaces and the cgroup are there.
     """
 
     args: tuple[str, ...]
@@ -121,6 +121,7 @@ class Container:
     rlimits: tuple[Rlimit, ...] = ()
     read_only: bool = False
     programs_32_bit: bool = False
+    hook: str = ""
 
 
 def spec(container: Container) -> dict[str, Any]:
@@ -136,8 +137,22 @@ def spec(container: Container) -> dict[str, Any]:
         "root": {"path": "rootfs", "readonly": container.read_only},
         **({"hostname": container.hostname} if container.hostname else {}),
         "mounts": [mount.as_dict() for mount in (*_standard_mounts(container), *container.mounts)],
+        **({"hooks": _hooks(container.hook)} if container.hook else {}),
         "linux": _linux(container),
     }
+
+
+def command(container: Container, args: Iterable[str]) -> dict[str, Any]:
+    """Return the process object with which `runc exec --process` runs `args` beside the service, as the service is.
+
+    Raises `Refused` for a string that no process could be given exactly.
+    """
+    return _process(replace(container, args=tuple(args)))
+
+
+def _hooks(script: str) -> dict[str, Any]:
+    """The run script as a createRuntime hook: it runs in the host's namespaces, before anything of the image does."""
+    return {"createRuntime": [{"path": script, "args": [script, "created"]}]}
 
 
 def dumps(data: dict[str, Any]) -> str:

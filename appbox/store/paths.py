@@ -36,6 +36,8 @@ REPLACED: Final = ".replaced"
 
 SYSTEMD_UNITS: Final = "/etc/systemd/system"
 OPENRC_SCRIPTS: Final = "/etc/init.d"
+RUNLEVEL: Final = "/etc/runlevels/default"
+CRON: Final = "/etc/cron.d"
 
 
 def version_directory(name: str, version: str) -> str:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from dataclasses import dataclass
 from typing import Final
 
 from appbox.errors import AppboxError
 from appbox.host.facts import InitKind
 from appbox.store import files, paths
 from appbox.store.root import Root
-from appbox.units.model import UnitFile, owner
+from appbox.units import places
+from appbox.units.model import Link, UnitFile, owner
 
 _LIMIT: Final = 1 << 20
 
@@ -26,42 +27,23 @@ _SYSTEMD_PATH: Final = (
 KINDS: Final[tuple[InitKind, ...]] = ("systemd", "openrc")
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where a service's unit and its enabling link are, as seen from inside the root."""
+def read(root: Root, kind: InitKind, name: str) -> dict[str, str]:
+    """Return the texts of the files that a service has for its init system, by path.
 
-    unit: str
-    link_directory: str
-    link: str
-    target: str
-
-
-def place(kind: InitKind, name: str) -> Place | None:
-    """Return where the unit of a service belongs, None without an init system."""
-    if kind == "systemd":
-        unit = f"{paths.SYSTEMD_UNITS}/{name}.service"
-        return Place(unit, f"{paths.SYSTEMD_UNITS}/multi-user.target.wants", f"{name}.service", unit)
-    if kind == "openrc":
-        unit = f"{paths.OPENRC_SCRIPTS}/{name}"
-        return Place(unit, "/etc/runlevels/default", name, unit)
-    return None
-
-
-def read(root: Root, kind: InitKind, name: str) -> str | None:
-    """Return the text of the service's unit file, None when there is none.
-
-    Raises AppboxError when the name belongs to a unit that appbox did not make.
+    Raises AppboxError when a name belongs to a file that appbox did not make.
     """
-    where = place(kind, name)
-    if where is None:
-        return None
     if kind == "systemd":
         _refuse_hidden(root, name)
-    folder, _, leaf = where.unit.rpartition("/")
+    texts = ((path, _read(root, path, name)) for path in places.files_of(kind, name))
+    return {path: text for path, text in texts if text is not None}
+
+
+def _read(root: Root, path: str, name: str) -> str | None:
+    folder, _, leaf = path.rpartition("/")
     try:
         with root.directory(folder) as fd:
             if files.link_target(leaf, fd) is not None:
-                raise _foreign(where.unit, "it is a symlink", name)
+                raise _foreign(path, "it is a symlink", name)
             data = files.read_if_present(leaf, _LIMIT, fd)
     except FileNotFoundError:
         return None
@@ -69,30 +51,26 @@ def read(root: Root, kind: InitKind, name: str) -> str | None:
         return None
     text = data.decode("utf-8", "replace")
     if owner(text) != name:
-        raise _foreign(where.unit, "it was not made by appbox", name)
+        raise _foreign(path, "it was not made by appbox", name)
     return text
 
 
 def owned(root: Root, kind: InitKind, name: str) -> bool:
-    """Return whether the unit file of this kind is there and was made by appbox for this service."""
-    where = place(kind, name)
-    data = root.read(where.unit, _LIMIT) if where else None
-    return data is not None and owner(data.decode("utf-8", "replace")) == name
+    """Return whether a file of this kind is there that appbox made for this service."""
+    found = (root.read(path, _LIMIT) for path in places.files_of(kind, name))
+    return any(data is not None and owner(data.decode("utf-8", "replace")) == name for data in found)
 
 
 def written(root: Root, kind: InitKind, name: str) -> int:
-    """Return when the service's unit file was written, in nanoseconds since 1970; 0 when there is none."""
-    where = place(kind, name)
-    if where is None:
-        return 0
-    try:
-        fd = root.open(where.unit, os.O_PATH | os.O_NOFOLLOW)
-    except (FileNotFoundError, NotADirectoryError):
-        return 0
-    try:
-        return os.fstat(fd).st_mtime_ns
-    finally:
-        os.close(fd)
+    """Return when the service's own unit file was written, in nanoseconds since 1970; 0 when there is none."""
+    for path in places.files_of(kind, name)[:1]:
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            fd = root.open(path, os.O_PATH | os.O_NOFOLLOW)
+            try:
+                return os.fstat(fd).st_mtime_ns
+            finally:
+                os.close(fd)
+    return 0
 
 
 def _refuse_hidden(root: Root, name: str) -> None:
@@ -110,14 +88,16 @@ def _foreign(path: str, why: str, name: str) -> AppboxError:
     )
 
 
-def enabled(root: Root, kind: InitKind, name: str) -> bool:
-    """Return whether the link is there that starts the service at boot."""
-    where = place(kind, name)
-    if where is None:
-        return False
+def enabled(root: Root, kind: InitKind, name: str) -> frozenset[Link]:
+    """Return the links that are there of those that may start the service at boot."""
+    return frozenset(link for link in places.links_of(kind, name) if _is_link(root, link))
+
+
+def _is_link(root: Root, link: Link) -> bool:
+    folder, _, leaf = link.path.rpartition("/")
     try:
-        with root.directory(where.link_directory) as fd:
-            return files.link_target(where.link, fd) is not None
+        with root.directory(folder) as fd:
+            return files.link_target(leaf, fd) is not None
     except FileNotFoundError:
         return False
 
@@ -131,27 +111,31 @@ def write(root: Root, unit: UnitFile) -> None:
 
 
 def remove(root: Root, kind: InitKind, name: str) -> bool:
-    """Delete the service's unit file; return whether there was one. A foreign file raises AppboxError."""
-    where = place(kind, name)
-    if where is None or read(root, kind, name) is None:
-        return False
-    folder, _, leaf = where.unit.rpartition("/")
+    """Delete all files of the service; return whether there were any. A foreign file raises AppboxError."""
+    found = read(root, kind, name)
+    for path in found:
+        remove_file(root, path)
+    return bool(found)
+
+
+def remove_file(root: Root, path: str) -> None:
+    """Delete one file that `read` told of."""
+    folder, _, leaf = path.rpartition("/")
     with root.directory(folder) as fd:
-        return files.remove(leaf, dir_fd=fd)
+        files.remove(leaf, dir_fd=fd)
 
 
-def enable(root: Root, kind: InitKind, name: str, *, on: bool) -> None:
-    """Make or delete the link that starts the service at boot."""
-    where = place(kind, name)
-    if where is None:
-        return
-    if not on and not root.is_directory(where.link_directory):
-        return
-    root.make(where.link_directory)
-    with root.directory(where.link_directory) as fd:
-        if not on:
-            files.remove(where.link, dir_fd=fd)
-        elif files.exists(where.link, fd) and files.link_target(where.link, fd) is None:
-            raise _foreign(os.path.join(where.link_directory, where.link), "it is no link", name)
-        else:
-            files.link(where.link, where.target, dir_fd=fd)
+def enable(root: Root, kind: InitKind, name: str, wanted: Link | None) -> None:
+    """Make the link that starts the service at boot, and delete all others; None deletes every one."""
+    for link in places.links_of(kind, name):
+        folder, _, leaf = link.path.rpartition("/")
+        if link != wanted and not root.is_directory(folder):
+            continue
+        root.make(folder)
+        with root.directory(folder) as fd:
+            if link != wanted:
+                files.remove(leaf, dir_fd=fd)
+            elif files.exists(leaf, fd) and files.link_target(leaf, fd) is None:
+                raise _foreign(link.path, "it is no link", name)
+            else:
+                files.link(leaf, link.target, dir_fd=fd)

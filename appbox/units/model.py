@@ -141,6 +141,11 @@ class RunScript:
         """The directory of this version."""
         return f"{self.bundles}/{self.name}-{self.version}"
 
+    @property
+    def created(self) -> bool:
+        """Whether the runtime has to call the script when namespaces and cgroup are there; each part says so here."""
+        return False
+
 
 @dataclass(frozen=True, slots=True)
 class UnitFile:
@@ -149,6 +154,14 @@ class UnitFile:
     path: str
     text: str
     mode: int
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """A symlink that lets the init system start something at boot: absolute path, and what it points to."""
+
+    path: str
+    target: str
 
 
 def success_statuses(stop_signal: StopSignal) -> tuple[int, ...]:

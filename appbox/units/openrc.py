@@ -9,18 +9,18 @@ first after `start_pre`; the supervisor then gives up and marks the service fail
 from __future__ import annotations
 
 from appbox.store import paths
-from appbox.units.model import StopSignal, Unit, UnitFile, marker
+from appbox.units import places
+from appbox.units.model import Link, StopSignal, Unit, UnitFile, marker
 from appbox.units.render import template
 
-DIRECTORY = paths.OPENRC_SCRIPTS
 _HOST = ("localmount", "logger")
 """What comes first where the host has it; nothing of it is everywhere, Debian's OpenRC may lack even localmount."""
 OPEN_FILES = 524_288
 """The hard limit that systemd gives every service; init itself often has no more than 4,096."""
 
 
-def render(unit: Unit) -> UnitFile:
-    """Return the init script of a service."""
+def render(unit: Unit) -> tuple[UnitFile, ...]:
+    """Return the files of a service, its init script first."""
     delay, times, period = _respawn(unit)
     text = template(
         "openrc/init.j2",
@@ -37,12 +37,12 @@ def render(unit: Unit) -> UnitFile:
         after=" ".join(sorted({"firewall", *unit.after})),
         open_files=OPEN_FILES,
     )
-    return UnitFile(path(unit.name), text, 0o755)
+    return (UnitFile(places.files_of("openrc", unit.name)[0], text, 0o755),)
 
 
-def path(name: str) -> str:
-    """Return where the init script of the service `name` lies."""
-    return f"{DIRECTORY}/{name}"
+def link(unit: Unit) -> Link | None:
+    """Return the link that lets a service start at boot."""
+    return places.links_of("openrc", unit.name)[0]
 
 
 def _optional(unit: Unit) -> tuple[str, ...]:

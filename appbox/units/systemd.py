@@ -11,15 +11,13 @@
 
 from __future__ import annotations
 
-from appbox.store import paths
-from appbox.units.model import Unit, UnitFile, marker, success_statuses
+from appbox.units import places
+from appbox.units.model import Link, Unit, UnitFile, marker, success_statuses
 from appbox.units.render import template
 
-DIRECTORY = paths.SYSTEMD_UNITS
 
-
-def render(unit: Unit) -> UnitFile:
-    """Return the unit file of a service."""
+def render(unit: Unit) -> tuple[UnitFile, ...]:
+    """Return the unit files of a service, the service's own first."""
     text = template(
         "systemd/service.j2",
         unit=unit,
@@ -31,12 +29,12 @@ def render(unit: Unit) -> UnitFile:
         burst=unit.restart_limit.count + 1,
         success=" ".join(map(str, success_statuses(unit.stop_signal))),
     )
-    return UnitFile(path(unit.name), text, 0o644)
+    return (UnitFile(places.files_of("systemd", unit.name)[0], text, 0o644),)
 
 
-def path(name: str) -> str:
-    """Return where the unit file of the service `name` lies."""
-    return f"{DIRECTORY}/{name}.service"
+def link(unit: Unit) -> Link | None:
+    """Return the link that lets a service start at boot."""
+    return places.links_of("systemd", unit.name)[0]
 
 
 def _units(names: tuple[str, ...]) -> str:

@@ -28,8 +28,8 @@ def values(data: dict[str, Any], kind: type) -> dict[str, Any]:
 def rendered(data: dict[str, Any]) -> dict[str, str]:
     unit, script = Unit(**values(data, Unit)), RunScript(**values(data, RunScript))
     return {
-        "systemd": systemd.render(unit).text,
-        "openrc": openrc.render(unit).text,
+        "systemd": systemd.render(unit)[0].text,
+        "openrc": openrc.render(unit)[0].text,
         "run": render.run_script(script),
     }
 
@@ -50,5 +50,5 @@ def test_a_service_is_rendered_as_its_file_says(case: Path) -> None:
 
 def test_a_unit_lies_where_its_init_looks_for_it() -> None:
     unit = Unit("web", "1")
-    assert (systemd.render(unit).path, systemd.render(unit).mode) == ("/etc/systemd/system/web.service", 0o644)
-    assert (openrc.render(unit).path, openrc.render(unit).mode) == ("/etc/init.d/web", 0o755)
+    assert (systemd.render(unit)[0].path, systemd.render(unit)[0].mode) == ("/etc/systemd/system/web.service", 0o644)
+    assert (openrc.render(unit)[0].path, openrc.render(unit)[0].mode) == ("/etc/init.d/web", 0o755)

@@ -15,6 +15,7 @@ from appbox.actions import (
     InstallUnit,
     MakeVolume,
     Publish,
+    RemoveUnit,
     RenderConfig,
     Restart,
     Start,
@@ -25,6 +26,7 @@ from appbox.actions import (
 from appbox.desired import Desired
 from appbox.plan import Observed, ServicePlan
 from appbox.store.installed import GONE, REMOVED, Installed, Stored
+from appbox.units.model import Link
 
 
 @dataclass
@@ -34,8 +36,8 @@ class Host:
     versions: dict[str, Installed] = field(default_factory=dict)
     data: dict[str, frozenset[str]] = field(default_factory=dict)
     link: str = ""
-    unit: str | None = None
-    enabled: bool = False
+    units: dict[str, str] = field(default_factory=dict)
+    links: frozenset[Link] = frozenset()
     running: str = ""
     stale: bool = False
     base: int | None = None
@@ -55,8 +57,8 @@ class Host:
         found = Observed(
             current=current,
             target=target,
-            unit=self.unit,
-            enabled=self.enabled,
+            units=self.units,
+            links=self.links,
             running=self.running,
             stale=self.stale,
             kept=holder,
@@ -77,7 +79,7 @@ class Host:
 
     def remove(self) -> None:
         """Do what `appbox remove` does."""
-        self.link, self.unit, self.enabled, self.running = "", None, False, ""
+        self.link, self.units, self.links, self.running = "", {}, frozenset(), ""
         for directory, version in list(self.versions.items()):
             if self.data.get(directory):
                 gone = replace(version, generation=0, files={}, problem=REMOVED, carry="")
@@ -145,10 +147,13 @@ class Host:
         self.versions[action.directory] = replace(version, carry="")
 
     def _installunit(self, plan: ServicePlan, action: InstallUnit) -> None:
-        self.unit = plan.desired.unit.text if plan.desired.unit else None
+        self.units = {**self.units, action.path: next(u.text for u in plan.desired.units if u.path == action.path)}
+
+    def _removeunit(self, plan: ServicePlan, action: RemoveUnit) -> None:
+        del self.units[action.path]
 
     def _enable(self, plan: ServicePlan, action: Enable) -> None:
-        self.enabled = action.on
+        self.links = frozenset({plan.desired.link} - {None}) if action.on else frozenset()
 
     def _stop(self, plan: ServicePlan, action: Stop) -> None:
         assert self.running

@@ -49,6 +49,7 @@ PURE = {
     "appbox.comparing",
     "appbox.configuration",
     "appbox.container",
+    "appbox.demands",
     "appbox.describing",
     "appbox.desired",
     "appbox.document",
@@ -105,6 +106,7 @@ PURE = {
     "appbox.toml_source",
     "appbox.units.model",
     "appbox.units.openrc",
+    "appbox.units.places",
     "appbox.units.render",
     "appbox.units.systemd",
     "appbox.values",
@@ -196,6 +198,7 @@ def test_templates_only_lay_out() -> None:
     test = r"[a-z_.]+( == [\"'][a-z-]+[\"'])?"
     allowed = re.compile(
         rf"(if|elif) (not )?{test}( (and|or) (not )?{test})*|else|endif|for [a-z_]+ in [a-z_.]+|endfor"
+        r'|include "[a-z]+/[a-z.-]+\.j2"'
     )
     for path in templates:
         text = path.read_text(encoding="utf-8")

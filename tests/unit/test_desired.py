@@ -46,8 +46,7 @@ def test_every_byte_of_free_text_travels_as_json() -> None:
     assert weird in spec(found)["process"]["args"]
     assert f"A={weird}" in spec(found)["process"]["env"]
     assert tomllib.loads(text(found, "bundle.toml"))["manifest"]["description"] == weird
-    assert found.unit is not None
-    for carrier in (found.unit.text, text(found, "run")):
+    for carrier in (*(unit.text for unit in found.units), text(found, "run")):
         assert "`id`" not in carrier
         assert "é" not in carrier
 
@@ -117,9 +116,8 @@ def test_a_link_to_where_something_else_is_mounted_is_refused() -> None:
 
 
 def test_the_unit_is_for_the_host_s_init_system() -> None:
-    units = {init: build(facts=replace(FACTS, init=init)).unit for init in ("systemd", "openrc", "none")}
-    assert units["none"] is None
-    assert [unit.path for unit in units.values() if unit] == ["/etc/systemd/system/web.service", "/etc/init.d/web"]
+    units = [build(facts=replace(FACTS, init=init)).units for init in ("systemd", "openrc", "none")]
+    assert [unit.path for found in units for unit in found] == ["/etc/systemd/system/web.service", "/etc/init.d/web"]
 
 
 def test_what_apply_asks_of_a_root_file_system() -> None:

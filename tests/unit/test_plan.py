@@ -212,7 +212,8 @@ def test_a_lost_range_is_written_down_again() -> None:
 
 def test_an_edited_unit_is_repaired() -> None:
     host = installed()
-    host.unit = (host.unit or "") + "# mine\n"
+    (path,) = host.units
+    host.units[path] += "# mine\n"
     (action, restart) = host.plan(service()).actions
     assert isinstance(action, InstallUnit)
     assert "-# mine\n" in action.diff

@@ -113,7 +113,7 @@ def test_an_end_as_told_is_a_success(signal: StopSignal, statuses: tuple[int, ..
 
 def test_every_file_says_whose_it_is() -> None:
     unit = Unit("web", "1")
-    for text in (systemd.render(unit).text, openrc.render(unit).text, render.run_script(RunScript("web", "1"))):
+    for text in (systemd.render(unit)[0].text, openrc.render(unit)[0].text, render.run_script(RunScript("web", "1"))):
         assert model.owner(text) == "web"
 
 

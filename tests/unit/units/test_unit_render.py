@@ -17,7 +17,7 @@ TEMPLATES = Path(render.__file__).parent / "templates"
 SCRIPTS = {
     "userns": render.run_script(RunScript("web", "1.0", base=1_879_048_192)),
     "host": render.run_script(RunScript("web", "1.0", resolver=False, stop_signal=StopSignal("SIGQUIT", 3))),
-    "init": openrc.render(Unit("web", "1.0", restart="no", requires=("db",))).text,
+    "init": openrc.render(Unit("web", "1.0", restart="no", requires=("db",)))[0].text,
 }
 CHECKERS = {
     "sh": ["sh", "-n"],
@@ -65,11 +65,11 @@ def test_what_passes_is_one_line_of_plain_words(text: str) -> None:
 def test_templates_hold_no_logic_beyond_ifs_and_loops() -> None:
     for template in TEMPLATES.rglob("*.j2"):
         statements = [part.split("%}")[0].split()[0] for part in template.read_text().split("{%")[1:]]
-        assert set(statements) <= {"if", "elif", "else", "endif", "for", "endfor"}, template
+        assert set(statements) <= {"if", "elif", "else", "endif", "for", "endfor", "include"}, template
 
 
 def test_the_lines_of_a_unit_are_those_of_its_template() -> None:
-    text = systemd.render(Unit("web", "1.0")).text
+    text = systemd.render(Unit("web", "1.0"))[0].text
     assert "\n\n\n" not in text
     assert text.endswith("WantedBy=multi-user.target\n")
 

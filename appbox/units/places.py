@@ -1,0 +1,27 @@
+"""Where the files of a service are for each init system, and the links that enable it. Values only."""
+
+from __future__ import annotations
+
+from appbox.host.facts import InitKind
+from appbox.store import paths
+from appbox.units.model import Link
+
+
+def files_of(kind: InitKind, name: str) -> tuple[str, ...]:
+    """Return every file that a service may have, its own unit or init script first; nothing without an init system.
+
+    No service's name has a colon in it, so that those of its health check are nobody else's.
+    """
+    if kind == "systemd":
+        leaves = (f"{name}.service", f"{name}.timer", f"{name}:health.service", f"{name}:health.timer")
+        return tuple(f"{paths.SYSTEMD_UNITS}/{leaf}" for leaf in leaves)
+    return (f"{paths.OPENRC_SCRIPTS}/{name}", f"{paths.CRON}/appbox-{name}") if kind == "openrc" else ()
+
+
+def links_of(kind: InitKind, name: str) -> tuple[Link, ...]:
+    """Return every link that may enable a service: first as one that runs, then as a timed job."""
+    if kind == "systemd":
+        places = (("multi-user.target.wants", f"{name}.service"), ("timers.target.wants", f"{name}.timer"))
+        folder = paths.SYSTEMD_UNITS
+        return tuple(Link(f"{folder}/{target}/{leaf}", f"{folder}/{leaf}") for target, leaf in places)
+    return (Link(f"{paths.RUNLEVEL}/{name}", f"{paths.OPENRC_SCRIPTS}/{name}"),) if kind == "openrc" else ()
