@@ -39,6 +39,34 @@ class AllocateRange(Action):
 
 
 @dataclass(frozen=True, slots=True)
+class AllocateAddress(Action):
+    """Give a service its own address in the network of a bridge."""
+
+    kind: ClassVar[str] = "allocate-address"
+    network: str
+    subnet: str
+    addresses: tuple[str, ...]
+
+    @property
+    def sentence(self) -> str:
+        """See `Action`."""
+        return f"give it {' and '.join(self.addresses)} in the network {self.network} ({self.subnet})"
+
+
+@dataclass(frozen=True, slots=True)
+class TellPeers(Action):
+    """Rewrite /etc/hosts of the running services of a network."""
+
+    kind: ClassVar[str] = "tell-peers"
+    network: str
+
+    @property
+    def sentence(self) -> str:
+        """See `Action`."""
+        return f"tell the running services of the network {self.network} who is in it"
+
+
+@dataclass(frozen=True, slots=True)
 class Unpack(Action):
     """Fetch an image's layers and unpack them beside the running version."""
 
@@ -190,6 +218,20 @@ class CarryData(Action):
 
 
 @dataclass(frozen=True, slots=True)
+class KeepWrites(Action):
+    """Move what the service wrote to its root file system to the same image unpacked anew, by a rename."""
+
+    kind: ClassVar[str] = "keep-writes"
+    origin: str
+    directory: str
+
+    @property
+    def sentence(self) -> str:
+        """See `Action`."""
+        return f"move what it wrote from {self.origin}/{paths.UPPER} to {self.directory}/{paths.UPPER}"
+
+
+@dataclass(frozen=True, slots=True)
 class Start(Action):
     """Start the service and see that it runs."""
 
@@ -202,6 +244,19 @@ class Start(Action):
 
 
 @dataclass(frozen=True, slots=True)
+class Schedule(Action):
+    """Let systemd start a job at its times from now on, or no longer. Cron reads its tables by itself."""
+
+    kind: ClassVar[str] = "schedule"
+    on: bool
+
+    @property
+    def sentence(self) -> str:
+        """See `Action`."""
+        return "start it at its times from now on" if self.on else "start it at its times no longer"
+
+
+@dataclass(frozen=True, slots=True)
 class Restart(Action):
     """Stop and start the service and see that it runs."""
 
@@ -211,6 +266,31 @@ class Restart(Action):
     def sentence(self) -> str:
         """See `Action`."""
         return "restart it"
+
+
+@dataclass(frozen=True, slots=True)
+class Replace(Action):
+    """Let the running container see changed configuration files, each replaced in one step."""
+
+    kind: ClassVar[str] = "replace"
+    files: tuple[str, ...]
+
+    @property
+    def sentence(self) -> str:
+        """See `Action`."""
+        return f"replace {', '.join(self.files)} in the running container"
+
+
+@dataclass(frozen=True, slots=True)
+class Reload(Action):
+    """Tell the running service to read its configuration again."""
+
+    kind: ClassVar[str] = "reload"
+
+    @property
+    def sentence(self) -> str:
+        """See `Action`."""
+        return "reload it"
 
 
 def describe(action: Action) -> dict[str, Any]:

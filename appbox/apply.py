@@ -14,26 +14,32 @@ from datetime import UTC, datetime
 from typing import Final
 
 from appbox import desired as desires
-from appbox import image_limits, observe
+from appbox import image_limits, observe, peers
 from appbox.actions import (
     Action,
+    AllocateAddress,
     AllocateRange,
     CarryData,
     Enable,
     InstallUnit,
+    KeepWrites,
     MakeVolume,
     Publish,
+    Reload,
     RemoveUnit,
     RenderConfig,
+    Replace,
     Restart,
+    Schedule,
     Start,
     Stop,
     Switch,
+    TellPeers,
     Unpack,
 )
 from appbox.desired import Desired
 from appbox.errors import AppboxError, Refused
-from appbox.host import runc, services, trusted
+from appbox.host import replace_mount, runc, services, trusted
 from appbox.host.facts import Facts, IdRange
 from appbox.layers import Recorders, unpack_image
 from appbox.locked import Locked
@@ -41,8 +47,8 @@ from appbox.oci.cache import Cache
 from appbox.oci.digest import Digest
 from appbox.oci.ids import IdMap
 from appbox.oci.source import Progress, Source
-from appbox.plan import Observed, ServicePlan, carry_origin, data_holder, needs_restart
-from appbox.store import bundle, data, files, paths, ranges, state, unitfiles
+from appbox.plan import Observed, ServicePlan, carry_origin, data_holder, needs_replacing, needs_restart, writes_origin
+from appbox.store import addresses, bundle, data, files, paths, ranges, seen, state, unitfiles
 from appbox.store.root import Root
 from appbox.volumes import VolumeSpec
 
@@ -91,6 +97,8 @@ def run(work: Work) -> None:
 
 def _give_back(work: Work) -> None:
     """Free the range of a service that was not published, unless something on the host has its ids already."""
+    if any(isinstance(action, AllocateAddress) for action in work.plan.actions) and work.observed.current is None:
+        addresses.save(work.root, addresses.load(work.root).without(work.desired.name))
     new = any(isinstance(action, AllocateRange) for action in work.plan.actions)
     if new and not any(volume.kind == "host" for volume in work.desired.volumes):
         table = ranges.load(work.root)
@@ -101,9 +109,25 @@ def _give_back(work: Work) -> None:
 def _allocate(work: Work, action: Action) -> None:
     assert isinstance(action, AllocateRange)  # noqa: S101
     table = ranges.load(work.root)
-    if any(base == action.base for name, base in table.items() if name != action.service):
+    wanted = IdRange(action.base, action.size)
+    if any(found.overlaps(wanted) for name, found in table.items() if name != action.service):
         raise AppboxError("its range of user ids was taken meanwhile", where=action.service, hint="run apply again")
-    ranges.save(work.root, {**table, action.service: action.base})
+    ranges.save(work.root, {**table, action.service: wanted})
+
+
+def _allocate_address(work: Work, action: Action) -> None:
+    assert isinstance(action, AllocateAddress)  # noqa: S101
+    attachment = work.desired.attachment
+    record = addresses.load(work.root)
+    if attachment is not None:
+        if any(place.address == attachment.address for name, place in record.places.items() if name != action.service):
+            raise AppboxError("its address was taken meanwhile", where=action.service, hint="run apply again")
+        addresses.save(work.root, record.with_(action.service, attachment))
+
+
+def _tell_peers(work: Work, action: Action) -> None:
+    assert isinstance(action, TellPeers)  # noqa: S101
+    peers.tell(work.root, action.network)
 
 
 @contextlib.contextmanager
@@ -144,7 +168,7 @@ def _unpack(work: Work, action: Action) -> None:
             bundle.neutralise(rootfs, wanted.base, recorders.last)
             work.mtree = str(bundle.write_mtree(fd, recorders.last))
             facts = observe.rootfs_facts(rootfs, wanted.base, desires.wanted_nodes(work.locked))
-        bundle.make_live(fd)
+        bundle.make_live(fd, next(file.data for file in wanted.files if file.path == "etc/hosts"))
         bundle.keep_image(fd, image.manifest_bytes, image.config_bytes)
         origin = carry_origin(wanted, work.observed)
         if origin:
@@ -206,19 +230,37 @@ def _render(work: Work, action: Action) -> None:
         found = target.meta.get("effective", target.generation)
         effective = found if isinstance(found, int) else effective
     now = datetime.now(UTC).replace(microsecond=0, tzinfo=None)
-    lines = [f"created = {now.isoformat()}Z", f"effective = {effective}"]
+    lines = [f"created = {now.isoformat()}Z", f"effective = {effective}", f"visible = {_visible(work, action)}"]
     if mtree := work.mtree or (str(target.meta.get("rootfs_mtree", "")) if target is not None else ""):
         lines.append(f'rootfs_mtree = "{Digest.parse(mtree)}"')
     with _bundle(work) as fd:
-        bundle.write_generation(fd, action.generation, wanted.files, "\n".join([*lines, ""]).encode())
+        extra = "\n".join([*lines, ""]).encode()
+        bundle.write_generation(fd, action.generation, wanted.files, extra, wanted.base)
         bundle.forget_generations(fd)
+
+
+def _visible(work: Work, action: RenderConfig) -> int:
+    """Return the generation whose files a running container must see: this one, if it changes any that are replaced."""
+    target = None if work.staged else work.observed.target
+    if target is None or not target.visible or needs_replacing(work.desired, work.observed):
+        return action.generation
+    return target.visible
 
 
 def _publish(work: Work, action: Action) -> None:
     assert isinstance(action, Publish)  # noqa: S101
+    if origin := writes_origin(work.desired, work.observed):
+        with _bundle(work) as fd:
+            bundle.announce_writes(fd, origin)
     with _containers(work) as containers:
         bundle.publish(containers, action.directory, action.replaces)
     work.staged = False
+
+
+def _keep_writes(work: Work, action: Action) -> None:
+    assert isinstance(action, KeepWrites)  # noqa: S101
+    with _containers(work) as containers:
+        bundle.keep_writes(containers, action.directory)
 
 
 def _switch(work: Work, action: Action) -> None:
@@ -285,6 +327,13 @@ def _start(work: Work, action: Action) -> None:
     services.wait_until_runs(work.facts.init, action.service)
 
 
+def _schedule(work: Work, action: Action) -> None:
+    assert isinstance(action, Schedule)  # noqa: S101
+    control = services.of_kind(work.facts.init)
+    control.reload()
+    control.schedule(action.service, on=action.on)
+
+
 def _restart(work: Work, action: Action) -> None:
     control = services.of_kind(work.facts.init)
     control.reload()
@@ -292,12 +341,45 @@ def _restart(work: Work, action: Action) -> None:
     services.wait_until_runs(work.facts.init, action.service)
 
 
+def _replace(work: Work, action: Action) -> None:
+    assert isinstance(action, Replace)  # noqa: S101
+    wanted = [mount for mount in work.desired.live if mount.table in action.files]
+    process = runc.process_of(action.service)
+    with contextlib.ExitStack() as stack:
+        fd = stack.enter_context(_bundle(work))
+        found = []
+        for mount in wanted:
+            source = os.open(f"{paths.CURRENT}/{mount.path}", os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=fd)
+            stack.callback(os.close, source)
+            found.append(replace_mount.Replacement(source, mount.target, mount.executable))
+        replace_mount.replace(action.service, found)
+        if not any(isinstance(one, Reload) for one in work.plan.actions):
+            _note_seen(work, process, state.current_generation(fd))
+
+
+def _reload_service(work: Work, action: Action) -> None:
+    process = runc.process_of(action.service)
+    if process is None:
+        return  # it has ended meanwhile, and begins with the new files
+    services.of_kind(work.facts.init).reload_service(action.service)
+    with _bundle(work) as fd:
+        _note_seen(work, process, state.current_generation(fd))
+
+
+def _note_seen(work: Work, process: tuple[int, int] | None, generation: int) -> None:
+    if process is not None:
+        seen.write(work.root, work.desired.name, process, generation)
+
+
 _HANDLERS: Final[dict[type[Action], Callable[[Work, Action], None]]] = {
     AllocateRange: _allocate,
+    AllocateAddress: _allocate_address,
+    TellPeers: _tell_peers,
     Unpack: _unpack,
     MakeVolume: _make_volume,
     RenderConfig: _render,
     Publish: _publish,
+    KeepWrites: _keep_writes,
     Switch: _switch,
     CarryData: _carry,
     InstallUnit: _install_unit,
@@ -306,4 +388,7 @@ _HANDLERS: Final[dict[type[Action], Callable[[Work, Action], None]]] = {
     Stop: _stop,
     Start: _start,
     Restart: _restart,
+    Schedule: _schedule,
+    Replace: _replace,
+    Reload: _reload_service,
 }

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
-from appbox import configuration, sources
+from appbox import configuration, ordering, sharing, sources
 from appbox.errors import HostLacks, ManifestError, Problem
 from appbox.host.facts import EXAMPLE
 from appbox.oci import signature
@@ -15,20 +16,32 @@ from appbox.sources import Loaded
 def check(arguments: Sequence[str]) -> list[tuple[str, str, str]]:
     """Return (name, version, file) of each manifest; ManifestError with every problem of all of them.
 
-    Templates are rendered with the facts of a made-up host.
+    Templates are rendered with the facts of a made-up host; where there are overlays, once for each of their hosts.
     """
     problems: list[Problem] = []
-    loaded = sources.load(arguments)
+    pairs = sources.load_for_all_hosts(arguments)
+    loaded = [one for host, one in pairs if not host]
     for one in loaded:
         problems += _keys(one)
-        for source in one.configs.values():
-            try:
-                configuration.render(source, one.manifest.vars, EXAMPLE.for_templates())
-            except ManifestError as error:
-                problems += error.problems
+    problems += sharing.problems([(one.manifest, one.document) for one in loaded])
+    overlaid = {one.folder for host, one in pairs if host}
+    for host, one in pairs:
+        if host or one.folder not in overlaid:
+            problems += _templates(one, host)
+    problems += ordering.cycles(loaded)
     if problems:
-        raise ManifestError(problems)
+        raise ManifestError(list(dict.fromkeys(problems)))
     return [(one.manifest.name, one.manifest.version, one.document.file) for one in loaded]
+
+
+def _templates(loaded: Loaded, host: str) -> Iterator[Problem]:
+    facts = replace(EXAMPLE, hostname=host or EXAMPLE.hostname)
+    for source in loaded.configs.values():
+        try:
+            configuration.render(source, loaded.manifest.vars, facts.for_templates())
+        except ManifestError as error:
+            where = f" (on the host {host})" if host else ""
+            yield from (replace(problem, message=f"{problem.message}{where}") for problem in error.problems)
 
 
 def _keys(loaded: Loaded) -> list[Problem]:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import asdict
 from typing import Annotated, Final, cast
 
 import typer
 
-from appbox.errors import HostLacks, UsageError
+from appbox.errors import HostLacks, UsageError, printable
 from appbox.session import Options, as_json, require_root_user
 
 app: Final = typer.Typer(
@@ -72,15 +73,31 @@ def _global(  # noqa: PLR0917
     context.obj = Options(root, init, json, -1 if quiet else verbose, color)
 
 
-@app.command(epilog="Example: appbox check services/")
-def check(context: typer.Context, files: _Files) -> None:
-    """Validate manifests and templates, without looking at the host."""
+@app.command(epilog="Example: appbox check services/; appbox check --image services/valkey.toml")
+def check(
+    context: typer.Context,
+    files: _Files,
+    image: Annotated[bool, typer.Option("--image", help="Hold them against their images' configurations.")] = False,
+) -> None:
+    """Validate manifests and templates, without looking at the host.
+
+    With --image the configuration of each image is looked up, too, though no layer: what will fail or surprise is said,
+    with what to write instead.
+    """
     from appbox import checking  # noqa: PLC0415
 
     options = _options(context)
     found = checking.check(files)
-    data = {"ok": True, "services": [{"name": n, "version": v, "file": f} for n, v, f in found]}
-    options.result(data, "" if options.verbosity < 0 else "".join(f"{f}: {n} {v}: ok\n" for n, v, f in found))
+    services: list[dict[str, object]] = [{"name": n, "version": v, "file": f} for n, v, f in found]
+    if image:
+        from appbox import image_check  # noqa: PLC0415
+
+        services = [asdict(one) for one in image_check.check(options, files)]
+    for one in services:
+        options.say(f"{one['file']}: {one['name']} {one['version']}: ok\n")
+        for note in cast("tuple[str, ...]", one.get("notes", ())):
+            options.say(printable(f"  note: {note}\n"))
+    options.result({"ok": True, "services": services}, "")
 
 
 @app.command(epilog="Example: appbox plan --exit-code services/valkey.toml")
@@ -123,7 +140,7 @@ def status(context: typer.Context, name: _AnyName = None) -> None:
             found = states.every(root)
             options.result([one.as_dict() for one in found], states.table(found))
         else:
-            one = states.of(root, name)
+            one = states.of(root, name, usage=True)
             options.result(one.as_dict(), states.details(one))
 
 
@@ -132,12 +149,13 @@ def render(
     context: typer.Context,
     files: _Files,
     output: Annotated[str, typer.Option("-o", "--output", metavar="DIR", help="An empty or new directory.")],
+    host: Annotated[str, typer.Option(metavar="NAME", help="As the host of that name would have them.")] = "",
 ) -> None:
     """Write every file that apply would generate to a directory. It needs no root and does not touch the host."""
     from appbox import rendering  # noqa: PLC0415
 
     options = _options(context)
-    written = rendering.render(options, files, output)
+    written = rendering.render(options, files, output, host)
     options.result({"files": written}, "" if options.verbosity < 0 else "".join(f"{path}\n" for path in written))
 
 
@@ -176,6 +194,20 @@ def restart(context: typer.Context, name: _Name) -> None:
     _control(context, name, "restart")
 
 
+@app.command(epilog="Example: appbox reload nginx")
+def reload(context: typer.Context, name: _Name) -> None:
+    """Make a running service read its configuration again.
+
+    Its manifest says how, in service.reload.
+    """
+    from appbox import control  # noqa: PLC0415
+
+    options = _options(context)
+    require_root_user("appbox reload")
+    said = control.reload(options, name)
+    options.result({"name": name, "action": "reload"}, "" if options.verbosity < 0 else said)
+
+
 def _control(context: typer.Context, name: str, verb: str) -> None:
     from appbox import control  # noqa: PLC0415
 
@@ -186,16 +218,35 @@ def _control(context: typer.Context, name: str, verb: str) -> None:
 
 
 @app.command(epilog="Example: appbox logs -f valkey")
-def logs(
+def logs(  # noqa: PLR0917
     context: typer.Context,
     name: _Name,
     follow: Annotated[bool, typer.Option("-f", "--follow", help="Go on with new lines.")] = False,
-    lines: Annotated[int, typer.Option("-n", "--lines", min=0, help="How many lines from the end.")] = 100,
+    lines: Annotated[
+        int | None,
+        typer.Option("-n", "--lines", min=0, help="How many lines from the end; 100, or all with --since."),
+    ] = None,
+    since: Annotated[
+        str,
+        typer.Option("--since", metavar="TIME", help='Only what is younger: "10m", "today", "2026-01-31T14:30:00Z".'),
+    ] = "",
+    timestamps: Annotated[
+        bool, typer.Option("-t", "--timestamps", help="Begin each line with its time, in UTC.")
+    ] = False,
 ) -> None:
-    """Show what a service wrote. It comes from the journal, or from its log file under OpenRC."""
-    from appbox import control  # noqa: PLC0415
+    """Show what a service wrote. It comes from the journal, or from its log files under OpenRC.
 
-    control.logs(_options(context), name, follow=follow, lines=lines)
+    With --json each line is an object of time and line.
+    """
+    from datetime import datetime  # noqa: PLC0415
+
+    from appbox import control  # noqa: PLC0415
+    from appbox.logs import Wanted  # noqa: PLC0415
+    from appbox.since import moment  # noqa: PLC0415
+
+    start = moment(since, datetime.now().astimezone()) if since else None
+    shown = 100 if lines is None and not since else lines
+    control.logs(_options(context), name, Wanted(shown, start, follow), stamps=timestamps)
 
 
 @app.command(
@@ -249,6 +300,43 @@ def verify(context: typer.Context, name: _AnyName = None) -> None:
     options.result(data, verifying.text(verdicts, quiet=options.verbosity < 0))
     if not sound:
         raise typer.Exit(1)
+
+
+@app.command(epilog="Example: appbox writes --suggest nginx >>services/nginx.toml")
+def writes(
+    context: typer.Context,
+    name: _Name,
+    suggest: Annotated[
+        bool, typer.Option("--suggest", help="Print what to add to the manifest for a read-only root file system.")
+    ] = False,
+) -> None:
+    """Show what a service wrote outside its volumes: added, changed and deleted files, with their sizes.
+
+    What is written to an overlay is gone when the service stops, so that it has to be running.
+    """
+    from appbox import writes as writing  # noqa: PLC0415
+
+    require_root_user("appbox writes")
+    options = _options(context)
+    with options.open_root() as root:
+        report = writing.of(root, name)
+    lines = report.suggestion.text(name, has_security=report.has_security) if suggest else writing.text(report)
+    options.result(report.as_dict(suggest=suggest), lines)
+
+
+@app.command("init", epilog="Example: appbox init docker.io/valkey/valkey:9.0.0 > valkey.toml")
+def begin(
+    context: typer.Context,
+    image: Annotated[str, typer.Argument(metavar="IMAGE", help="HOST/NAME:TAG, oci:DIR:REF or an archive.")],
+    output: Annotated[str, typer.Option("-o", "--output", metavar="FILE", help="A new file to write it to.")] = "",
+) -> None:
+    """Print a manifest that is drawn from an image.
+
+    It has the volumes, ports, health check and whatever else the image's configuration says, with comments.
+    """
+    from appbox import beginning  # noqa: PLC0415
+
+    beginning.draft(_options(context), image, output)
 
 
 @app.command(epilog="Example: appbox schema > appbox.schema.json")

@@ -23,7 +23,8 @@ SIZE_LIMIT: Final = 1 << 20
 class ConfigSource:
     """One configuration file as it was found: `data` are the bytes of the text, file or template.
 
-    `origin` is the path of the template or file, "" for a text; `key` is where the manifest names it.
+    `origin` is the path of the template or file, "" for a text; `key` is where the manifest names it. `executable`: it
+    comes from a directory, and its owner may execute it there.
     """
 
     data: bytes
@@ -31,6 +32,16 @@ class ConfigSource:
     origin: str
     document: Document
     key: Path
+    executable: bool = False
+
+    @property
+    def table(self) -> str:
+        """The path of the table [config.PATH] that it belongs to."""
+        return str(self.key[1])
+
+    def mode(self, mode: int) -> int:
+        """Return the permissions that it gets where its table says `mode`: who may read a program may execute it."""
+        return mode | (mode & 0o444) >> 2 if self.executable else mode
 
 
 def render(source: ConfigSource, variables: Mapping[str, Any], facts: Mapping[str, Any]) -> bytes:

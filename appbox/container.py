@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Final
 
-from appbox import quantities
+from appbox import health, hostnames, quantities, reaper
 from appbox.errors import Refused
 from appbox.fields import BadValueError
+from appbox.host import ranges
+from appbox.host.facts import IdRange
 from appbox.locked import Locked
+from appbox.manifest import Manifest
 from appbox.oci import users
 from appbox.oci.capabilities import ALL_CAPABILITIES, DEFAULT_CAPABILITIES
 from appbox.oci.rootfs import RootfsFacts
@@ -19,6 +23,24 @@ _PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 """PATH of a container whose image names none, as other runtimes set it."""
 
 _PRIVILEGED_PORT: Final = 1024
+_LOW_PORTS: Final = "net.ipv4.ip_unprivileged_port_start"
+
+
+def is_mapped(manifest: Manifest) -> bool:
+    """Return whether the service has a user namespace, and so ids of the host that are its own."""
+    return manifest.security.userns != "host"
+
+
+def fixed_ids(manifest: Manifest) -> IdRange | None:
+    """Return the range of the host's ids that the manifest names, None when it names none."""
+    userns = manifest.security.userns
+    return None if isinstance(userns, str) else IdRange(userns.base, userns.size)
+
+
+def id_count(manifest: Manifest) -> int:
+    """Return how many ids the service has, from 0 on."""
+    fixed = fixed_ids(manifest)
+    return fixed.size if fixed else ranges.SIZE if is_mapped(manifest) else ranges.ALL
 
 
 def user(locked: Locked, rootfs: RootfsFacts | None, size: int) -> User | None:
@@ -41,7 +63,20 @@ def user(locked: Locked, rootfs: RootfsFacts | None, size: int) -> User | None:
             raise locked.refuse(("process", "user"), f"has the id {number}, and a service has those below {size}")
         if number >= size:
             raise Refused(f"user {name!r} has the id {number}", why=f"a service has the ids below {size}")
-    return found
+    return replace(found, groups=tuple(dict.fromkeys((*found.groups, *_groups(locked, rootfs, size)))))
+
+
+def _groups(locked: Locked, rootfs: RootfsFacts, size: int) -> Iterator[int]:
+    """Yield the supplementary groups that the manifest adds."""
+    for index, name in enumerate(locked.manifest.process.groups):
+        key = ("process", "groups", index)
+        try:
+            number = users.group_id(name, rootfs.group)
+        except Refused as error:
+            raise locked.refuse(key, f"{error.what}: {name}", error.why) from error
+        if number >= size:
+            raise locked.refuse(key, f"has the id {number}, and a service has those below {size}")
+        yield number
 
 
 def args(locked: Locked) -> tuple[str, ...]:
@@ -53,7 +88,7 @@ def args(locked: Locked) -> tuple[str, ...]:
         found = (*config.entrypoint, *(config.cmd if process.args is None else process.args))
     if not found or not found[0]:
         raise locked.refuse(("process",), "the image names nothing to run", "set entrypoint or args in [process]")
-    return found
+    return reaper.args(found) if process.init else found
 
 
 def env(locked: Locked, hostname: str) -> tuple[str, ...]:
@@ -63,8 +98,12 @@ def env(locked: Locked, hostname: str) -> tuple[str, ...]:
         name, separator, value = entry.partition("=")
         if not name or not separator:
             raise Refused(f"the image's environment has {entry[:60]!r}", why="it is no NAME=VALUE")
-        merged[name] = value
+        # It would go before the file that process.timezone brings.
+        if name != "TZ" or locked.manifest.process.timezone is None:
+            merged[name] = value
     merged |= dict(locked.manifest.process.env)
+    if locked.manifest.service.notify:
+        merged["NOTIFY_SOCKET"] = health.NOTIFY_SOCKET
     return tuple(f"{name}={value}" for name, value in merged.items())
 
 
@@ -95,8 +134,7 @@ def stop_signal(locked: Locked) -> Signal:
 
 def hostname(locked: Locked) -> str:
     """Return the host name inside the container: the manifest's, or the service's name as far as it can be one."""
-    wanted = locked.manifest.network.hostname
-    return wanted or locked.manifest.name.replace("_", "-").rstrip(".-")[:63].rstrip(".-")
+    return hostnames.hostname(locked)
 
 
 def capabilities(locked: Locked) -> frozenset[str]:
@@ -106,6 +144,21 @@ def capabilities(locked: Locked) -> frozenset[str]:
     drop = ALL_CAPABILITIES if "ALL" in changes.drop else frozenset(changes.drop)
     # What is added by name survives `drop = ["ALL"]`, which is how least privilege is written.
     return ((DEFAULT_CAPABILITIES - drop) | add) if "ALL" in changes.drop else (DEFAULT_CAPABILITIES | add) - drop
+
+
+def ambient(locked: Locked) -> frozenset[str]:
+    """Return the capabilities that a user who is not root holds too: those that the manifest adds by name."""
+    return frozenset(locked.manifest.security.capabilities.add) & ALL_CAPABILITIES
+
+
+def sysctl(locked: Locked) -> dict[str, str]:
+    """Return the kernel parameters of the container's namespaces.
+
+    In a network of its own a service may open any port, whoever it runs as: the ports are nobody else's.
+    """
+    own = hostnames.kind(locked.manifest.network.mode) not in {"host", "service"}
+    wanted = {**({_LOW_PORTS: "0"} if own else {}), **locked.manifest.security.sysctl}
+    return dict(sorted(wanted.items()))
 
 
 def notes(locked: Locked, *, mapped: bool) -> Iterator[str]:
@@ -119,12 +172,6 @@ def notes(locked: Locked, *, mapped: bool) -> Iterator[str]:
             f"the image listens on port {', '.join(low)}: on the host's network a service with user ids of its own may "
             'bind only ports from 1024 on; configure another port, or set security.userns = "host"'
         )
-    for source, there in locked.sources.items():
-        if there is not None and not (there.directory and there.empty) and mapped:
-            yield (
-                f"{source} is not empty and keeps its owners ({there.uid}:{there.gid} at the top): files that do not "
-                "belong to the service's user ids can only be read as others may"
-            )
 
 
 def _port(text: str) -> int:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import time
-from typing import Final, NoReturn
+from typing import TYPE_CHECKING, Final, NoReturn
 
 from appbox.errors import AppboxError, HostLacks, UsageError
 from appbox.host import gather, process, runc, services
@@ -14,6 +13,9 @@ from appbox.session import Options
 from appbox.status import unknown
 from appbox.store import paths, state
 from appbox.store.root import Root
+
+if TYPE_CHECKING:
+    from appbox.logs import Wanted
 
 _PATIENCE: Final = 10
 """Seconds between the stop signal and SIGKILL where the manifest says nothing."""
@@ -78,20 +80,25 @@ def foreground(options: Options, name: str) -> NoReturn:
     process.become([f"{paths.CONTAINERS}/{name}/run"])
 
 
-def logs(options: Options, name: str, *, follow: bool, lines: int) -> None:
-    """Show a service's last lines: as the journal has them, or its log file."""
+def logs(options: Options, name: str, wanted: Wanted, *, stamps: bool) -> None:
+    """Show what a service wrote, as the journal has it, or its log files."""
+    from appbox import logs as reading  # noqa: PLC0415
+
     with options.open_root() as root:
         init = _ready(options, root, name)
-    if init == "systemd":
-        journal = process.need("journalctl", "systemd keeps the logs")
-        more = [*(["--follow"] if follow else []), *(["--output", "json"] if options.json else ["--output", "cat"])]
-        process.become([journal, "--unit", f"{name}.service", "--no-pager", "--lines", str(lines), *more])
-    path = paths.log_file(name)
-    if not os.path.exists(path):
-        if init == "none":
-            raise HostLacks(
-                "without an init system nothing keeps its logs", where=name, hint="they go where it was run"
-            )
-        raise AppboxError("has not written anything yet", where=name, why=f"{path} does not exist")
-    tail = process.need("tail", "it shows log files")
-    process.become([tail, "-n", str(lines), *(["-F"] if follow else []), "--", path])
+    if init == "none":
+        raise HostLacks("without an init system nothing keeps its logs", where=name, hint="they go where it was run")
+    found = reading.from_journal(name, wanted) if init == "systemd" else reading.from_files(name, wanted)
+    reading.show(found, stamps=stamps, as_json=options.json)
+
+
+def reload(options: Options, name: str) -> str:
+    """Let a running service read its configuration again, and return what was done as a line."""
+    with options.open_root() as root:
+        init = _ready(options, root, name)
+        found = state.load(root, name)
+        service = found.meta.get("manifest", {}).get("service", {}) if found else {}
+    if "reload" not in service:
+        raise AppboxError("does not say how it reloads", where=name, hint="set service.reload, or restart it")
+    services.of_kind(init).reload_service(name)
+    return f"{name}: reloaded\n"

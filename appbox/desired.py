@@ -8,15 +8,34 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, Literal
 
 import tomli_w
 
-from appbox import __version__, configuration, container, volumes
+from appbox import (
+    __version__,
+    cni,
+    configuration,
+    container,
+    health,
+    hostnames,
+    isolation,
+    jobs,
+    live,
+    pasta,
+    preflight,
+    resources,
+    secrets,
+    sharing,
+    supervision,
+    volumes,
+    writable,
+)
+from appbox.addresses import Attachment
 from appbox.errors import ManifestError, Refused
-from appbox.host import ranges
 from appbox.host.facts import Facts, IdRange
+from appbox.live import LiveMount, OnChange
 from appbox.locked import Locked
 from appbox.manifest import as_table
 from appbox.oci import runtime_spec
@@ -25,9 +44,14 @@ from appbox.oci.rootfs import RootfsFacts
 from appbox.oci.runtime_spec import Container, IdMap, Mount
 from appbox.oci.users import User
 from appbox.policy import Signer
+from appbox.secrets import SecretSpec
 from appbox.store import paths
-from appbox.units import openrc, systemd
-from appbox.units.model import Link, RestartLimit, RunScript, StopSignal, Unit, UnitFile
+from appbox.toml_source import Path
+from appbox.units.model import (
+    Link,
+    Scratch,
+    UnitFile,
+)
 from appbox.units.render import run_script
 from appbox.volumes import VolumeSpec
 
@@ -41,20 +65,25 @@ LOADERS: Final = (
 )
 """The dynamic loaders of 32-bit programs, glibc's and musl's."""
 
-RESOLV_CONF: Final = "/etc/resolv.conf"
-HOSTS: Final = "/etc/hosts"
-HOSTNAME: Final = "/etc/hostname"
-
 
 @dataclass(frozen=True, slots=True)
 class File:
-    """A file of a generation: path relative to it, owner in host ids; `restarts`: a running service must restart."""
+    """A file of a generation: path relative to it, owner in host ids.
+
+    When it changes, a running service must be restarted (`restarts`), or only told to reload (`reloads`), or neither.
+    """
 
     path: str
     data: bytes
     mode: int
     owner: tuple[int, int] = (0, 0)
     restarts: bool = True
+    reloads: bool = False
+
+    @property
+    def on_change(self) -> OnChange:
+        """What a running service does when it changes."""
+        return "restart" if self.restarts else "reload" if self.reloads else "none"
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +91,9 @@ class Desired:
     """A service as it should be. `base` and `size` are its range of host ids; without a user namespace `base` is 0.
 
     `units` are the files of the init system, the service's own first, none without one; `link` is what lets it start at
-    boot when `enable` is true. `signers` are who signed the image, where a policy asks.
+    boot when `enable` is true. `signers` are who signed the image, where a policy asks. `live` is where the container
+    has its configuration.
+    `timed`: it is a job, which runs at its times.
     `complete` is false before the unpacking: `files` then read `UNKNOWN` where a number has to come from the rootfs.
     """
 
@@ -81,7 +112,10 @@ class Desired:
     enable: bool
     notes: tuple[str, ...]
     complete: bool
+    timed: bool = False
     signers: tuple[Signer, ...] = ()
+    live: tuple[LiveMount, ...] = ()
+    attachment: Attachment | None = None
 
     @property
     def directory(self) -> str:
@@ -92,9 +126,12 @@ class Desired:
 def wanted_nodes(locked: Locked) -> tuple[str, ...]:
     """Return the paths of the rootfs whose nodes `build` asks for, sorted."""
     manifest = locked.manifest
-    found = {RESOLV_CONF, HOSTS, HOSTNAME, *LOADERS, *manifest.config}
+    found = {hostnames.RESOLV_CONF, hostnames.HOSTS, hostnames.HOSTNAME, *LOADERS, *manifest.config}
     found |= {volume.path for volume in manifest.volumes.values()} | {container.workdir(locked)}
+    found |= {*isolation.wanted_nodes(locked), *writable.wanted_nodes(locked)}
+    found |= {health.NOTIFY_PLACE} if manifest.service.notify else set()
     found |= {"/" + path.strip("/") for path in locked.image.config.volumes}
+    found |= {secret.target for secret in secrets.build(locked)}
     return tuple(sorted(found))
 
 
@@ -105,9 +142,9 @@ def build(locked: Locked, facts: Facts, base: int, rootfs: RootfsFacts | None) -
     work, Refused for an image that claims impossible things.
     """
     manifest = locked.manifest
-    mapped = manifest.security.userns == "auto"
+    mapped = container.is_mapped(manifest)
     base = base if mapped else 0
-    size = ranges.SIZE if mapped else ranges.ALL
+    size = container.id_count(manifest)
     user = container.user(locked, rootfs, size)
     bundle = paths.bundle(manifest.name, manifest.version)
     found = volumes.build(locked, bundle, user, rootfs)
@@ -117,11 +154,19 @@ def build(locked: Locked, facts: Facts, base: int, rootfs: RootfsFacts | None) -
     for volume in found:
         if volume.owner is not None and max(volume.owner) >= size:
             raise Refused(f"volume {volume.name} would belong to the id {max(volume.owner)}", where=manifest.name)
+    shown = live.build(locked, rootfs, able=live.able(facts))
     configs = _configs(locked, facts, IdRange(base, size), user, rootfs)
-    unit = _unit(locked)
+    configs += _secrets(locked, IdRange(base, size), user, rootfs)
+    unit = supervision.unit(locked, facts)
+    ids = IdRange(base, size)
     contained = _container(locked, bundle, mapped, base, user, found, rootfs)
-    files = [*configs, *_identity(locked), _spec(contained, user), *_commands(locked, contained)]
-    files += [_run(locked, base), _meta(locked, base, mapped, user)]
+    contained = isolation.complete(contained, locked, facts, found, ids, rootfs)
+    files = [*configs, *_identity(locked), _spec(contained, user), *_commands(locked, contained), *_attached(locked)]
+    files += [File(path, data, 0o444) for path, data in isolation.files(locked)]
+    scratch = writable.scratch(locked, found, rootfs)
+    files += [_run(locked, facts, base, scratch), _meta(locked, base, mapped, user)]
+    if manifest.security.rootfs == "persistent":
+        files.append(File(writable.MOUNT_POINTS, writable.mount_points(contained.mounts), 0o600, restarts=False))
     return Desired(
         name=manifest.name,
         version=manifest.version,
@@ -132,12 +177,29 @@ def build(locked: Locked, facts: Facts, base: int, rootfs: RootfsFacts | None) -
         size=size,
         mapped=mapped,
         files=tuple(sorted(files, key=lambda file: file.path)),
-        units=_render_units(unit, facts),
-        link=_link(unit, facts),
+        units=supervision.render_units(unit, facts),
+        link=supervision.link(unit, facts),
         volumes=found,
         enable=manifest.service.enable,
-        notes=(*_signed(locked), *container.notes(locked, mapped=mapped)),
+        timed=bool(manifest.service.schedule),
+        notes=(
+            *_signed(locked),
+            *container.notes(locked, mapped=mapped),
+            *isolation.notes(locked, facts, found, ids),
+            *jobs.notes(manifest, facts),
+            *preflight.notes(locked),
+            *_overlaid(locked),
+            *live.notes(locked, facts),
+            *secrets.notes(locked),
+            *cni.notes(locked.attachment, facts.abilities.networking if facts.abilities else None),
+            *resources.notes(locked, facts),
+            *pasta.notes(locked),
+            *sharing.notes(locked, facts.abilities.runtime if facts.abilities else None),
+            *writable.notes(locked, bundle, scratch),
+        ),
         signers=locked.signers,
+        live=shown,
+        attachment=locked.attachment,
         complete=rootfs is not None,
     )
 
@@ -149,31 +211,57 @@ def _signed(locked: Locked) -> list[str]:
 def _configs(locked: Locked, facts: Facts, ids: IdRange, user: User | None, rootfs: RootfsFacts | None) -> list[File]:
     """Render every configuration file; all problems are reported at once."""
     found, problems = [], []
-    for path, config in locked.manifest.config.items():
-        owner = (user.uid, user.gid) if config.owner == "image" and user else None
-        if config.owner != "image":
-            owner = volumes.lookup(locked, ("config", path, "owner"), config.owner, rootfs)
-        uid, gid = owner or (0, 0)
+    for path, source in locked.configs.items():
+        config = locked.manifest.config[source.table]
+        key = ("config", source.table, "owner")
+        uid, gid = _owner(locked, key, config.owner, user, rootfs) or (0, 0)
         if max(uid, gid) >= ids.size:
-            message = f"a service has the ids below {ids.size}"
-            problems.append(locked.document.problem(("config", path, "owner"), message))
+            problems.append(locked.document.problem(key, f"a service has the ids below {ids.size}"))
         try:
-            data = configuration.render(locked.configs[path], locked.manifest.vars, facts.for_templates())
+            data = configuration.render(source, locked.manifest.vars, facts.for_templates())
         except ManifestError as error:
             problems += error.problems
             continue
-        restarts = config.on_change != "none"
-        found.append(File(f"config{path}", data, config.mode, (ids.base + uid, ids.base + gid), restarts))
+        owner = (ids.base + uid, ids.base + gid)
+        change = live.on_change(config, able=live.able(facts))
+        mode = source.mode(config.mode)
+        found.append(File(f"config{path}", data, mode, owner, change == "restart", change == "reload"))
     if problems:
-        raise ManifestError(problems)
+        raise ManifestError(list(dict.fromkeys(problems)))
     return found
 
 
+def _secrets(locked: Locked, ids: IdRange, user: User | None, rootfs: RootfsFacts | None) -> list[File]:
+    """Return what the run script reads the secrets by; no secret is in it."""
+    owners, problems = {}, []
+    for name, secret in locked.manifest.secrets.items():
+        found = _owner(locked, ("secrets", name, "owner"), secret.owner, user, rootfs)
+        owners[name] = f"{ids.base + found[0]}:{ids.base + found[1]}" if found else UNKNOWN.replace(" ", "-")
+        if max(found or (0,)) >= ids.size:
+            message = f"a service has the ids below {ids.size}"
+            problems.append(locked.document.problem(("secrets", name, "owner"), message))
+    if problems:
+        raise ManifestError(problems)
+    return [File(path, data, 0o600) for path, data in secrets.files(locked, owners)]
+
+
+def _owner(
+    locked: Locked, key: Path, owner: str, user: User | None, rootfs: RootfsFacts | None
+) -> tuple[int, int] | None:
+    """Return whom a file belongs to, in ids of the container; None while that is not known."""
+    if owner == "image":
+        return (user.uid, user.gid) if user else None
+    return volumes.lookup(locked, key, owner, rootfs)
+
+
+def _overlaid(locked: Locked) -> list[str]:
+    overlay = locked.document.overlay
+    return [f"{overlay.file} says what is different on this host"] if overlay else []
+
+
 def _identity(locked: Locked) -> list[File]:
-    """Return /etc/hosts and /etc/hostname: some programs exit when their own host name resolves to nothing."""
-    name = container.hostname(locked)
-    hosts = f"127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n127.0.1.1 {name}\n"
-    return [File("etc/hosts", hosts.encode(), 0o644), File("etc/hostname", f"{name}\n".encode(), 0o644)]
+    """Return the files by which the service knows itself and others."""
+    return [File(path, text.encode(), 0o644) for path, text in hostnames.files(locked)]
 
 
 def _container(  # noqa: PLR0917
@@ -196,14 +284,17 @@ def _container(  # noqa: PLR0917
         hostname=host,
         capabilities=container.capabilities(locked),
         no_new_privileges=manifest.security.no_new_privileges,
-        userns=IdMap(base, ranges.SIZE) if mapped else None,
+        userns=IdMap(base, container.id_count(manifest)) if mapped else None,
         network=network,
+        network_path=f"{bundle}/{paths.LIVE}/netns" if sharing.target(manifest) else "",
         mounts=_mounts(locked, bundle, found, rootfs),
         seccomp=manifest.security.seccomp,
         architecture=locked.image.platform.architecture,
         cgroups_path=manifest.name,
         programs_32_bit=_has_32_bit_programs(rootfs),
-        hook=f"{bundle}/run" if _script(locked, base).created else "",
+        read_only=manifest.security.rootfs == "read-only",
+        resources=resources.oci(resources.limits(manifest.resources)),
+        hook=f"{bundle}/run" if supervision.script(locked, base).created else "",
     )
 
 
@@ -217,10 +308,15 @@ def _spec(contained: Container, user: User | None) -> File:
 def _commands(locked: Locked, contained: Container) -> Iterator[File]:
     """Yield the programs that are run beside the service in its container, for `runc exec --process`."""
     commands: dict[str, tuple[str, ...]] = {}
-    del locked
+    if isinstance(locked.manifest.service.reload, tuple):
+        commands["reload"] = locked.manifest.service.reload
+    if locked.manifest.health and locked.manifest.health.exec is not None:
+        commands[health.COMMAND] = locked.manifest.health.exec
     for name, words in commands.items():
         text = json.dumps(runtime_spec.command(contained, words), indent=2)
         yield File(f"commands/{name}.json", f"{text}\n".encode(), 0o600, restarts=False)
+    for path, data in health.files(locked.manifest.health):
+        yield File(path, data, 0o600, restarts=False)
 
 
 def _has_32_bit_programs(rootfs: RootfsFacts | None) -> bool:
@@ -233,13 +329,11 @@ def _mounts(
 ) -> tuple[Mount, ...]:
     """Return the service's mounts, outer ones first."""
     sources = {
-        RESOLV_CONF: f"{bundle}/{paths.LIVE}/resolv.conf",
-        HOSTS: f"{bundle}/{paths.CURRENT}/etc/hosts",
-        HOSTNAME: f"{bundle}/{paths.CURRENT}/etc/hostname",
-        **{path: f"{bundle}/config{path}" for path in locked.manifest.config},
+        **hostnames.sources(locked, bundle),
     }
     options = ("bind", "ro", "nosuid", "nodev", "noexec")
     mounts = {volume.target: volume.mount() for volume in found}
+    mounts |= {mount.destination: mount for mount in writable.mounts(bundle, writable.scratch(locked, found, rootfs))}
     for path, source in sources.items():
         node = volumes.resolve(path, rootfs)
         volumes.refuse_kind(locked, path, node, "file")
@@ -247,54 +341,38 @@ def _mounts(
         if place in mounts:
             raise locked.refuse(("config", path), f"a volume or another file is at {place} too")
         mounts[place] = Mount(place, source, "", options)
+    mine: list[tuple[Path, Mount]] = [(("config", one.table), one.mount(bundle)) for one in live.build(locked, rootfs)]
+    mine += [(("secrets", s.name, "path"), _secret_mount(locked, s, bundle, rootfs)) for s in secrets.build(locked)]
+    for key, mount in mine:
+        if mount.destination in mounts:
+            raise locked.refuse(key, f"a volume or another file is at {mount.destination} too")
+        mounts[mount.destination] = mount
+    if locked.manifest.service.notify:
+        node = volumes.resolve(health.NOTIFY_PLACE, rootfs)
+        place = node.path if node else health.NOTIFY_PLACE
+        mounts[place] = Mount(place, f"{bundle}/{paths.LIVE}/notify", "", ("rbind", *options[1:]))
     return tuple(mounts[place] for place in sorted(mounts, key=lambda place: place.split("/")))
 
 
-def _run(locked: Locked, base: int) -> File:
-    return File("run", run_script(_script(locked, base)).encode(), 0o755)
+def _secret_mount(locked: Locked, secret: SecretSpec, bundle: str, rootfs: RootfsFacts | None) -> Mount:
+    node = volumes.resolve(secret.target, rootfs)
+    volumes.refuse_kind(locked, secret.target, node, "file")
+    place = node.path if node else secret.target
+    return Mount(place, f"{bundle}/{secret.source}", "", (*live.OPTIONS, "noexec"))
 
 
-def _script(locked: Locked, base: int) -> RunScript:
-    return RunScript(
-        name=locked.manifest.name,
-        version=locked.manifest.version,
-        base=base,
-        resolver=locked.manifest.network.mode == "host",
-        stop_signal=_stop_signal(locked),
-    )
+def _run(locked: Locked, facts: Facts, base: int, scratch: tuple[Scratch, ...]) -> File:
+    notify = health.notify(locked.manifest, facts.init)
+    script = replace(supervision.script(locked, base), scratch=scratch, notify=notify)
+    return File("run", run_script(script).encode(), 0o755)
 
 
-def _unit(locked: Locked) -> Unit:
-    manifest = locked.manifest
-    service = manifest.service
-    return Unit(
-        name=manifest.name,
-        version=manifest.version,
-        restart=service.restart,
-        restart_delay=service.restart_delay,
-        restart_limit=RestartLimit(service.restart_limit.count, service.restart_limit.seconds),
-        stop_signal=_stop_signal(locked),
-        stop_timeout=manifest.process.stop_timeout,
-        mounts_for=tuple(sorted(v.source for v in manifest.volumes.values() if v.source)),
-        network=manifest.network.mode == "host",
-    )
-
-
-def _stop_signal(locked: Locked) -> StopSignal:
-    signal = container.stop_signal(locked)
-    return StopSignal(signal.name, signal.number)
-
-
-def _render_units(unit: Unit, facts: Facts) -> tuple[UnitFile, ...]:
-    if facts.init == "systemd":
-        return systemd.render(unit)
-    return openrc.render(unit) if facts.init == "openrc" else ()
-
-
-def _link(unit: Unit, facts: Facts) -> Link | None:
-    if facts.init == "systemd":
-        return systemd.link(unit)
-    return openrc.link(unit) if facts.init == "openrc" else None
+def _attached(locked: Locked) -> Iterator[File]:
+    """Yield what attaches the service to its bridge."""
+    if locked.attachment is not None:
+        names = (locked.manifest.name, container.hostname(locked))
+        for path, data in cni.files(locked.attachment, locked.manifest.network.ports, names).items():
+            yield File(path, data, 0o644)
 
 
 def _meta(locked: Locked, base: int, mapped: bool, user: User | None) -> File:
@@ -306,9 +384,11 @@ def _meta(locked: Locked, base: int, mapped: bool, user: User | None) -> File:
         "name": manifest.name,
         "version": manifest.version,
         "uid_base": base,
+        **({"uid_size": fixed.size} if (fixed := container.fixed_ids(manifest)) else {}),
         "userns": mapped,
         "user": f"{user.uid}:{user.gid}" if user else UNKNOWN,
         "source": os.path.abspath(locked.document.file),
+        **({"overlay": os.path.abspath(locked.document.overlay.file)} if locked.document.overlay else {}),
         "stop_signal": container.stop_signal(locked).name,
         "image": {
             "reference": image.reference,
@@ -321,6 +401,8 @@ def _meta(locked: Locked, base: int, mapped: bool, user: User | None) -> File:
         },
         "manifest": as_table(manifest),
     }
+    if locked.attachment is not None:
+        data["network"] = locked.attachment.as_dict()
     if locked.signers:
         data["image"]["signed_by"] = [signer.as_dict() for signer in locked.signers]
     return File("bundle.toml", tomli_w.dumps(data, multiline_strings=False).encode(), 0o644)

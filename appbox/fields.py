@@ -303,6 +303,14 @@ def local_file(value: object) -> str:
     return found
 
 
+def local_directory(value: object) -> str:
+    """A directory beside the manifest, or an absolute path."""
+    found = line(value, "the path of a directory")
+    if found.rstrip("/") in ("", ".", ".."):
+        raise BadValueError(f"{quoted(found)} is no directory of files for a container", "name one beside the manifest")
+    return local_file(found.rstrip("/"))
+
+
 def registry_prefix(value: object) -> str:
     """A registry or a part of one, in the form in which images are named: docker.io, ghcr.io/acme, [::1]:5000/x."""
     found = line(value, 'a registry or a part of one (as in "docker.io/valkey")')

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from appbox.addresses import Attachment
 from appbox.configuration import ConfigSource
+from appbox.devices import Found
 from appbox.document import Document
 from appbox.errors import ManifestError
 from appbox.manifest import Manifest
@@ -16,12 +18,37 @@ from appbox.toml_source import Path
 
 @dataclass(frozen=True, slots=True)
 class HostSource:
-    """What is at a volume's path on the host; ids are the host's. `empty`: a directory without any entry."""
+    """What is at a volume's path on the host; ids are the host's. `empty`: a directory without any entry.
+
+    `file_system` is the kind of what it lies on, where that matters: for somebody's files.
+    """
 
     directory: bool
     empty: bool
     uid: int
     gid: int
+    file_system: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Borrowed:
+    """What a service has of its host: what is at the paths of its devices, an init, the bytes of a time zone.
+
+    `reaper` is empty and `zone` None when the manifest does not ask for one, or the host has none.
+    """
+
+    devices: tuple[Found, ...] = ()
+    reaper: str = ""
+    zone: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """A service whose network another one has, too: its `kind` of network (see `hostnames.kind`) and its host name."""
+
+    name: str
+    kind: str
+    hostname: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +57,7 @@ class Locked:
 
     `configs` maps paths in the container to their sources; `sources` maps host paths of volumes to what is there now
     (None: nothing), with host ids. `signers` are who signed the image, one for each policy that wants a signature.
+    `attachment` is the service's place in the network of its bridge. `encrypted` are the secrets for age by name.
     """
 
     manifest: Manifest
@@ -38,6 +66,10 @@ class Locked:
     configs: Mapping[str, ConfigSource]
     sources: Mapping[str, HostSource | None]
     signers: tuple[Signer, ...] = ()
+    attachment: Attachment | None = None
+    borrowed: Borrowed = Borrowed()
+    shared: Shared | None = None
+    encrypted: Mapping[str, bytes] = field(default_factory=dict)
 
     def refuse(self, key: Path, message: str, hint: str = "") -> ManifestError:
         """Return the error that one key of this manifest cannot be as it is."""

@@ -11,7 +11,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from appbox import rules, support, toml_source
+from appbox import overlays, rules, support, toml_source
+from appbox.document import Document, Overlay
 from appbox.errors import ManifestError, Problem
 from appbox.findings import Finding, findings
 from appbox.tables import Config, Manifest, Network, Process, Security, Service, Volume
@@ -34,8 +35,13 @@ SIZE_LIMIT = 1 << 20
 """Bytes of one manifest."""
 
 
-def parse_bytes(data: bytes, *, file: str) -> Manifest:
-    """Return the manifest that the bytes of `file` hold; raise `ManifestError` as `parse` does.
+def parse_bytes(data: bytes, *, file: str, overlay: Overlay | None = None) -> Manifest:
+    """Return the manifest that the bytes of `file` hold; raise `ManifestError` as `parse` does."""
+    return parse(decode(data, file=file), file=file, overlay=overlay)
+
+
+def decode(data: bytes, *, file: str) -> str:
+    """Return the text of a manifest or an overlay; ManifestError when it is too large or no text.
 
     TOML is UTF-8; a byte order mark in front is allowed and means nothing.
     """
@@ -44,16 +50,15 @@ def parse_bytes(data: bytes, *, file: str) -> Manifest:
     if data.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise _refuse(file, 1, "is UTF-16", "save it as UTF-8")
     try:
-        text = data.decode("utf-8-sig")
+        return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise _refuse(file, data.count(b"\n", 0, error.start) + 1, "is not UTF-8", "save it as UTF-8") from None
-    return parse(text, file=file)
 
 
-def parse(text: str, *, file: str) -> Manifest:
+def parse(text: str, *, file: str, overlay: Overlay | None = None) -> Manifest:
     """Return the manifest that `text` holds; raise `ManifestError` with every problem, each with line and key.
 
-    `file` is only what problems name.
+    `file` is only what problems name. With an `overlay`, what it says for one host counts more.
     """
     try:
         text.encode()
@@ -62,12 +67,14 @@ def parse(text: str, *, file: str) -> Manifest:
         raise _refuse(file, text.count("\n", 0, error.start) + 1, "is not Unicode text", "save it as UTF-8") from None
     except SourceError as error:
         raise _located_refusal(file, error) from None
+    data = overlays.merge(data, overlay) if overlay else data
+    document = Document(file, text, overlay, str(data.get("name", "")))
     try:
         manifest = Manifest.model_validate(data)
     except ValidationError as error:
-        raise ManifestError(_problems(_everything(error, data), text, file)) from None
+        raise ManifestError(_problems(_everything(error, data), document)) from None
     if found := _refusals(manifest):
-        raise ManifestError(_problems(found, text, file))
+        raise ManifestError(_problems(found, document))
     return manifest
 
 
@@ -121,14 +128,11 @@ def _without(data: dict[str, Any], broken: Iterable[Path]) -> dict[str, Any]:
     return needed | rest
 
 
-def _problems(found: Iterable[Finding], text: str, file: str) -> list[Problem]:
+def _problems(found: Iterable[Finding], document: Document) -> list[Problem]:
     try:
-        lines = toml_source.positions(text)
+        return document.problems((f.path, f.message, f.hint) for f in found)
     except SourceError as error:
-        return list(_located_refusal(file, error).problems)
-    return [
-        Problem(file, toml_source.line_of(lines, f.path), toml_source.dotted(f.path), f.message, f.hint) for f in found
-    ]
+        return list(_located_refusal(document.file, error).problems)
 
 
 def _refuse(file: str, line: int, message: str, hint: str) -> ManifestError:

@@ -5,14 +5,15 @@ from __future__ import annotations
 import contextlib
 import os
 from dataclasses import replace
-from typing import Final
+from typing import Any, Final
 
-from appbox.host import runc
+from appbox.host import runc, services
 from appbox.host.facts import InitKind
 from appbox.host.inside import locate, read_inside
+from appbox.host.runc import Running
 from appbox.oci.rootfs import TABLE_LIMIT, Node, RootfsFacts
 from appbox.plan import Observed, data_place
-from appbox.store import data, files, paths, state, unitfiles
+from appbox.store import data, files, paths, seen, state, unitfiles
 from appbox.store.installed import GONE, Installed
 from appbox.store.root import Root
 
@@ -36,6 +37,7 @@ def observe(root: Root, init: InitKind, name: str, directory: str) -> Observed:
             usable = current is not None and current.problem != GONE
             kept, base = ("", None) if usable else _kept(containers, name, directory)
             found = Observed(current=current, target=target, kept=kept, kept_base=base)
+            found = replace(found, **_writes(containers, directory)) if target is not None else found
             volumes = _volumes(containers, data_place(found, directory))
     except FileNotFoundError:
         return Observed(units=units, links=links)
@@ -45,10 +47,30 @@ def observe(root: Root, init: InitKind, name: str, directory: str) -> Observed:
         found,
         units=units,
         links=links,
+        armed=root.live and any(p.endswith(f"/{name}.timer") for p in units) and services.of_kind(init).armed(name),
         running=os.path.basename(running.bundle) or "unknown" if running else "",
-        stale=bool(running and target and running.since.timestamp() * 1e9 + _SLACK < written),
+        stale=bool(running and target and _before(running, written)),
+        unseen=bool(running and target and _unseen(root, name, running, target)),
         data=volumes,
     )
+
+
+def _before(running: Running, written: int) -> bool:
+    """Return whether a container was started before something was written, nanoseconds since 1970."""
+    return running.since.timestamp() * 1e9 + _SLACK < written
+
+
+def _unseen(root: Root, name: str, running: Running, target: Installed) -> bool:
+    """Return whether a container was started before the files that it must see, and was not given them since."""
+    if not _before(running, target.visible_written):
+        return False
+    process = runc.process_of(name)
+    return process is not None and seen.read(root, name, process) < target.visible
+
+
+def _writes(containers: int, directory: str) -> dict[str, Any]:
+    with files.directory(directory, containers) as bundle:
+        return {"writes": state.has_writes(bundle), "writes_origin": state.bundle_writes(bundle)}
 
 
 def refuse_foreign_link(containers: int, name: str) -> None:

@@ -11,24 +11,32 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
+from appbox import live, secrets
 from appbox.actions import (
     Action,
+    AllocateAddress,
     AllocateRange,
     CarryData,
     Enable,
     InstallUnit,
+    KeepWrites,
     MakeVolume,
     Publish,
+    Reload,
     RemoveUnit,
     RenderConfig,
+    Replace,
     Restart,
+    Schedule,
     Start,
     Stop,
     Switch,
+    TellPeers,
     Unpack,
 )
 from appbox.desired import UNKNOWN, Desired, File
 from appbox.errors import AppboxError
+from appbox.host import ranges
 from appbox.store import paths
 from appbox.store.installed import GONE, Installed, Stored
 from appbox.units.model import Link
@@ -36,7 +44,7 @@ from appbox.volumes import VolumeSpec
 
 _DIFF_LINES: Final = 400
 """Lines of a diff that are kept; what follows is counted."""
-_ADDED: Final = (b"created = ", b"effective = ", b"rootfs_mtree = ")
+_ADDED: Final = (b"created = ", b"effective = ", b"visible = ", b"rootfs_mtree = ")
 """Lines of bundle.toml that an apply adds; they stand before its first table."""
 _OF_THE_RUN: Final = (*_ADDED, b"appbox = ")
 """The same, and the line that says which appbox did it."""
@@ -48,8 +56,11 @@ class Observed:
 
     `units` are the texts of its files for the init system by path, `links` those that start it at boot. `running` is
     the version directory that the running container was made from ("" when none runs); `stale` means that it was
-    started before the configuration that is current now. `data` are the names of the volumes that there are; `kept` is the directory
-    of a version that is not current and has the data, `kept_base` the first id of its range.
+    started before the configuration that is current now, and `unseen` that it does not see yet, or was not told of,
+    files that are replaced while it runs. `data` are the names of the volumes that there are; `kept` is the directory
+    of a version that is not current and has the data, `kept_base` the first id of its range. `writes`: the desired
+    version's directory has what the service wrote to its root file system; `writes_origin` is the directory from which
+    an interrupted run was about to move that there.
     """
 
     current: Installed | None = None
@@ -57,10 +68,16 @@ class Observed:
     units: Mapping[str, str] = field(default_factory=dict)
     links: frozenset[Link] = frozenset()
     running: str = ""
+    armed: bool = False
     stale: bool = False
+    unseen: bool = False
     kept: str = ""
     kept_base: int | None = None
+    writes: bool = False
+    writes_origin: str = ""
     data: frozenset[str] = frozenset()
+    new_address: bool = False
+    untold: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,9 +92,10 @@ class ServicePlan:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What `apply` does: the services in the order of their names."""
+    """What `apply` does: each service after those that it names, otherwise by name; `notes` are about the host."""
 
     services: tuple[ServicePlan, ...]
+    notes: tuple[str, ...] = ()
 
     @property
     def actions(self) -> tuple[Action, ...]:
@@ -109,12 +127,18 @@ def _actions(desired: Desired, observed: Observed, *, new_range: bool) -> Iterat
     _refuse_new_ids(desired, observed)
     if current is not None and current.carry and data_place(observed, directory) != data_holder(observed, directory):
         yield CarryData(name, "an interrupted run left them there", current.carry, current.directory)
-    rebuild = rebuild_reason(desired.digest, desired.base, target)
+    if observed.writes_origin:
+        yield KeepWrites(name, "an interrupted run left it there", observed.writes_origin, directory)
+    rebuild = rebuild_reason(desired.digest, desired.base, target, desired.size)
     if rebuild:
         yield _unpack(desired, rebuild)
     if new_range and desired.mapped:
         # Only now: most of what can go wrong has gone wrong by then, and nothing that stays has the ids yet.
         yield AllocateRange(name, "it has a user namespace of its own", desired.base, desired.size)
+    if desired.attachment is not None and observed.new_address:
+        network = desired.attachment.network
+        why = "it has no address there yet, or another one"
+        yield AllocateAddress(name, why, network.name, str(network.subnet), desired.attachment.all)
     yield from _volume_actions(desired, observed)
     generation = _generation(desired, None if rebuild else target, rebuild)
     if generation:
@@ -125,6 +149,8 @@ def _actions(desired: Desired, observed: Observed, *, new_range: bool) -> Iterat
         yield Stop(name, "its version changes" if switching else "its root file system changes")
     if rebuild:
         yield Publish(name, "it is complete", directory, replaced_path(target, observed) if target else "")
+        if written := writes_origin(desired, observed):
+            yield KeepWrites(name, "the image is the same", written, directory)
     if switching:
         why = "the manifest names this version" if previous else "no version is current"
         yield Switch(name, why, previous, directory)
@@ -132,6 +158,8 @@ def _actions(desired: Desired, observed: Observed, *, new_range: bool) -> Iterat
     if origin:
         yield CarryData(name, "data goes with the service", origin, directory)
     yield from _unit_actions(desired, observed)
+    for untold in observed.untold:
+        yield TellPeers(name, "they find each other by name", untold)
 
 
 def _unit_actions(desired: Desired, observed: Observed) -> Iterator[Action]:
@@ -152,9 +180,10 @@ def _unit_actions(desired: Desired, observed: Observed) -> Iterator[Action]:
 
 def _refuse_new_ids(desired: Desired, observed: Observed) -> None:
     """Refuse to change the ids of a service that has data: every file of it would belong to somebody else."""
-    known = [version.base for version in (observed.current, observed.target) if version is not None and version.meta]
-    base = known[0] if known else observed.kept_base
-    if base is None or base == desired.base:
+    known = [version for version in (observed.current, observed.target) if version is not None and version.meta]
+    base = known[0].base if known else observed.kept_base
+    smaller = bool(known and base) and known[0].size > desired.size
+    if base is None or (base == desired.base and not smaller):
         return
     raise AppboxError(
         "security.userns of a service that has data cannot change",
@@ -164,15 +193,19 @@ def _refuse_new_ids(desired: Desired, observed: Observed) -> None:
     )
 
 
-def rebuild_reason(digest: str, base: int, target: Installed | None) -> str:
-    """Return why the version's directory has to be made, or made anew; empty when its rootfs is the right one."""
+def rebuild_reason(digest: str, base: int, target: Installed | None, size: int = ranges.SIZE) -> str:
+    """Return why the version's directory has to be made, or made anew; empty when its rootfs is the right one.
+
+    `base` and `size` are the service's range of ids.
+    """
     if target is None:
         return "this version is not on the host"
     if target.problem:
         return f"{target.directory} {target.problem}"
     if target.digest != digest:
         return f"the image has another digest now ({digest[:19]}…)"
-    return "" if target.base == base else "its range of user ids changed"
+    same = target.base == base and (not base or target.size == size)
+    return "" if same else "its range of user ids changed"
 
 
 def _unpack(desired: Desired, reason: str) -> Unpack:
@@ -189,9 +222,23 @@ def replaced_path(target: Installed, observed: Observed) -> str:
     return f"{path}+" if data_holder(observed, target.directory) == path else path
 
 
+def writes_origin(desired: Desired, observed: Observed) -> str:
+    """Return whence what a service wrote to its root file system moves when that is unpacked anew; "" for nothing.
+
+    Over another image it would hide what is new there, so it stays with the one that it was written over.
+    """
+    target = observed.target
+    there = observed.writes or bool(observed.writes_origin)
+    if target is None or not there or (target.digest, target.base) != (desired.digest, desired.base):
+        return ""
+    return replaced_path(target, observed)
+
+
 def _volume_actions(desired: Desired, observed: Observed) -> Iterator[Action]:
+    made: set[str] = set()
     for volume in desired.volumes:
-        if _is_missing(volume, observed):
+        if volume.source not in made and _is_missing(volume, observed):
+            made.add(volume.source)
             owner = UNKNOWN if volume.owner is None else f"{volume.owner[0]}:{volume.owner[1]}"
             yield MakeVolume(
                 desired.name, volume.reason, volume.name, volume.source, volume.target, owner, volume.seed
@@ -259,8 +306,14 @@ def _diff(desired: Desired, before: Mapping[str, Stored], changes: list[str]) ->
         old = stored.data if stored else b""
         if path == "bundle.toml":
             old = desired_meta(old, _ADDED)
-        texts.append(unified(_text(old), _text(new), _shown(path)))
+        words = _size if path.startswith(f"{secrets.FOLDER}/") and not path.endswith("/list") else _text
+        texts.append(unified(words(old), words(new), _shown(path)))
     return "".join(texts)
+
+
+def _size(data: bytes) -> str:
+    """Return what may be shown of how a secret is found: commands may hold more than their authors thought of."""
+    return f"({len(data)} bytes)\n" if data else ""
 
 
 def _text(data: bytes) -> str:
@@ -289,7 +342,7 @@ def carry_origin(desired: Desired, observed: Observed) -> str:
     holder = data_holder(observed, desired.directory)
     if holder != desired.directory:
         return holder
-    if target is None or not rebuild_reason(desired.digest, desired.base, target):
+    if target is None or not rebuild_reason(desired.digest, desired.base, target, desired.size):
         return ""
     return replaced_path(target, observed)
 
@@ -315,6 +368,28 @@ def data_place(observed: Observed, directory: str) -> str:
 
 def _running_actions(desired: Desired, observed: Observed, actions: list[Action]) -> list[Action]:
     """Return the start or restart that the other actions make necessary."""
+    if desired.timed:
+        return _timed_actions(desired, observed, actions)
+    if observed.armed:
+        disarm = Schedule(desired.name, "it is no timed job any more", on=False)
+        return [disarm, *_untimed_actions(desired, observed, actions)]
+    return _untimed_actions(desired, observed, actions)
+
+
+def _timed_actions(desired: Desired, observed: Observed, actions: list[Action]) -> list[Action]:
+    """Return what starts a job at its times. A run that is under way goes on: the next one has what is new."""
+    found: list[Action] = []
+    if observed.running and observed.links - {desired.link} and not any(isinstance(a, Stop) for a in actions):
+        found.append(Stop(desired.name, "it is a timed job now"))
+    changed = any(isinstance(a, InstallUnit) and a.path.endswith(".timer") for a in actions)
+    if desired.link is not None and desired.enable and (changed or not observed.armed):
+        found.append(Schedule(desired.name, "service.schedule says when", on=True))
+    if observed.armed and not desired.enable:
+        found.append(Schedule(desired.name, "service.enable is false", on=False))
+    return found
+
+
+def _untimed_actions(desired: Desired, observed: Observed, actions: list[Action]) -> list[Action]:
     if not observed.running:
         if desired.enable:
             return [Start(desired.name, "it is enabled and does not run")]
@@ -326,11 +401,38 @@ def _running_actions(desired: Desired, observed: Observed, actions: list[Action]
         return [Restart(desired.name, "what it runs with changed")]
     if observed.stale or observed.running != desired.directory:
         return [Restart(desired.name, "it runs with an older configuration")]
-    return []
+    return _replacing_actions(desired, observed)
+
+
+def _replacing_actions(desired: Desired, observed: Observed) -> list[Action]:
+    """Return how a running service gets files that are replaced while it runs, those included that it still lacks."""
+    changed = {path: change for path, change in _changes(desired, observed).items() if path.startswith("config/")}
+    owed = [file for file in desired.files if observed.unseen and file.path.startswith("config/") and not file.restarts]
+    paths_ = {*changed, *(file.path for file in owed)}
+    mounts = [mount for mount in desired.live if any(mount.holds(path) for path in paths_)]
+    if not mounts:
+        return [Restart(desired.name, "it runs with an older configuration")] if observed.unseen else []
+    why = "it still has those of before" if observed.unseen else "they changed"
+    found: list[Action] = [Replace(desired.name, why, tuple(mount.table for mount in mounts))]
+    if "reload" in {*changed.values(), *(file.on_change for file in owed)}:
+        found.append(Reload(desired.name, "config.*.on_change asks for it"))
+    return found
 
 
 def needs_restart(desired: Desired, observed: Observed) -> bool:
     """Return whether a new generation changes anything that a running service would have to be restarted for."""
+    return "restart" in _changes(desired, observed).values()
+
+
+def needs_replacing(desired: Desired, observed: Observed) -> bool:
+    """Return whether a new generation changes files that are replaced in a running container."""
+    changes = _changes(desired, observed)
+    return any(path.startswith("config/") and change != "restart" for path, change in changes.items())
+
+
+def _changes(desired: Desired, observed: Observed) -> dict[str, live.OnChange]:
+    """Return what each changed file of a new generation asks of a running service."""
     before = observed.target.files if observed.target else {}
-    calm = {"bundle.toml", *(f.path for f in desired.files if not f.restarts)}
-    return any(path not in calm for path in changed_files(desired, before))
+    after = {file.path: file for file in desired.files}
+    changed = [path for path in changed_files(desired, before) if path != "bundle.toml"]
+    return {path: live.change_of(path, after, desired.live) for path in changed}

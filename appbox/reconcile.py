@@ -16,13 +16,14 @@ from appbox.plan import ServicePlan
 from appbox.planning import Planned, Prepared
 from appbox.progress import progress
 from appbox.session import Options, cache_path, require_root_user
+from appbox.sources import Loaded
 from appbox.store import lock
 from appbox.store.root import Root
 
 
 def show(options: Options, arguments: Sequence[str]) -> bool:
     """Print the plan; return whether it holds any change."""
-    loaded = sources.load(arguments)
+    loaded = _load(options, arguments)
     with options.open_root() as root:
         cache = Cache(cache_path(root))
         planned = planning.prepare(root, loaded, cache, init=options.init, start=True)
@@ -33,7 +34,7 @@ def show(options: Options, arguments: Sequence[str]) -> bool:
 
 def apply(options: Options, arguments: Sequence[str], *, start: bool, wait: bool) -> None:
     """Do what the plan says, service by service; stop at the first that fails."""
-    loaded = sources.load(arguments)
+    loaded = _load(options, arguments)
     require_root_user("appbox apply")
     with options.open_root() as root, _locked(root, wait=wait):
         if root.live:
@@ -41,7 +42,7 @@ def apply(options: Options, arguments: Sequence[str], *, start: bool, wait: bool
         cache = Cache(cache_path(root))
         planned = planning.prepare(root, loaded, cache, init=options.init, start=start)
         _say_silent(options, planned)
-        done = [_one(options, root, cache, planned, one) for one in planned.services]
+        done = _each(options, root, cache, planned)
         options.say(report.notes_text(planned.plan))
         if options.json:
             options.result({**_data(planned), "done": True}, "")
@@ -52,6 +53,12 @@ def apply(options: Options, arguments: Sequence[str], *, start: bool, wait: bool
             )
 
 
+def _load(options: Options, arguments: Sequence[str]) -> list[Loaded]:
+    """Return the manifests as this host has them."""
+    with options.open_root() as root:
+        return sources.load(arguments, gather.hostname(root))
+
+
 def _data(planned: Planned) -> dict[str, Any]:
     """Return the plan as JSON data; `silent` maps registries to why they did not answer."""
     return {**report.plan_data(planned.plan), **({"silent": planned.silent} if planned.silent else {})}
@@ -60,6 +67,19 @@ def _data(planned: Planned) -> dict[str, Any]:
 def _say_silent(options: Options, planned: Planned) -> None:
     for registry, why in planned.silent.items():
         options.say(f"note: {registry} did not answer ({why}); what is installed from it stays\n", stream=sys.stderr)
+
+
+def _each(options: Options, root: Root, cache: Cache, planned: Planned) -> list[ServicePlan]:
+    """Carry out every service's plan, in order; after one that fails, what is left is named and not begun."""
+    for number, one in enumerate(planned.services, start=1):
+        try:
+            _one(options, root, cache, planned, one)
+        except BaseException:
+            left = [other.plan.desired.name for other in planned.services[number:] if other.plan.actions]
+            if left:
+                options.say(f"not done because of that: {', '.join(left)}\n", stream=sys.stderr)
+            raise
+    return [one.plan for one in planned.services]
 
 
 def _one(options: Options, root: Root, cache: Cache, planned: Planned, one: Prepared) -> ServicePlan:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, field
 
+from appbox import ordering, peers, sharing
 from appbox.errors import AppboxError
 from appbox.host import process, runc, services
-from appbox.host.facts import InitKind
+from appbox.host.facts import IdRange, InitKind
 from appbox.host.inside import remove_tree
-from appbox.store import bundle, files, paths, ranges, state, unitfiles
+from appbox.store import addresses, bundle, files, paths, ranges, state, unitfiles
 from appbox.store.root import Root
 
 
@@ -51,6 +52,9 @@ def remove(root: Root, init: InitKind, name: str, *, purge: bool) -> Removed:
     Raises AppboxError when there is no such service, or when it does not stop.
     """
     done = Removed(name)
+    _refuse_shared(root, name)
+    ordering.refuse_removal(root, name)
+    network = _network(root, name)
     units = unitfiles.read(root, init, name)
     interrupted = _clean(root, name)
     found = versions(root, name)
@@ -69,15 +73,37 @@ def remove(root: Root, init: InitKind, name: str, *, purge: bool) -> Removed:
             if root.live:
                 services.of_kind(init).reload()
     if found or linked:
-        base = ranges.load(root).get(name, 0)
+        ids = ranges.load(root).get(name)
         with root.directory(paths.CONTAINERS) as containers:
             if linked:
                 files.remove(name, dir_fd=containers)
             for directory in found:
-                _drop(containers, directory, _identity(name, directory, base), purge=purge, done=done)
+                _drop(containers, directory, _identity(name, directory, ids), purge=purge, done=done)
+    if network:
+        peers.tell(root, network)
     if purge:
         _forget(root, name)
     return done
+
+
+def _refuse_shared(root: Root, name: str) -> None:
+    """Refuse to remove a service whose network another one has."""
+    modes = {}
+    for other in state.names(root):
+        installed = state.load(root, other) if other != name else None
+        table = installed.meta.get("manifest", {}).get("network", {}) if installed else {}
+        modes[other] = str(table.get("mode", "")) if isinstance(table, dict) else ""
+    if found := sharing.sharers(name, modes):
+        raise AppboxError(
+            f"has a network that {', '.join(found)} shares", where=name, hint=f"remove {' and '.join(found)} first"
+        )
+
+
+def _network(root: Root, name: str) -> str:
+    """Return the network of the bridge that a service is on, "" for none."""
+    installed = state.load(root, name)
+    table = installed.meta.get("network") if installed else None
+    return str(table.get("network", "")) if isinstance(table, dict) else ""
 
 
 def _clean(root: Root, name: str) -> bool:
@@ -88,14 +114,16 @@ def _clean(root: Root, name: str) -> bool:
         return any(entry.startswith(f".{name}-") for entry in bundle.clean(containers))
 
 
-def _identity(name: str, directory: str, base: int) -> bytes:
+def _identity(name: str, directory: str, ids: IdRange | None) -> bytes:
     """Return the least that bundle.toml may say; it is written where the real one is lost."""
     version = directory.rpartition("/")[2][len(name) + 1 :]
-    mapped = "true" if base else "false"
-    return f'name = "{name}"\nversion = "{version}"\nuid_base = {base}\nuserns = {mapped}\n'.encode()
+    range_ = f"uid_base = {ids.base}\nuid_size = {ids.size}\nuserns = true" if ids else "uid_base = 0\nuserns = false"
+    return f'name = "{name}"\nversion = "{version}"\n{range_}\n'.encode()
 
 
 def _stop(init: InitKind, name: str, has_unit: bool, done: Removed) -> None:
+    if has_unit and services.of_kind(init).armed(name):
+        services.of_kind(init).schedule(name, on=False)
     if has_unit:
         services.of_kind(init).stop(name)
         done.sentences.append("stopped it")
@@ -112,14 +140,21 @@ def _stop(init: InitKind, name: str, has_unit: bool, done: Removed) -> None:
 def _drop(containers: int, directory: str, identity: bytes, *, purge: bool, done: Removed) -> None:
     """Delete a version directory, or all of it but its volumes."""
     with files.directory(directory, containers) as version:
-        keep = not purge and _has_data(version)
+        keep = not purge and (_has_data(version) or state.has_writes(version))
         if keep:
             _keep_only_data(version, identity)
     if keep:
-        done.sentences.append(f"kept its data in {paths.CONTAINERS}/{directory}/{paths.DATA}")
+        done.sentences.append(_kept(containers, directory))
         return
     bundle.discard(containers, directory)
     done.sentences.append(f"removed {paths.CONTAINERS}/{directory}")
+
+
+def _kept(containers: int, directory: str) -> str:
+    with files.directory(directory, containers) as version:
+        found = [paths.DATA] if _has_data(version) else []
+        found += [paths.UPPER] if state.has_writes(version) else []
+    return f"kept its data in {' and '.join(f'{paths.CONTAINERS}/{directory}/{name}' for name in found)}"
 
 
 def _has_data(version: int) -> bool:
@@ -131,24 +166,39 @@ def _has_data(version: int) -> bool:
 
 
 def _keep_only_data(version: int, identity: bytes) -> None:
-    """Leave the volumes and bundle.toml, which says whose they are; the file is there before the links go."""
+    """Leave the volumes, a persistent root's writes and bundle.toml, which says whose they are.
+
+    The file is there before the links go.
+    """
+    kept = {paths.DATA, "bundle.toml", *([paths.UPPER] if state.has_writes(version) else [])}
     if files.link_target("bundle.toml", version) is not None or not state.meta_of(version):
         path = f"{paths.GENERATIONS}/{state.current_generation(version)}/bundle.toml"
         text = files.read(path, 16 << 20, version) if state.meta_of(version) else identity
         files.replace("bundle.toml", text, mode=0o644, dir_fd=version)
     # The link to the generation comes first, because it sorts so: without it the version counts as removed.
     for entry in sorted(os.listdir(version)):
-        if entry not in {paths.DATA, "bundle.toml"}:
+        if entry not in kept:
             remove_tree(version, entry)
     os.fsync(version)
 
 
+def _is_numbered(entry: str, log: str) -> bool:
+    return entry.startswith(f"{log}.") and entry[len(log) + 1 :].isdecimal()
+
+
 def _forget(root: Root, name: str) -> None:
     """Delete what a service leaves outside its bundles, and free its range of ids."""
-    for folder, leaf in ((paths.LOGS, f"{name}.log"), (paths.RUN, name)):
+    left = [(paths.LOGS, f"{name}.log"), (paths.JOBS, name), (paths.TIMERS, f"stamp-{name}.timer"), (paths.RUN, name)]
+    for folder, leaf in left:
         if root.is_directory(folder):
             with root.directory(folder) as fd:
-                remove_tree(fd, leaf)
+                # Full log files have a number behind their name.
+                numbered = [one for one in os.listdir(fd) if folder == paths.LOGS and _is_numbered(one, leaf)]
+                for one in (leaf, *numbered):
+                    remove_tree(fd, one)
+    record = addresses.load(root)
+    if name in record.places:
+        addresses.save(root, record.without(name))
     # The range comes last: until everything that has its ids is gone, nobody else may be given it.
     table = ranges.load(root)
     if table.pop(name, None) is not None:

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 
-from appbox import admission, image_limits, resolve, sources
+from appbox import admission, container, image_limits, planning, resolve, sources
 from appbox import desired as desires
 from appbox.desired import Desired
 from appbox.errors import AppboxError
@@ -17,6 +18,7 @@ from appbox.host import gather, ranges
 from appbox.host.facts import Facts, IdRange
 from appbox.layers import layers_of
 from appbox.locked import Locked
+from appbox.networking import Addresses
 from appbox.oci.cache import Cache
 from appbox.oci.limits import Limits
 from appbox.oci.rootfs import Node, RootfsFacts
@@ -28,32 +30,34 @@ from appbox.store import ranges as stored_ranges
 from appbox.store.root import Root
 
 
-def render(options: Options, arguments: Sequence[str], output: str) -> list[str]:
+def render(options: Options, arguments: Sequence[str], output: str, host: str = "") -> list[str]:
     """Write the files of every manifest below `output` and return their paths relative to it, sorted.
 
-    Raises AppboxError when `output` is not empty.
+    They are those of the host called `host`, of this one by default. Raises AppboxError when `output` is not empty.
     """
-    loaded = sources.load(arguments)
     with options.open_root() as root:
+        loaded = sources.load(arguments, host or gather.hostname(root))
         allocated = stored_ranges.load(root)
         facts = gather.gather(root, options.init, allocated)
+        facts = replace(facts, hostname=host or facts.hostname)
         cache = Cache(cache_path(root))
         images = resolve.Images(cache, facts.platform, admission.load(root))
-        rendered = []
+        rendered, given = [], Addresses(root, fresh=True)
         for one in loaded:
             name = one.manifest.name
-            base = 0
+            ids = container.fixed_ids(one.manifest) or IdRange(0, ranges.SIZE)
             if one.manifest.security.userns == "auto":
-                base = allocated[name] = ranges.allocate(name, allocated, facts.taken)
-            rendered.append(_render(root, one, facts, images, cache, base))
+                ids = allocated[name] = ranges.allocate(name, allocated, facts.taken)
+            rendered.append(_render(root, one, facts, images, cache, ids, given))
     return _write(rendered, output)
 
 
 def _render(  # noqa: PLR0917
-    root: Root, loaded: Loaded, facts: Facts, images: resolve.Images, cache: Cache, base: int
+    root: Root, loaded: Loaded, facts: Facts, images: resolve.Images, cache: Cache, ids: IdRange, given: Addresses
 ) -> Desired:
-    locked = resolve.resolve(loaded, images, root, None, IdRange(base, ranges.SIZE))
-    return desires.build(locked, facts, base, _facts_of_layers(loaded, locked, cache, image_limits.load(root)))
+    locked = replace(resolve.resolve(loaded, images, root, None, ids), attachment=given.attach(loaded))
+    planning.refuse_what_the_host_lacks(locked, facts)
+    return desires.build(locked, facts, ids.base, _facts_of_layers(loaded, locked, cache, image_limits.load(root)))
 
 
 def _facts_of_layers(loaded: Loaded, locked: Locked, cache: Cache, limits: Limits) -> RootfsFacts:

@@ -17,6 +17,7 @@ def plan_data(plan: Plan) -> dict[str, Any]:
         "changes": bool(plan.actions),
         "actions": [describe(action) for action in plan.actions],
         "notes": {s.desired.name: list(s.notes) for s in plan.services if s.notes},
+        "host_notes": list(plan.notes),
         **({"signed_by": signed} if signed else {}),
     }
 
@@ -26,6 +27,7 @@ def plan_text(plan: Plan, *, verbosity: int = 0) -> str:
     lines: list[str] = []
     for service in plan.services:
         lines += _service(service, verbosity)
+    lines += [f"note: {note}" for note in plan.notes if plan.actions]
     if not plan.actions:
         lines.append("nothing to do")
     return printable("".join(f"{line}\n" for line in lines))
@@ -46,9 +48,9 @@ def _service(service: ServicePlan, verbosity: int) -> Iterator[str]:
 
 def notes_text(plan: Plan) -> str:
     """Return the notes of the services that change, as lines."""
-    return printable(
-        "".join(f"{s.desired.name}: note: {note}\n" for s in plan.services if s.actions for note in s.notes)
-    )
+    lines = [f"{s.desired.name}: note: {note}\n" for s in plan.services if s.actions for note in s.notes]
+    lines += [f"note: {note}\n" for note in plan.notes if plan.actions]
+    return printable("".join(lines))
 
 
 def sentence(action: Action) -> str:

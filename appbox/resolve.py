@@ -14,7 +14,7 @@ from typing import Final
 from appbox import policy
 from appbox.admission import Demands, Policies
 from appbox.errors import AppboxError, Unavailable
-from appbox.host import trusted
+from appbox.host import borrow, mounts, trusted
 from appbox.host.facts import IdRange
 from appbox.host.trusted import Place
 from appbox.locked import HostSource, Locked
@@ -135,7 +135,16 @@ def resolve(loaded: Loaded, images: Images, root: Root, current: Installed | Non
     """
     found = images.look_up(loaded, _installed_image(loaded, root, current))
     sources = {v.source: _host_source(root, v.source, service) for v in loaded.manifest.volumes.values() if v.source}
-    return Locked(loaded.manifest, loaded.document, found.image, loaded.configs, sources, found.signers)
+    return Locked(
+        manifest=loaded.manifest,
+        document=loaded.document,
+        image=found.image,
+        configs=loaded.configs,
+        sources=sources,
+        signers=found.signers,
+        borrowed=borrow.look_up(root, loaded.manifest, found.image.platform.architecture),
+        encrypted=loaded.encrypted,
+    )
 
 
 def _installed_image(loaded: Loaded, root: Root, current: Installed | None) -> Found | None:
@@ -195,7 +204,9 @@ def _host_source(root: Root, path: str, service: IdRange) -> HostSource | None:
         info = place.found
         directory = stat.S_ISDIR(info.st_mode)
         empty = directory and not set(_entries(place)) - {"lost+found"}
-        return HostSource(directory, empty, info.st_uid, info.st_gid)
+        theirs = not empty and not service.base <= info.st_uid < service.end
+        kind = mounts.file_system(info.st_dev) if theirs and service.base else ""
+        return HostSource(directory, empty, info.st_uid, info.st_gid, kind)
 
 
 def _entries(place: Place) -> list[str]:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from ipaddress import ip_address
 
+from appbox import devices, health, rlimits
 from appbox.fields import quoted
 from appbox.findings import Finding
 from appbox.quantities import ANYWHERE, Port
 from appbox.tables import Manifest, Table, Volume
 from appbox.toml_source import Path, dotted
+from appbox.units.limits import LARGEST, LEAST_MEMORY, LEAST_QUOTA, PERIOD
 
 # appbox makes these at each start.
 _OWN_FILES = {
@@ -16,6 +19,9 @@ _OWN_FILES = {
     "/etc/hosts": "set network.hosts",
     "/etc/resolv.conf": "set network.dns",
 }
+
+_SECRET_COMMAND = 64 << 10
+"""Bytes of a command that prints a secret: xargs of busybox and of GNU take as much in one go."""
 
 
 def broken(manifest: Manifest) -> Iterator[Finding]:
@@ -35,7 +41,10 @@ def _image_or_build(manifest: Manifest) -> Iterator[Finding]:
 def _exactly_one(manifest: Manifest) -> Iterator[Finding]:
     """Some tables say what they are by which of some keys they have."""
     tables: list[tuple[Path, Table, tuple[str, ...]]] = [
-        *((("config", path), table, ("text", "file", "template")) for path, table in manifest.config.items()),
+        *(
+            (("config", path), table, ("text", "file", "template", "directory"))
+            for path, table in manifest.config.items()
+        ),
         *((("secrets", name), table, ("file", "command", "age")) for name, table in manifest.secrets.items()),
     ]
     if manifest.health:
@@ -112,6 +121,11 @@ def _parents(target: str) -> Iterator[str]:
 
 
 def _nested(manifest: Manifest, outer: Path, inner: Path, target: str) -> Iterator[Finding]:
+    if outer[0] == "config" and manifest.config[str(outer[1])].directory is not None:
+        # A file of its own below a directory joins the directory's files.
+        if inner[0] != "config":
+            yield Finding(inner, f"{quoted(target)} lies in {dotted(outer)}, which is read-only", "move it", (outer,))
+        return
     if outer[0] != "volumes":
         yield Finding(inner, f"{quoted(target)} lies below {dotted(outer)}, which is a file", "move it", (outer,))
         return
@@ -136,7 +150,32 @@ def _network(manifest: Manifest) -> Iterator[Finding]:
             yield Finding(("network", "ports"), "the network's ports belong to the service that has it", "", mode)
         if network.mode == f"service:{manifest.name}":
             yield Finding(("network", "mode"), "the service cannot share its own network", "", (("name",),))
+        for key in ("hostname", "dns", "hosts"):
+            if getattr(network, key):
+                message = f"belongs to the service whose network this is, {network.mode.removeprefix('service:')}"
+                yield Finding(("network", key), message, "set it there", mode)
+    if network.mode == "none" and network.dns:
+        yield Finding(("network", "dns"), "without a network no name server can be reached", "take it out", mode)
+    if network.mode == "pasta":
+        yield from _ports_of_pasta(network.ports)
+    if network.mode.partition(":")[0] == "bridge":
+        for index, port in enumerate(network.ports):
+            if ":" in port.address and ip_address(port.address).is_loopback:
+                message = "a bridge cannot publish a port on the loopback address of IPv6"
+                hint = "take 127.0.0.1, or the mode pasta"
+                yield Finding(("network", "ports", index), message, hint, mode)
     yield from _port_clashes(network.ports)
+
+
+def _ports_of_pasta(ports: tuple[Port, ...]) -> Iterator[Finding]:
+    """pasta has one table of ports for all addresses of the host."""
+    first: dict[tuple[int, str], int] = {}
+    for index, port in enumerate(ports):
+        earlier = first.setdefault((port.host_port, port.protocol), index)
+        addresses = {port.address, ports[earlier].address}
+        if len(addresses) == 2 and not addresses & set(ANYWHERE):
+            message = f"pasta publishes a port of the host once, and ports[{earlier}] has {port.host_port} already"
+            yield Finding(("network", "ports", index), message, 'take another port, all addresses, or mode = "bridge"')
 
 
 def _port_clashes(ports: tuple[Port, ...]) -> Iterator[Finding]:
@@ -157,23 +196,46 @@ def _security(manifest: Manifest) -> Iterator[Finding]:
     both = set(security.capabilities.add) & set(security.capabilities.drop)
     for name in sorted(both):
         yield Finding(("security", "capabilities"), f"{name} is both added and dropped", "keep one of them")
-    if manifest.network.mode == "host":
+    other = manifest.network.mode.partition("service:")[2]
+    whose = (other, f"{other}'s", "set it there") if other else ("the host", "the host's", "set it on the host")
+    if other or manifest.network.mode == "host":
         for name in sorted(name for name in security.sysctl if name.startswith("net.")):
-            message = "belongs to the host while the network is the host's"
-            yield Finding(("security", "sysctl", name), message, "set it on the host", (("network", "mode"),))
+            message = f"belongs to {whose[0]} while the network is {whose[1]}"
+            yield Finding(("security", "sysctl", name), message, whose[2], (("network", "mode"),))
+
+
+def _isolation(manifest: Manifest) -> Iterator[Finding]:
+    yield from rlimits.findings(manifest.resources)
+    security, process = manifest.security, manifest.process
+    taken: dict[str, int] = {}
+    for index, device in enumerate(security.devices):
+        target = devices.parse(device).target
+        if taken.setdefault(target, index) != index:
+            message = f"{quoted(target)} is taken by devices[{taken[target]}]"
+            yield Finding(("security", "devices", index), message, "name another path in the container")
+    for name in sorted(security.sysctl):
+        if name == "kernel.domainname" and security.userns != "host":
+            message = "the kernel lets no user namespace set it"
+            yield Finding(("security", "sysctl", name), message, 'set security.userns = "host"')
+    if process.timezone is not None and "TZ" in process.env:
+        message = "stands beside process.timezone, which it would override"
+        yield Finding(("process", "env", "TZ"), message, "keep one of them", (("process", "timezone"),))
 
 
 def _ids(manifest: Manifest) -> Iterator[Finding]:
-    """With a user namespace, ids above 65535 exist neither for processes nor for files."""
-    if manifest.security.userns != "auto":
+    """With a user namespace, ids from its size on exist neither for processes nor for files."""
+    userns = manifest.security.userns
+    if userns == "host":
         return
+    size = 65536 if isinstance(userns, str) else userns.size
     owners: dict[Path, str] = {("process", "user"): manifest.process.user}
     owners |= {("volumes", name, "owner"): volume.owner for name, volume in manifest.volumes.items()}
     owners |= {("config", path, "owner"): table.owner for path, table in manifest.config.items()}
     owners |= {("secrets", name, "owner"): secret.owner for name, secret in manifest.secrets.items()}
+    owners |= {("process", "groups", index): group for index, group in enumerate(manifest.process.groups)}
     for path, owner in owners.items():
-        if any(part.isdigit() and int(part) > 65535 for part in owner.split(":")):
-            message = f"{quoted(owner)} is outside the service's ids (0 to 65535)"
+        if any(part.isdigit() and int(part) >= size for part in owner.split(":")):
+            message = f"{quoted(owner)} is outside the service's ids (0 to {size - 1})"
             yield Finding(path, message, 'take a lower id, or set security.userns = "host"', (("security", "userns"),))
 
 
@@ -190,6 +252,29 @@ def _service(manifest: Manifest) -> Iterator[Finding]:
             if config.on_change == "reload":
                 where = ("config", path, "on_change")
                 yield Finding(where, "needs service.reload", "say there how to reload", (("service", "reload"),))
+
+
+def _resources(manifest: Manifest) -> Iterator[Finding]:
+    """Limits that no kernel takes."""
+    asked = manifest.resources
+    if asked.memory is not None and asked.memory < LEAST_MEMORY:
+        yield Finding(("resources", "memory"), "is too little to start anything in", 'the least is "6M"')
+    if asked.cpus is not None and round(asked.cpus * PERIOD) < LEAST_QUOTA:
+        yield Finding(("resources", "cpus"), "is less than the kernel can give", f"the least is {LEAST_QUOTA / PERIOD}")
+    swap = ("resources", "memory_swap")
+    if asked.memory_swap is not None and asked.memory is None:
+        message = "stands without memory, and swap is limited only beside memory"
+        yield Finding(swap, message, "set resources.memory, too")
+    elif asked.memory_swap is not None and asked.memory is not None and asked.memory + asked.memory_swap > LARGEST:
+        yield Finding(swap, "is too much together with memory", "take less", (("resources", "memory"),))
+
+
+def _secrets(manifest: Manifest) -> Iterator[Finding]:
+    for name, secret in manifest.secrets.items():
+        size = sum(len(word.encode()) + 1 for word in secret.command or ())
+        if size > _SECRET_COMMAND:
+            message = f"is {size} bytes long with the ends of its words; a command may have {_SECRET_COMMAND}"
+            yield Finding(("secrets", name, "command"), message, "put it into a script on the host")
 
 
 def _policy(manifest: Manifest) -> Iterator[Finding]:
@@ -209,7 +294,11 @@ _RULES: tuple[Callable[[Manifest], Iterator[Finding]], ...] = (
     _mounts,
     _network,
     _security,
+    _isolation,
     _ids,
     _service,
+    _secrets,
+    health.rules,
+    _resources,
     _policy,
 )

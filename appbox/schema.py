@@ -14,7 +14,7 @@ from appbox.support import NOT_YET, every_value
 from appbox.tables import Manifest
 
 _ONE_OF = {
-    "Config": ("text", "file", "template"),
+    "Config": ("text", "file", "template", "directory"),
     "Secret": ("file", "command", "age"),
     "Health": ("exec", "tcp", "http"),
     "Build": ("packages", "containerfile"),

@@ -3,30 +3,41 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+import tomllib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final
 
+from appbox import config_directory, overlays
 from appbox import manifest as manifests
 from appbox.configuration import SIZE_LIMIT, ConfigSource
-from appbox.document import Document
+from appbox.document import Document, Overlay
 from appbox.errors import AppboxError, ManifestError, Problem, UsageError
+from appbox.fields import quoted
 from appbox.manifest import Manifest
 from appbox.oci import public_key
 from appbox.oci.public_key import BadKeyError, PublicKey
 from appbox.store import files
+
+AGE_HEADERS: Final = (b"age-encryption.org/v1\n", b"-----BEGIN AGE ENCRYPTED FILE-----")
+"""How a file begins that age has encrypted, as it is and as text (age-encryption.org/v1, "Format")."""
+
+ENCRYPTED_LIMIT: Final = 2 << 20
+"""Bytes of an encrypted secret: its text form is a third longer than the secret."""
 
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
     """A parsed manifest, the path it came from and its configuration files by their path in the container.
 
-    `keys` are those that `policy.signed_by` names.
+    `keys` are those that `policy.signed_by` names; `encrypted` are the files of `secrets.*.age` by the secret's name.
     """
 
     document: Document
     manifest: Manifest
     configs: Mapping[str, ConfigSource]
     keys: tuple[PublicKey, ...] = ()
+    encrypted: Mapping[str, bytes] = field(default_factory=dict)
 
     @property
     def folder(self) -> str:
@@ -51,22 +62,112 @@ def _of_directory(folder: str) -> list[str]:
     return inside
 
 
-def load(arguments: Iterable[str]) -> list[Loaded]:
-    """Return every manifest that the arguments name, sorted by service; all problems are reported at once.
+def load(arguments: Iterable[str], host: str = "") -> list[Loaded]:
+    """Return every manifest that the arguments name, sorted by service, as the overlay of `host` would have them.
 
-    Raises ManifestError, also for a service that two manifests describe, and AppboxError for an unreadable file.
+    All problems are reported at once. Raises ManifestError, also for a service that two manifests describe and for an
+    overlay of a service that there is not, and AppboxError for an unreadable file.
     """
+    found = find(arguments)
+    problems: list[Problem] = []
+    chosen: dict[str, Overlay | None] = {}
+    for folder in dict.fromkeys(os.path.dirname(file) for file in found):
+        try:
+            chosen[folder] = _overlay(folder, host) if host else None
+        except ManifestError as error:
+            problems += error.problems
+    loaded, more = _load_all(found, chosen)
+    problems += more
+    if problems:
+        raise ManifestError(problems)
+    return loaded
+
+
+def load_for_all_hosts(arguments: Iterable[str]) -> list[tuple[str, Loaded]]:
+    """Return every manifest as it is and once more for each host with an overlay: pairs of host ("" for none) and it.
+
+    Raises as `load`, with the problems of every host.
+    """
+    found = find(arguments)
+    plain, problems = _load_all(found, {})
+    pairs = [("", one) for one in plain]
+    for folder in dict.fromkeys(os.path.dirname(file) for file in found):
+        inside = [file for file in found if os.path.dirname(file) == folder]
+        for file in _overlay_files(folder):
+            try:
+                overlay = _read_overlay(folder, file)
+            except ManifestError as error:
+                problems += error.problems
+                continue
+            # What is wrong without the overlay has been said.
+            sound = [one for one in inside if any(one == p.document.file for p in plain)]
+            merged, more = _load_all(sound, {folder: overlay})
+            problems += more
+            pairs += [(overlays.host_of(file), one) for one in merged]
+    if problems:
+        raise ManifestError(list(dict.fromkeys(problems)))
+    return pairs
+
+
+def _load_all(found: Sequence[str], chosen: Mapping[str, Overlay | None]) -> tuple[list[Loaded], list[Problem]]:
+    """Return the sound manifests among files, sorted by service, and the problems of all of them."""
     loaded: list[Loaded] = []
     problems: list[Problem] = []
-    for file in find(arguments):
+    for file in found:
         try:
-            loaded.append(_load(file))
+            loaded.append(_load(file, chosen.get(os.path.dirname(file))))
         except ManifestError as error:
             problems += error.problems
     problems += _twice(loaded)
-    if problems:
-        raise ManifestError(problems)
-    return sorted(loaded, key=lambda one: one.manifest.name)
+    return sorted(loaded, key=lambda one: one.manifest.name), problems
+
+
+def _overlay_files(folder: str) -> list[str]:
+    """Return the overlays beside manifests, sorted."""
+    try:
+        names = os.listdir(os.path.join(folder, overlays.FOLDER))
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    wanted = sorted(name for name in names if name.endswith(".toml") and not name.startswith("."))
+    return [os.path.join(folder, overlays.FOLDER, name) for name in wanted]
+
+
+def _overlay(folder: str, host: str) -> Overlay | None:
+    """Return the overlay of a host: that of its whole name, or of the name's first part."""
+    files_ = _overlay_files(folder)
+    for name in dict.fromkeys((host, host.partition(".")[0])):
+        fitting = [file for file in files_ if overlays.matches(file, name)]
+        if len(fitting) > 1:
+            message = f"is for the same host as {fitting[0]}"
+            raise ManifestError([Problem(fitting[1], 0, "", message, "keep one of them")])
+        if fitting:
+            return _read_overlay(folder, fitting[0])
+    return None
+
+
+def _read_overlay(folder: str, file: str) -> Overlay:
+    data = _read(file, 4 * manifests.SIZE_LIMIT, file)
+    overlay = overlays.parse(manifests.decode(data, file=file), file=file)
+    if wanted := overlays.services(overlay):
+        known = set(_names(folder))
+        document = Document(file, overlay.text)
+        hint = f"the manifests here describe {', '.join(sorted(known))}" if known else ""
+        strangers = [
+            (("services", name), "no manifest here describes it", hint) for name in wanted if name not in known
+        ]
+        if strangers:
+            raise ManifestError(document.problems(strangers))
+    return overlay
+
+
+def _names(folder: str) -> Iterator[str]:
+    """Yield the names of the services that the manifests of a directory describe, also of broken ones."""
+    for file in _of_directory(folder or "."):
+        try:
+            text = manifests.decode(_read(file, 4 * manifests.SIZE_LIMIT, file), file=file)
+            yield str(tomllib.loads(text).get("name", ""))
+        except (AppboxError, ValueError, RecursionError):
+            continue
 
 
 def _twice(loaded: list[Loaded]) -> list[Problem]:
@@ -79,17 +180,18 @@ def _twice(loaded: list[Loaded]) -> list[Problem]:
     return problems
 
 
-def _load(file: str) -> Loaded:
+def _load(file: str, overlay: Overlay | None = None) -> Loaded:
     data = _read(file, 4 * manifests.SIZE_LIMIT, file)  # a little too much is refused with its own words
-    manifest = manifests.parse_bytes(data, file=file)
-    document = Document(file, data.decode("utf-8-sig"))
-    problems = [*_overlays(file)]
-    configs: dict[str, ConfigSource] = {}
-    for path in manifest.config:
-        try:
-            configs[path] = _config(document, manifest, path)
-        except ManifestError as error:
-            problems += error.problems
+    text = manifests.decode(data, file=file)
+    # Without its overlay, too, a manifest is one: this also knows the name that the overlay has it by.
+    manifest = manifests.parse(text, file=file)
+    document = Document(file, text)
+    if overlay is not None and overlays.concerns(overlay, manifest.name):
+        document = Document(file, text, overlay, manifest.name)
+        manifest = manifests.parse(text, file=file, overlay=overlay)
+    problems: list[Problem] = []
+    configs = _configs(document, manifest, problems)
+    encrypted = _encrypted(document, manifest, problems)
     keys: list[PublicKey] = []
     for index, name in enumerate(manifest.policy.signed_by):
         try:
@@ -98,7 +200,7 @@ def _load(file: str) -> Loaded:
             problems.append(document.problem(("policy", "signed_by", index), f"{name} {error.message}", error.hint))
     if problems:
         raise ManifestError(problems)
-    return Loaded(document, manifest, configs, tuple(keys))
+    return Loaded(document, manifest, configs, tuple(keys), encrypted)
 
 
 def _key(document: Document, name: str) -> PublicKey:
@@ -110,25 +212,62 @@ def _key(document: Document, name: str) -> PublicKey:
     return public_key.parse(data, name)
 
 
-def _config(document: Document, manifest: Manifest, path: str) -> ConfigSource:
+def _configs(document: Document, manifest: Manifest, problems: list[Problem]) -> dict[str, ConfigSource]:
+    """Return the configuration files by their paths in the container; what is wrong with them joins `problems`."""
+    found: dict[str, ConfigSource] = {}
+    # A file of its own in a directory takes the place of the directory's.
+    for path in sorted(manifest.config, key=lambda path: (manifest.config[path].directory is None, path)):
+        try:
+            found |= _config(document, manifest, path)
+        except ManifestError as error:
+            problems += error.problems
+    for path in found:
+        if inside := next((other for other in found if other.startswith(f"{path}/")), None):
+            message = f"is a file at {quoted(path)}, and {quoted(inside)} needs a directory there"
+            problems.append(document.problem(found[path].key, message, "rename one of them"))
+    return found
+
+
+def _config(document: Document, manifest: Manifest, path: str) -> dict[str, ConfigSource]:
     config = manifest.config[path]
-    name = config.file or config.template
-    if name is None:
-        return ConfigSource((config.text or "").encode(), False, "", document, ("config", path, "text"))
-    key = ("config", path, "file" if config.file else "template")
+    if config.text is not None:
+        return {path: ConfigSource(config.text.encode(), False, "", document, ("config", path, "text"))}
+    name = config.directory or config.file or config.template or ""
+    kind = "directory" if config.directory else "file" if config.file else "template"
+    key = ("config", path, kind)
     origin = os.path.join(os.path.dirname(document.file), name)
     try:
-        return ConfigSource(_read(origin, SIZE_LIMIT, name), config.file is None, origin, document, key)
+        if kind == "directory":
+            return {
+                f"{path}/{entry.path}": ConfigSource(
+                    entry.data, False, os.path.join(origin, entry.path), document, key, entry.executable
+                )
+                for entry in config_directory.read(origin, name)
+            }
+        return {path: ConfigSource(_read(origin, SIZE_LIMIT, name), kind == "template", origin, document, key)}
     except AppboxError as error:
         raise ManifestError([document.problem(key, str(error))]) from error
 
 
-def _overlays(file: str) -> list[Problem]:
-    """Refuse what would silently be left out: overlays for hosts are not read yet."""
-    folder = os.path.join(os.path.dirname(file), "hosts")
-    if os.path.isdir(folder) and any(name.endswith(".toml") for name in os.listdir(folder)):
-        return [Problem(folder, 0, "", "not supported yet: host overlays (hosts/<hostname>.toml)")]
-    return []
+def _encrypted(document: Document, manifest: Manifest, problems: list[Problem]) -> dict[str, bytes]:
+    """Return the files of secrets that age encrypted; what is wrong with them joins `problems`."""
+    found: dict[str, bytes] = {}
+    for name, secret in manifest.secrets.items():
+        if secret.age is None:
+            continue
+        key = ("secrets", name, "age")
+        try:
+            data = _read(os.path.join(os.path.dirname(document.file), secret.age), ENCRYPTED_LIMIT, secret.age)
+        except AppboxError as error:
+            problems.append(document.problem(key, str(error)))
+            continue
+        if data.startswith(AGE_HEADERS):
+            found[name] = data
+        else:
+            # It might be the secret itself, which would then be copied to where it does not belong.
+            hint = "encrypt it with age -r RECIPIENT"
+            problems.append(document.problem(key, f"{secret.age}: is not encrypted with age", hint))
+    return found
 
 
 def _read(path: str, limit: int, name: str) -> bytes:

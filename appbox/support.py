@@ -10,7 +10,6 @@ from typing import Any
 
 from appbox.fields import is_constraint, quoted
 from appbox.findings import Finding
-from appbox.quantities import IdRange
 from appbox.tables import Manifest, Table
 from appbox.toml_source import Path, dotted
 
@@ -29,27 +28,6 @@ def _one_of(*words: str) -> Test:
 # Key, and which of its values are not acted on; a default never counts, since it is what happens anyway.
 # A key that is a table stands for all of its keys, and `*` for any name.
 NOT_YET: Mapping[str, Test] = {
-    "process.init": every_value,
-    "network.mode": _one_of("bridge", "pasta", "service"),
-    "network.ports": every_value,
-    "network.dns": every_value,
-    "network.hosts": every_value,
-    "config.*.on_change": _one_of("reload"),
-    "secrets": every_value,
-    "resources": every_value,
-    "security.userns": lambda value: isinstance(value, IdRange),
-    "security.rootfs": _one_of("persistent", "read-only"),
-    "security.apparmor": every_value,
-    "security.devices": every_value,
-    "security.sysctl": every_value,
-    "health": every_value,
-    "service.requires": every_value,
-    "service.after": every_value,
-    "service.wants": every_value,
-    "service.notify": every_value,
-    "service.schedule": every_value,
-    "service.reload": every_value,
-    "service.log": every_value,
     "upgrade": every_value,
     "build": every_value,
 }

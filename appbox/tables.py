@@ -61,7 +61,8 @@ class Network(Table):
     """What the service sees of the network."""
 
     mode: Annotated[
-        v.NetworkMode, _key("host: the host's own; none: only loopback; bridge, pasta, or service:NAME to share.")
+        v.NetworkMode,
+        _key("host: the host's own; none: only loopback; bridge or bridge:NAME; pasta; service:NAME to share."),
     ] = "none"
     ports: Annotated[v.Ports, _key('Published ports, as in "127.0.0.1:6379:6379/tcp"; for bridge and pasta.')] = ()
     hostname: Annotated[v.Hostname | None, _key("The host name in the container; the service's name by default.")] = (
@@ -74,7 +75,7 @@ class Network(Table):
 
 
 class Config(Table):
-    """A file that is made at apply and mounted read-only; exactly one of text, file and template."""
+    """A file that is made at apply and mounted read-only; exactly one of text, file, template and directory."""
 
     text: Annotated[v.Text | None, _key("The content itself.")] = None
     file: Annotated[v.LocalFile | None, _key("A file whose content is taken as it is; relative to the manifest.")] = (
@@ -82,6 +83,9 @@ class Config(Table):
     )
     template: Annotated[
         v.LocalFile | None, _key("A Jinja2 template, filled with [vars]; relative to the manifest.")
+    ] = None
+    directory: Annotated[
+        v.LocalDirectory | None, _key("A directory whose files are all taken as they are; relative to the manifest.")
     ] = None
     mode: Annotated[v.FileMode, _key('Its permissions, as in "0444".')] = 0o444
     owner: Annotated[
@@ -167,6 +171,9 @@ class Health(Table):
     retries: Annotated[v.Count, _key("How many failures in a row make it unhealthy.")] = 3
     start_period: Annotated[v.Seconds, _key("Seconds after the start in which failures do not count.")] = 20
     on_unhealthy: Annotated[Literal["restart", "stop", "none"], _key("What is done then.")] = "restart"
+    restart_limit: Annotated[
+        v.Restarts, _key('How often it is restarted for that in how long: "5/600s". Beyond that it is left as it is.')
+    ] = RestartLimit(5, 600)
 
 
 class Log(Table):

@@ -11,7 +11,7 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import AfterValidator, PlainSerializer, PlainValidator, Strict, WithJsonSchema
 
-from appbox import fields, quantities
+from appbox import devices, fields, quantities, schedule
 from appbox.errors import AppboxError
 from appbox.fields import BadValueError, FrozenMap, kind, quoted
 from appbox.oci.capabilities import ALL_CAPABILITIES, canonical
@@ -57,6 +57,7 @@ Path = Annotated[str, PlainValidator(fields.path), _string("^/")]
 Target = Annotated[str, PlainValidator(fields.target), _string(fields.TARGET_PATTERN)]
 Source = Annotated[str, PlainValidator(fields.source), _string(fields.TARGET_PATTERN)]
 LocalFile = Annotated[str, PlainValidator(fields.local_file), _string(minLength=1)]
+LocalDirectory = Annotated[str, PlainValidator(fields.local_directory), _string(minLength=1)]
 User = Annotated[str, PlainValidator(fields.user), _string(fields.USER_PATTERN)]
 Url = Annotated[str, PlainValidator(fields.url), _string("^https?://")]
 FileMode = Annotated[int, PlainValidator(partial(fields.mode, limit=0o777)), _OCTAL, _string("^0?[0-7]{3}$")]
@@ -85,7 +86,7 @@ Restarts = Annotated[
 ]
 Schedule = Annotated[
     str,
-    PlainValidator(partial(fields.matching, pattern=r"[A-Za-z0-9*,./:~ -]*", expected="a calendar expression")),
+    PlainValidator(schedule.expression),
     _string(r"^[A-Za-z0-9*,./:~ -]*$"),
 ]
 
@@ -105,9 +106,12 @@ def _network_mode(value: object) -> str:
     found = fields.text(value)
     if found.startswith("service:"):
         return f"service:{fields.name(found.removeprefix('service:'))}"
+    if found.startswith("bridge:"):
+        return f"bridge:{fields.name(found.removeprefix('bridge:'))}"
     if found not in modes:
         raise BadValueError(
-            f"{quoted(found)} is not one of host, none, bridge, pasta, service:NAME", fields.nearest(found, modes)
+            f"{quoted(found)} is not one of host, none, bridge, bridge:NAME, pasta, service:NAME",
+            fields.nearest(found, modes),
         )
     return found
 
@@ -191,17 +195,23 @@ _COMMAND_SCHEMA: dict[str, Any] = {"type": "array", "items": {"type": "string"},
 _UNLIMITED = {"const": "unlimited"}
 
 Image = Annotated[str, PlainValidator(_image), _string(minLength=1)]
-Command = Annotated[tuple[str, ...], PlainValidator(_command), WithJsonSchema(_COMMAND_SCHEMA)]
+Command = Annotated[
+    tuple[str, ...],
+    PlainValidator(_command),
+    PlainSerializer(list, return_type=list[str]),
+    WithJsonSchema(_COMMAND_SCHEMA),
+]
 Reload = Annotated[
     Signal | tuple[str, ...],
     PlainValidator(_reload),
     PlainSerializer(lambda v: str(v) if isinstance(v, Signal) else v, when_used="unless-none"),
     _either({"type": "string"}, _COMMAND_SCHEMA),
 ]
-NetworkMode = Annotated[str, PlainValidator(_network_mode), _string("^(host|none|bridge|pasta|service:.+)$")]
+NetworkMode = Annotated[str, PlainValidator(_network_mode), _string("^(host|none|bridge|pasta|(bridge|service):.+)$")]
 Userns = Annotated[
     str | IdRange,
     PlainValidator(_userns),
+    PlainSerializer(lambda v: v if isinstance(v, str) else {"base": v.base, "size": v.size}, when_used="unless-none"),
     _either(
         {"enum": ["auto", "host"]},
         {
@@ -221,17 +231,7 @@ ByteLimit = Annotated[
     _either({"type": "integer", "minimum": 0}, _SIZE, _UNLIMITED),
 ]
 Capability = Annotated[str, PlainValidator(_capability), _CAPABILITY_SCHEMA]
-Device = Annotated[
-    str,
-    PlainValidator(
-        partial(
-            fields.matching,
-            pattern=r"/dev/[^:\x00-\x20\x7f]+(:/dev/[^:\x00-\x20\x7f]+)?(:[rwm]{1,3})?",
-            expected='a device (as in "/dev/fuse" or "/dev/ttyUSB0:/dev/modem:rw")',
-        )
-    ),
-    _string("^/dev/"),
-]
+Device = Annotated[str, PlainValidator(devices.valid), _string("^/dev/")]
 Profile = Annotated[
     str,
     PlainValidator(partial(fields.matching, pattern=r"[A-Za-z0-9_./-]*", expected="the name of a profile")),

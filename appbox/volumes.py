@@ -63,7 +63,8 @@ class VolumeSpec:
             options = ["nosuid", "nodev", f"mode={self.mode:o}", f"uid={uid}", f"gid={gid}"]
             options += [f"size={self.size}"] if self.size else []
             return Mount(self.target, "tmpfs", "tmpfs", (*options, *(["ro"] if self.read_only else [])))
-        options = ["rbind", "nosuid", "nodev", "ro" if self.read_only else "rw"]
+        # `ro` alone would leave writable what is mounted below the source on the host.
+        options = ["rbind", "nosuid", "nodev", *(["rro", "ro"] if self.read_only else ["rw"])]
         return Mount(self.target, self.source, "", tuple(options))
 
 
@@ -111,7 +112,7 @@ def _of_image(locked: Locked, bundle: str, user: User | None, rootfs: RootfsFact
         place = _image_path(path)
         if any(place == other or is_below(place, other) for other in covered):
             continue
-        name = _free_name(place, taken)
+        name = free_name(place, taken)
         taken[name] = None
         node = resolve(place, rootfs)
         refuse_kind(locked, place, node, "directory")
@@ -137,8 +138,8 @@ def _image_path(path: str) -> str:
         raise Refused(f"VOLUME {path!r} of the image cannot be mapped", why=str(error)) from error
 
 
-def _free_name(path: str, taken: Mapping[str, object]) -> str:
-    """Return a name for an image's volume made of its path: data/NAME in the bundle."""
+def free_name(path: str, taken: Mapping[str, object]) -> str:
+    """Return a name for a volume made of its path, as data/NAME in the bundle, that is none of `taken`."""
     base = _NAME.sub("-", path.lower()).strip("-")[:48] or "volume"
     name, number = base, 2
     while name in taken:

@@ -30,6 +30,7 @@ PROGRAMS = {
     "registry": ("docker-registry",),
     "images": ("mmdebstrap",),
     "init": ("mmdebstrap", "unshare", "nsenter"),
+    "vm": ("qemu-system-x86_64", "mke2fs", "apt-get", "dpkg-deb", "busybox", "setpriv"),
 }
 RUNTIME_SCHEMA = Path("/usr/share/gocode/src/github.com/opencontainers/runtime-spec/schema/config-schema.json")
 PRIVILEGED = ("root", "runc", "images", "init")

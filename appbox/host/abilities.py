@@ -2,13 +2,49 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 
+from appbox import health
+from appbox.addresses import network_of
+from appbox.host import cgroups, kernel, networks, process, replace_mount, secret_sources
 from appbox.host.facts import Abilities
 from appbox.manifest import Manifest
+from appbox.resources import limits
 
 
 def gather(manifests: Sequence[Manifest]) -> Abilities:
     """Return what the running host has of what `manifests` ask for; no program is started for what nobody asks."""
-    del manifests
-    return Abilities()
+    runtime, no_runtime = kernel.runtime()
+    return Abilities(
+        runtime=runtime,
+        no_runtime=no_runtime,
+        kernel=kernel.version(),
+        apparmor=kernel.profiles() if any(one.security.apparmor for one in manifests) else None,
+        hard_limits=kernel.hard_limits(),
+        raises_limits=kernel.raises_limits(),
+        open_files=kernel.open_files(),
+        no_sysctls=kernel.no_sysctls(manifests),
+        networking=networks.abilities() if any(network_of(one.network.mode) for one in manifests) else None,
+        pasta=_pasta() if any(one.network.mode == "pasta" for one in manifests) else "",
+        cgroups=cgroups.gather() if any(limits(manifest.resources) for manifest in manifests) else None,
+        live_mounts=replace_mount.possible() if any(map(_calm, manifests)) else True,
+        secrets=secret_sources.gather(manifests),
+        programs=_programs() if any(one.health or one.service.notify for one in manifests) else None,
+    )
+
+
+def _pasta() -> str:
+    if process.find("pasta") is None:
+        return "pasta is not installed"
+    if not os.path.exists("/dev/net/tun"):
+        return "there is no /dev/net/tun, with which pasta makes the service's interface"
+    return ""
+
+
+def _calm(manifest: Manifest) -> bool:
+    return any(config.on_change != "restart" for config in manifest.config.values())
+
+
+def _programs() -> frozenset[str]:
+    return frozenset(name for name in health.PROGRAMS if process.find(name) is not None)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Final, Literal
 
 from appbox.oci.model import Platform
+from appbox.oci.runtimes import Runtime
 
 InitKind = Literal["systemd", "openrc", "none"]
 
@@ -29,11 +30,64 @@ class IdRange:
 
 
 @dataclass(frozen=True, slots=True)
+class Taken(IdRange):
+    """Ids that somebody of the host has; `whose` says so in words."""
+
+    whose: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Cgroups:
+    """What the control groups of a host can limit: version 2 alone (`unified`), or version 1.
+
+    `controllers` go by their names in version 2. `swap` and `io_weight` say whether the kernel has files for them.
+    """
+
+    unified: bool = True
+    controllers: frozenset[str] = frozenset()
+    swap: bool = True
+    io_weight: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Networking:
+    """What a host has for bridges: CNI plugins and programs by name, IPv6, and whether it forwards packets already."""
+
+    plugins: frozenset[str] = frozenset()
+    programs: frozenset[str] = frozenset()
+    ipv6: bool = True
+    forwards: bool = True
+    forwards6: bool = True
+
+
+@dataclass(frozen=True, slots=True)
 class Abilities:
     """What a live host can do, as far as the manifests at hand depend on it; `host.abilities` finds it out.
 
     Nothing is known of a root that does not run: None in `Facts`, and nothing is refused then.
+    `runtime` is None when it did not say what it is; `kernel` is major and minor version. `apparmor` are the profiles
+    that are loaded, None without AppArmor. `hard_limits` are the rlimits of process 1 by their names in a manifest;
+    `raises_limits` says whether it may give more, `open_files` what the kernel has at most. `no_sysctls` are those of
+    the asked-for kernel parameters that a container would not have. `cgroups` is None when no
+    manifest asks for limits, and `programs`, which health checks need, when no manifest has one. `live_mounts`: the
+    kernel can replace a file that a running container sees. `secrets` maps what manifests read secrets with, files of
+    the host and "age", to what is wrong with it, "" if nothing. `pasta` is what is wrong with pasta, "" if nothing.
     """
+
+    runtime: Runtime | None = None
+    no_runtime: bool = False
+    kernel: tuple[int, int] = (0, 0)
+    apparmor: frozenset[str] | None = None
+    hard_limits: Mapping[str, int] = field(default_factory=dict)
+    raises_limits: bool = True
+    open_files: int | None = None
+    no_sysctls: frozenset[str] = frozenset()
+    cgroups: Cgroups | None = None
+    pasta: str = ""
+    networking: Networking | None = None
+    programs: frozenset[str] | None = None
+    live_mounts: bool = True
+    secrets: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +95,9 @@ class Facts:
     """A host as the pure modules see it.
 
     `live` is false below `--root DIR`, where nothing is started. `taken` are the id ranges of /etc/subuid,
-    /etc/subgid and of users; `ranges` maps services to the base of the range they were given.
-    `memory` is in bytes.
+    /etc/subgid and of users; `ranges` maps services to the range that they were given.
+    `cron` is what OpenRC's timed jobs go to: a directory of tables, the one table of busybox's crond, or there is none.
+    `memory` is in bytes. `masked` are paths of this host's hardware that containers should not see.
     """
 
     hostname: str
@@ -51,8 +106,10 @@ class Facts:
     live: bool
     cpus: int = 1
     memory: int = 1 << 30
-    taken: tuple[IdRange, ...] = ()
-    ranges: Mapping[str, int] = field(default_factory=dict)
+    masked: tuple[str, ...] = ()
+    taken: tuple[Taken, ...] = ()
+    ranges: Mapping[str, IdRange] = field(default_factory=dict)
+    cron: Literal["", "cron.d", "crontab"] = "cron.d"
     abilities: Abilities | None = None
 
     def for_templates(self) -> dict[str, str | int]:

@@ -3,27 +3,31 @@
 from __future__ import annotations
 
 import os
+from typing import Final, Literal
 
-from appbox.host import ranges
-from appbox.host.facts import Facts, IdRange, InitKind
+from appbox.host import kernel, ranges
+from appbox.host.facts import Facts, IdRange, InitKind, Taken
 from appbox.oci.model import Platform
+from appbox.store import files
 from appbox.store.root import Root
 
 _TABLE_LIMIT = 4 << 20
 """Bytes read of /etc/passwd and the like; a larger one is refused."""
 
 
-def gather(root: Root, init: str = "auto", allocated: dict[str, int] | None = None) -> Facts:
+def gather(root: Root, init: str = "auto", allocated: dict[str, IdRange] | None = None) -> Facts:
     """Return the facts of the host whose file system is `root`; `init` overrides what is found."""
     return Facts(
-        hostname=_hostname(root),
+        hostname=hostname(root),
         platform=Platform.host(os.uname().machine),
         init=detect_init(root) if init == "auto" else known_init(init),
         live=root.live,
         cpus=os.cpu_count() or 1,
         memory=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        masked=kernel.throttles() if root.live else (),
         taken=taken_ids(root),
         ranges=allocated or {},
+        cron=cron(root),
     )
 
 
@@ -38,27 +42,45 @@ def detect_init(root: Root) -> InitKind:
     return "openrc" if root.exists("/sbin/openrc-run") or root.exists("/usr/sbin/openrc-run") else "none"
 
 
+_CRONS: Final = ("/usr/sbin/cron", "/usr/sbin/crond", "/usr/bin/crond", "/sbin/crond", "/bin/crond")
+
+
+def cron(root: Root) -> Literal["", "cron.d", "crontab"]:
+    """Return what timed jobs can be told to: vixie's cron and cronie read a directory, busybox's crond one table."""
+    found = [path for path in _CRONS if root.exists(path)]
+    if any(not _is_busybox(root, path) for path in found):
+        return "cron.d"
+    return "crontab" if found else "" if root.live else "cron.d"
+
+
+def _is_busybox(root: Root, path: str) -> bool:
+    folder, _, leaf = path.rpartition("/")
+    with root.directory(folder) as fd:
+        return (files.link_target(leaf, fd) or "").rpartition("/")[2].startswith("busybox")
+
+
 def known_init(init: str) -> InitKind:
     """Return the kind of init system that `--init` names."""
     kinds: dict[str, InitKind] = {"systemd": "systemd", "openrc": "openrc", "none": "none"}
     return kinds[init]
 
 
-def _hostname(root: Root) -> str:
+def hostname(root: Root) -> str:
+    """Return the name of the host: of a live one what the kernel says, below `--root` what /etc/hostname does."""
     if root.live:
         return os.uname().nodename
     text = root.read("/etc/hostname", 4096)
     return (text or b"localhost").decode("utf-8", "replace").strip() or "localhost"
 
 
-def taken_ids(root: Root) -> tuple[IdRange, ...]:
+def taken_ids(root: Root) -> tuple[Taken, ...]:
     """Return the id ranges that users of the host have: sub-ids, and their own numbers."""
-    found: list[IdRange] = []
+    found: list[Taken] = []
     for path, parse in (
         ("/etc/subuid", ranges.parse_subids),
         ("/etc/subgid", ranges.parse_subids),
         ("/etc/passwd", ranges.parse_users),
         ("/etc/group", ranges.parse_users),
     ):
-        found += parse((root.read(path, _TABLE_LIMIT) or b"").decode("utf-8", "replace"))
-    return tuple(r for r in found if r.end > ranges.FIRST)
+        found += parse((root.read(path, _TABLE_LIMIT) or b"").decode("utf-8", "replace"), path)
+    return tuple(found)

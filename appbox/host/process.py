@@ -8,9 +8,9 @@ import selectors
 import signal
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NoReturn
+from typing import IO, NoReturn
 
 from appbox.errors import AppboxError, HostLacks
 
@@ -116,6 +116,26 @@ def _communicate(process: subprocess.Popen[bytes], stdin: bytes, timeout: float)
     except subprocess.TimeoutExpired as error:
         raise AppboxError(f"took longer than {timeout:g} s and was stopped", where=str(error.cmd[0])) from error
     return bytes(outputs[process.stdout]), bytes(outputs[process.stderr])
+
+
+@contextlib.contextmanager
+def stream(argv: Sequence[str]) -> Iterator[IO[bytes]]:
+    """Start a program and give its standard output as it comes; it is ended when the caller has seen enough.
+
+    Its complaints go where ours do. HostLacks when it cannot be started.
+    """
+    try:
+        process = subprocess.Popen(
+            list(argv), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, env=environment(), cwd="/"
+        )
+    except OSError as error:
+        raise HostLacks("cannot be started", where=argv[0], why=error.strerror or str(error)) from error
+    with process:
+        assert process.stdout is not None  # noqa: S101
+        try:
+            yield process.stdout
+        finally:
+            process.terminate()
 
 
 def become(argv: Sequence[str], extra: Mapping[str, str] | None = None) -> NoReturn:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from typing import Final
 
 from appbox.errors import AppboxError
-from appbox.host.facts import IdRange
+from appbox.host.facts import IdRange, Taken
 
 SIZE: Final = 65536
 ALL: Final = 2**32 - 1
@@ -20,33 +20,47 @@ FIRST: Final = 0x70000000
 END: Final = 0x80000000
 
 
-def allocate(name: str, ranges: Mapping[str, int], taken: Iterable[IdRange]) -> int:
-    """Return the base of the range of service `name`: the one it has, or the lowest free one.
+def allocate(name: str, ranges: Mapping[str, IdRange], taken: Iterable[IdRange]) -> IdRange:
+    """Return the range of service `name`: the one that was allocated to it, or the lowest free one.
 
     Raises AppboxError when all 4,096 ranges are in use.
     """
-    if name in ranges:
+    if name in ranges and is_allocated(ranges[name]):
         return ranges[name]
-    used = set(ranges.values())
-    foreign = [r for r in taken if r.end > FIRST and r.base < END]
+    used = {r.base for r in ranges.values() if is_allocated(r)}
+    foreign = [r for r in (*taken, *ranges.values()) if r.base not in used and r.end > FIRST and r.base < END]
     for base in range(FIRST, END, SIZE):
         if base not in used and not any(IdRange(base, SIZE).overlaps(r) for r in foreign):
-            return base
+            return IdRange(base, SIZE)
     raise AppboxError("no free range of user ids is left", where=name, hint="remove --purge services no longer used")
 
 
-def parse_subids(text: str) -> list[IdRange]:
+def is_allocated(found: IdRange) -> bool:
+    """Return whether `allocate` may have given a range; others stand in manifests."""
+    return found.size == SIZE and FIRST <= found.base < END and (found.base - FIRST) % SIZE == 0
+
+
+def holder(name: str, wanted: IdRange, ranges: Mapping[str, IdRange], taken: Iterable[Taken]) -> str:
+    """Return who has ids of a range that service `name` is to have, in words; empty when nobody does."""
+    for other, found in sorted(ranges.items()):
+        if other != name and wanted.overlaps(found):
+            return f"the service {other} (ids {found.base} to {found.end - 1})"
+    first = next((one for one in taken if one.size and wanted.overlaps(one)), None)
+    return "" if first is None else f"{first.whose} (ids {first.base} to {first.end - 1})"
+
+
+def parse_subids(text: str, file: str = "/etc/subuid") -> list[Taken]:
     """Return the ranges of /etc/subuid or /etc/subgid (subuid(5)); lines that are not `name:base:size` are skipped."""
     found = []
     for line in text.splitlines():
         parts = line.strip().split(":")
         if len(parts) == 3 and all(p.isascii() and p.isdigit() and len(p) <= 10 for p in parts[1:]):
-            found.append(IdRange(int(parts[1]), int(parts[2])))
+            found.append(Taken(int(parts[1]), int(parts[2]), f"{parts[0]} in {file}"))
     return found
 
 
-def parse_users(text: str) -> list[IdRange]:
+def parse_users(text: str, file: str = "/etc/passwd") -> list[Taken]:
     """Return the ids of passwd(5) or group(5) lines, each as a range of one."""
     fields = (line.split(":") for line in text.splitlines())
-    ids = (parts[2] for parts in fields if len(parts) > 2)
-    return [IdRange(int(i), 1) for i in ids if i.isascii() and i.isdigit() and len(i) <= 10]
+    ids = ((parts[0], parts[2]) for parts in fields if len(parts) > 2)
+    return [Taken(int(i), 1, f"{name} in {file}") for name, i in ids if i.isascii() and i.isdigit() and len(i) <= 10]

@@ -104,7 +104,7 @@ def _in_thread(namespace: int, trees: Sequence[tuple[int, bytes]]) -> tuple[int,
             syscalls.enter_mounts(namespace)
             top = syscalls.openat2(_HERE, b"/", os.O_PATH | os.O_DIRECTORY)
             try:
-                for index, (tree, target) in enumerate(trees):
+                for index, (tree, target) in enumerate(trees):  # noqa: B007
                     _attach(tree, top, target)
             finally:
                 os.close(top)

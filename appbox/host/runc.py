@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final, NoReturn
 
@@ -20,11 +21,15 @@ _LIMIT: Final = 4 << 20
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """A container that runs: the host's number of its first process, since when, and which bundle it was made from."""
+    """A container that runs: the host's number of its first process, since when, and which bundle it was made from.
+
+    `cgroups` maps controllers to directories; cgroup v2 is "".
+    """
 
     pid: int
     since: datetime
     bundle: str
+    cgroups: Mapping[str, str] = field(default_factory=dict)
 
 
 def running(name: str) -> Running | None:
@@ -37,6 +42,7 @@ def running(name: str) -> Running | None:
         pid, started = int(state["init_process_pid"]), int(state["init_process_start"])
         since = _time(str(state["created"]))
         labels = state.get("config", {}).get("labels") or []
+        cgroups = {str(name): str(path) for name, path in (state.get("cgroup_paths") or {}).items()}
     except (ValueError, KeyError, TypeError, AttributeError):
         return None
     if start_time(pid) != started:
@@ -44,7 +50,14 @@ def running(name: str) -> Running | None:
     bundle = next((str(label)[7:] for label in labels if str(label).startswith("bundle=")), "")
     if not bundle.startswith(f"{paths.CONTAINERS}/{name}-"):
         return None  # somebody else's container of that name
-    return Running(pid, since, bundle)
+    return Running(pid, since, bundle, cgroups)
+
+
+def process_of(name: str) -> tuple[int, int] | None:
+    """Return number and start time of the first process of a service's running container, None when there is none."""
+    found = running(name)
+    started = start_time(found.pid) if found else None
+    return (found.pid, started) if found and started is not None else None
 
 
 def _time(text: str) -> datetime:
@@ -61,6 +74,15 @@ def start_time(pid: int) -> int | None:
     except OSError:
         return None
     return None if fields[0] in {b"Z", b"X"} else int(fields[19])
+
+
+def parent(pid: int) -> int | None:
+    """Return the number of a process's parent (proc_pid_stat(5), field 4), None when it is dead."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            return int(file.read(4096).rpartition(b")")[2].split()[1])
+    except OSError:
+        return None
 
 
 def enter(name: str, command: list[str], *, terminal: bool) -> NoReturn:

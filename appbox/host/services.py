@@ -10,7 +10,8 @@ import time
 from typing import Final, Literal, Protocol
 
 from appbox.errors import AppboxError, HostLacks
-from appbox.host import process, runc
+from appbox.health import sentence
+from appbox.host import health_state, process, runc
 from appbox.host.facts import InitKind
 from appbox.store import paths
 
@@ -21,7 +22,10 @@ _SETTLE: Final = 0.5
 """Seconds that a started container must stay alive: most wrong configurations end it sooner."""
 
 _TIMEOUT: Final = 900.0
-"""Seconds that the init system may take for one start or stop; services have their own, shorter limits."""
+"""Seconds that the init system may take for one stop; services have their own, shorter limits."""
+
+_START_TIMEOUT: Final = 86_400.0 + _TIMEOUT
+"""Seconds that it may take for one start: that of a service is complete when it is healthy, within a day."""
 
 
 State = Literal["active", "ended", "failed"]
@@ -47,6 +51,15 @@ class Services(Protocol):
 
     def restart(self, name: str) -> None:
         """Stop and start a unit."""
+
+    def reload_service(self, name: str) -> None:
+        """Have a running service read its configuration again."""
+
+    def schedule(self, name: str, *, on: bool) -> None:
+        """Start a timed job at its times from now on, or no longer."""
+
+    def armed(self, name: str) -> bool:
+        """Return whether a timed job is started at its times."""
 
     def state(self, name: str) -> State:
         """Return what the init system thinks of a unit."""
@@ -78,6 +91,18 @@ class Systemd:
         process.run([self._program(), "reset-failed", f"{name}.service"])
         self._ctl("restart", f"{name}.service")
 
+    def reload_service(self, name: str) -> None:
+        """Do what `systemctl reload` would."""
+        _reload(name)
+
+    def schedule(self, name: str, *, on: bool) -> None:
+        """Run `systemctl restart` or `stop` on the job's timer."""
+        self._ctl("restart" if on else "stop", f"{name}.timer")
+
+    def armed(self, name: str) -> bool:
+        """Ask `systemctl is-active` of the job's timer."""
+        return process.run([self._program(), "is-active", "--quiet", f"{name}.timer"]).code == 0
+
     def state(self, name: str) -> State:
         """Ask `systemctl show`; a unit that waits for its next try has failed already."""
         argv = [self._program(), "show", "--property=ActiveState,SubState", f"{name}.service"]
@@ -98,8 +123,9 @@ class Systemd:
         return process.need("systemctl", "systemd runs on this host")
 
     def _ctl(self, verb: str, *units: str) -> None:
-        result = process.run([self._program(), verb, *units], timeout=_TIMEOUT)
+        result = process.run([self._program(), verb, *units], timeout=_limit(verb))
         if result.code != 0:
+            _refuse_unhealthy(self, units)
             where = units[0] if units else "systemd"
             raise AppboxError(f"systemctl {verb} failed", where=where, why=result.message, hint=_hint(units))
 
@@ -126,6 +152,18 @@ class OpenRC:
         """Run `rc-service restart`."""
         self._rc(name, "restart")
 
+    def reload_service(self, name: str) -> None:
+        """Do what `rc-service reload` would."""
+        _reload(name)
+
+    def schedule(self, name: str, *, on: bool) -> None:
+        """Do nothing: cron reads its tables by itself."""
+
+    def armed(self, name: str) -> bool:
+        """Return true: what is in a table of cron is started."""
+        del name
+        return True
+
     def state(self, name: str) -> State:
         """Ask `rc-service status`, which ends with 3 for a stopped service and with 32 for a crashed one."""
         code = process.run([self._program(), name, "status"]).code
@@ -145,8 +183,9 @@ class OpenRC:
         return process.need("rc-service", "OpenRC runs on this host")
 
     def _rc(self, name: str, verb: str) -> None:
-        result = process.run([self._program(), name, verb], timeout=_TIMEOUT)
+        result = process.run([self._program(), name, verb], timeout=_limit(verb))
         if result.code != 0:
+            _refuse_unhealthy(self, (name,))
             raise AppboxError(f"rc-service {name} {verb} failed", where=name, why=result.message, hint=_hint((name,)))
 
 
@@ -172,6 +211,18 @@ class NoInit:
         """Raise HostLacks, as `start` does."""
         self.start(name)
 
+    def reload_service(self, name: str) -> None:
+        """Reload a service that runs in the foreground."""
+        _reload(name)
+
+    def schedule(self, name: str, *, on: bool) -> None:
+        """Do nothing: there is no clock that starts anything."""
+
+    def armed(self, name: str) -> bool:
+        """Return false: nothing starts it."""
+        del name
+        return False
+
     def state(self, name: str) -> State:
         """Return whether its container runs."""
         return "active" if runc.running(name) else "ended"
@@ -189,6 +240,14 @@ def of_kind(kind: InitKind) -> Services:
     return OpenRC() if kind == "openrc" else NoInit()
 
 
+def _reload(name: str) -> None:
+    """Call the run script itself, as the units do: what a failing command says is then known. It is waited for."""
+    result = process.run([f"{paths.CONTAINERS}/{name}/run", "reload"], timeout=_TIMEOUT)
+    if result.code != 0:
+        why = result.message.removeprefix(f"appbox: {name}: ")
+        raise AppboxError("cannot be reloaded", where=name, why=why, hint=_hint((name,)))
+
+
 def wait_until_runs(kind: InitKind, name: str) -> None:
     """Return when the service's container runs and stays alive for a moment, or has ended well: a job may be quick.
 
@@ -198,6 +257,7 @@ def wait_until_runs(kind: InitKind, name: str) -> None:
     deadline = time.monotonic() + _START_LIMIT
     while time.monotonic() < deadline:
         if _stays(name):
+            _refuse_unhealthy(control, (name,))
             return
         state = control.state(name)
         if state == "ended":
@@ -212,6 +272,19 @@ def wait_until_runs(kind: InitKind, name: str) -> None:
         why=" | ".join(line.strip() for line in last if line.strip()),
         hint=f"appbox logs {name} shows more",
     )
+
+
+def _limit(verb: str) -> float:
+    return _START_TIMEOUT if verb in {"start", "restart"} else _TIMEOUT
+
+
+def _refuse_unhealthy(control: Services, units: tuple[str, ...]) -> None:
+    """Raise AppboxError for a service that did not become healthy, with the last words that it wrote."""
+    for name in (unit.removesuffix(".service") for unit in units):
+        found = health_state.load(name)
+        if found is not None and found.state == "unhealthy":
+            last = [line.strip() for line in control.log_tail(name, 5) if line.strip()]
+            raise AppboxError(sentence(found), where=name, why=" | ".join(last), hint=f"appbox logs {name} shows more")
 
 
 def _stays(name: str) -> bool:

@@ -3,8 +3,8 @@
 Rules that live here, with their sources:
 - the lowest `ociVersion` that suffices, so that other runtimes take the bundle (runtime-spec, config.md); `errnoRet` of
   seccomp is younger, but every runtime that reads 1.0.2 knows it or must pass over it;
-- a process that is not root gets its capabilities in the bounding set only, and nobody gets inheritable or ambient ones
-  (capabilities(7), CVE-2022-24769);
+- a process that is not root gets its capabilities in the bounding set only, and holds those that were asked for by name
+  as ambient ones (capabilities(7)); nobody gets inheritable ones that are not ambient too (CVE-2022-24769);
 - the primary group is also a supplementary one, lest a process escape a mode that denies that group (CVE-2022-36109);
 - `/sys` cannot be mounted by a user namespace that does not own the network in it: the host's is bound, read-only;
 - paths below `/proc` and `/sys` that tell or change the host's state are masked or read-only (as moby has them);
@@ -15,7 +15,7 @@ Rules that live here, with their sources:
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any, Final, Literal
@@ -26,6 +26,8 @@ from appbox.oci.capabilities import ALL_CAPABILITIES, DEFAULT_CAPABILITIES
 from appbox.oci.users import User
 
 OCI_VERSION: Final = "1.0.2"
+OCI_VERSION_IDMAP: Final = "1.1.0"
+"""The first that knows mounts with ids of their own."""
 
 MASKED_PATHS: Final = (
     "/proc/acpi",
@@ -46,7 +48,8 @@ MASKED_PATHS: Final = (
 READONLY_PATHS: Final = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
 """Paths through which a process could change the host."""
 
-_PTS: Final = ("nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5")
+_TTY: Final = 5
+_PTS: Final = ("nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", f"gid={_TTY}")
 
 _PLACE: Final = "seccomp"
 
@@ -67,13 +70,31 @@ class IdMap:
 
 
 @dataclass(frozen=True, slots=True)
+class IdExtent:
+    """`size` ids that are on disk from `disk` on, and seen from `host` on, which is an id of the host's."""
+
+    disk: int
+    host: int
+    size: int
+
+    def as_dict(self) -> dict[str, int]:
+        """Return the mapping as the specification writes it."""
+        return {"containerID": self.disk, "hostID": self.host, "size": self.size}
+
+
+@dataclass(frozen=True, slots=True)
 class Mount:
-    """One mount inside the container: runtime-spec, config.md, Mounts. An empty `type` is left out (a bind mount)."""
+    """One mount inside the container: runtime-spec, config.md, Mounts. An empty `type` is left out (a bind mount).
+
+    `users` and `groups` translate the ids of what is mounted; runtimes before specification 1.1 pass over them.
+    """
 
     destination: str
     source: str
     type: str = ""
     options: tuple[str, ...] = ()
+    users: tuple[IdExtent, ...] = ()
+    groups: tuple[IdExtent, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """Return the mount as the specification writes it."""
@@ -83,7 +104,45 @@ class Mount:
         data["source"] = self.source
         if self.options:
             data["options"] = list(self.options)
+        if self.users:
+            data["uidMappings"] = [extent.as_dict() for extent in self.users]
+            data["gidMappings"] = [extent.as_dict() for extent in self.groups]
         return data
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """A device node `source` of the host at `target` of the container; `access` is of `rwm`. Owner and mode there."""
+
+    source: str
+    target: str
+    type: Literal["b", "c"]
+    major: int
+    minor: int
+    access: str = "rwm"
+    mode: int = 0o666
+    uid: int = 0
+    gid: int = 0
+
+    def node(self) -> dict[str, Any]:
+        """Return the node for a runtime that makes it."""
+        return {
+            "path": self.target,
+            "type": self.type,
+            "major": self.major,
+            "minor": self.minor,
+            "fileMode": self.mode,
+            "uid": self.uid,
+            "gid": self.gid,
+        }
+
+    def rule(self) -> dict[str, Any]:
+        """Return what the container's cgroup allows."""
+        return {"allow": True, "type": self.type, "major": self.major, "minor": self.minor, "access": self.access}
+
+    def mount(self) -> Mount:
+        """Return the mount for a runtime that cannot make nodes: in a user namespace nobody can."""
+        return Mount(self.target, self.source, "", ("bind", "nosuid", "noexec", "rw"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +161,11 @@ class Container:
     `env` holds `NAME=value` strings; `mounts` are the service's own, in the order in which they are to be made,
     after the standard ones; `cgroups_path` is relative (see `spec`); `architecture` is the platform of the image
     (`amd64`, `arm64`); `programs_32_bit` lets the seccomp filter know the platform's 32-bit programs, which makes the
-    start slower. `hook` is the run script, if it is to be called once the namespaces and the cgroup are there.
+    start slower. `network_path` is the network namespace of somebody else, instead of a new one. `hook` is the run
+    script, if it is to be called once the namespaces and the cgroup are there.
+    `resources` are the limits of the cgroup as the specification has them (config-linux.md, Control groups).
+    `ambient` are the capabilities that a process which is not root holds too; `apparmor` is a profile of the host;
+    `masked` are paths that this host should hide besides `MASKED_PATHS`.
     """
 
     args: tuple[str, ...]
@@ -114,6 +177,7 @@ class Container:
     no_new_privileges: bool = True
     userns: IdMap | None = None
     network: Literal["host", "none"] = "none"
+    network_path: str = ""
     mounts: tuple[Mount, ...] = ()
     seccomp: Literal["default", "unconfined"] = "default"
     architecture: str = "amd64"
@@ -122,6 +186,12 @@ class Container:
     read_only: bool = False
     programs_32_bit: bool = False
     hook: str = ""
+    resources: Mapping[str, Any] = field(default_factory=dict)
+    ambient: frozenset[str] = frozenset()
+    apparmor: str = ""
+    devices: tuple[Device, ...] = ()
+    sysctl: Mapping[str, str] = field(default_factory=dict)
+    masked: tuple[str, ...] = ()
 
 
 def spec(container: Container) -> dict[str, Any]:
@@ -132,11 +202,11 @@ def spec(container: Container) -> dict[str, Any]:
     Raises `Refused` for a string that no process could be given exactly.
     """
     return {
-        "ociVersion": OCI_VERSION,
+        "ociVersion": OCI_VERSION_IDMAP if any(mount.users for mount in container.mounts) else OCI_VERSION,
         "process": _process(container),
         "root": {"path": "rootfs", "readonly": container.read_only},
         **({"hostname": container.hostname} if container.hostname else {}),
-        "mounts": [mount.as_dict() for mount in (*_standard_mounts(container), *container.mounts)],
+        "mounts": [mount.as_dict() for mount in _all_mounts(container)],
         **({"hooks": _hooks(container.hook)} if container.hook else {}),
         "linux": _linux(container),
     }
@@ -194,6 +264,8 @@ def _process(container: Container) -> dict[str, Any]:
         "capabilities": _capabilities(container),
         "noNewPrivileges": container.no_new_privileges,
     }
+    if container.apparmor:
+        data["apparmorProfile"] = container.apparmor
     if container.rlimits:
         data["rlimits"] = [{"type": r.type, "soft": r.soft, "hard": r.hard} for r in container.rlimits]
     return data
@@ -223,15 +295,21 @@ def _capabilities(container: Container) -> dict[str, list[str]]:
     if unknown:
         raise Refused("no such capability", where=", ".join(unknown))
     names = sorted(container.capabilities)
-    held = names if container.user.uid == 0 else []
-    return {"bounding": names, "effective": held, "permitted": held, "inheritable": [], "ambient": []}
+    ambient = [] if container.user.uid == 0 else sorted(container.ambient & container.capabilities)
+    held = names if container.user.uid == 0 else ambient
+    return {"bounding": names, "effective": held, "permitted": held, "inheritable": ambient, "ambient": ambient}
+
+
+def _all_mounts(container: Container) -> tuple[Mount, ...]:
+    bound = tuple(device.mount() for device in container.devices) if container.userns else ()
+    return (*_standard_mounts(container), *container.mounts, *bound)
 
 
 def _standard_mounts(container: Container) -> tuple[Mount, ...]:
     return (
         Mount("/proc", "proc", "proc", ("nosuid", "noexec", "nodev")),
         Mount("/dev", "tmpfs", "tmpfs", ("nosuid", "strictatime", "mode=755", "size=65536k")),
-        Mount("/dev/pts", "devpts", "devpts", _PTS),
+        Mount("/dev/pts", "devpts", "devpts", _pts(container.userns)),
         Mount("/dev/shm", "shm", "tmpfs", ("nosuid", "noexec", "nodev", "mode=1777", "size=65536k")),  # noqa: S108
         Mount("/dev/mqueue", "mqueue", "mqueue", ("nosuid", "noexec", "nodev")),
         _sys(container),
@@ -239,35 +317,46 @@ def _standard_mounts(container: Container) -> tuple[Mount, ...]:
     )
 
 
+def _pts(userns: IdMap | None) -> tuple[str, ...]:
+    # The group tty of every distribution; a mount with an id that the namespace does not have fails.
+    return _PTS if userns is None or userns.size > _TTY else tuple(option for option in _PTS if option != f"gid={_TTY}")
+
+
 def _sys(container: Container) -> Mount:
     # sysfs shows the devices of one network namespace and may be mounted only by the user namespace that owns it.
-    if container.userns and container.network == "host":
+    if container.userns and (container.network == "host" or container.network_path):
         return Mount("/sys", "/sys", "none", ("rbind", "rslave", "nosuid", "noexec", "nodev", "ro"))
     return Mount("/sys", "sysfs", "sysfs", ("nosuid", "noexec", "nodev", "ro"))
 
 
 def _linux(container: Container) -> dict[str, Any]:
-    data: dict[str, Any] = {"namespaces": [{"type": name} for name in _namespaces(container)]}
+    data: dict[str, Any] = {"namespaces": _namespaces(container)}
     if container.userns:
         mapping = {"containerID": 0, "hostID": container.userns.base, "size": container.userns.size}
         data |= {"uidMappings": [mapping], "gidMappings": [dict(mapping)]}
     if container.cgroups_path:
         data["cgroupsPath"] = container.cgroups_path
     # Everything is denied first; the runtime then allows the devices of runtime-spec, config-linux.md, Default Devices.
-    data["resources"] = {"devices": [{"allow": False, "access": "rwm"}]}
+    rules = [{"allow": False, "access": "rwm"}, *(device.rule() for device in container.devices)]
+    data["resources"] = {"devices": rules, **container.resources}
+    if container.devices and not container.userns:
+        data["devices"] = [device.node() for device in container.devices]
+    if container.sysctl:
+        data["sysctl"] = dict(container.sysctl)
     if container.seccomp == "default":
         data["seccomp"] = seccomp.profile(
             container.architecture, container.capabilities, programs_32_bit=container.programs_32_bit
         )
-    data |= {"maskedPaths": list(MASKED_PATHS), "readonlyPaths": list(READONLY_PATHS)}
+    data |= {"maskedPaths": [*MASKED_PATHS, *container.masked], "readonlyPaths": list(READONLY_PATHS)}
     return data
 
 
-def _namespaces(container: Container) -> list[str]:
+def _namespaces(container: Container) -> list[dict[str, str]]:
     names = ["cgroup", "ipc", "mount", "pid", "uts"]
     # A new network namespace has a loopback interface of its own, which runtimes bring up, and no other.
     if container.network == "none":
         names.append("network")
     if container.userns:
         names.append("user")
-    return sorted(names)
+    path = {"network": {"path": container.network_path}} if container.network_path else {}
+    return [{"type": name, **path.get(name, {})} for name in sorted(names)]

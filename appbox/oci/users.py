@@ -55,7 +55,7 @@ def lookup(user: str, passwd: bytes | None, group: bytes | None) -> User:
     account = _account(name, passwd)
     uid, gid = (account.uid, account.gid) if account else (_unlisted("user", name, "/etc/passwd"), 0)
     if group_name:
-        return User(uid, _gid(group_name, group))
+        return User(uid, group_id(group_name, group))
     member_of = (g.gid for g in _groups(group) if account and account.name in g.members)
     return User(uid, gid, tuple(dict.fromkeys(member_of)))
 
@@ -83,7 +83,8 @@ def _account(name: str, passwd: bytes | None) -> _Account | None:
     return next(matches, None)
 
 
-def _gid(name: str, group: bytes | None) -> int:
+def group_id(name: str, group: bytes | None) -> int:
+    """Return the id of a group by name or number; raises `Refused` as `lookup`."""
     number = _number(name)
     if number is not None:
         return number

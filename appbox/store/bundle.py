@@ -58,10 +58,12 @@ def discard(containers: int, directory: str) -> None:
     os.fsync(containers)
 
 
-def make_live(bundle: int) -> None:
+def make_live(bundle: int, hosts: bytes) -> None:
     """Make the pattern of what the run script has in memory: upper like the rootfs itself, work, resolv.conf.
 
-    A directory of an overlay's upper layer shows its own owner and mode, so they are copied here.
+    A directory of an overlay's upper layer shows its own owner and mode, so they are copied here. What can be written
+    to in a read-only root file system is there too, for an image that lacks it. `hosts` is for who starts the bundle
+    without the script.
     """
     with files.directory(paths.ROOTFS, bundle) as rootfs:
         top = os.fstat(rootfs)
@@ -70,11 +72,16 @@ def make_live(bundle: int) -> None:
         for name, mode, owner in (
             ("upper", stat.S_IMODE(top.st_mode), (top.st_uid, top.st_gid)),
             ("work", 0o700, (0, 0)),
+            ("notify", 0o755, (0, 0)),
+            ("run", 0o755, (top.st_uid, top.st_gid)),
+            ("tmp", 0o1777, (top.st_uid, top.st_gid)),
+            ("var-tmp", 0o1777, (top.st_uid, top.st_gid)),
         ):
             os.mkdir(name, 0o700, dir_fd=live)
             os.chown(name, *owner, dir_fd=live)
             os.chmod(name, mode, dir_fd=live)
         files.create("resolv.conf", b"", mode=0o644, dir_fd=live)
+        files.create("hosts", hosts, mode=0o644, dir_fd=live)
 
 
 def neutralise(rootfs: int, base: int, recorder: Recorder) -> None:
@@ -115,14 +122,17 @@ def keep_image(bundle: int, manifest: bytes, config: bytes) -> None:
         files.create("config.json", config, mode=0o600, dir_fd=fd)
 
 
-def write_generation(bundle: int, number: int, contents: Iterable[File], extra: bytes) -> None:
-    """Write generation `number` and make it current; `extra` is put before bundle.toml's own lines."""
+def write_generation(bundle: int, number: int, contents: Iterable[File], extra: bytes, base: int = 0) -> None:
+    """Write generation `number` and make it current; `extra` is put before bundle.toml's own lines.
+
+    Directories of configuration, which services may see, belong to the host's id `base`, the service's own root.
+    """
     with files.directory(paths.GENERATIONS, bundle) as generations:
         remove_tree(generations, str(number))
         os.mkdir(str(number), 0o700, dir_fd=generations)
         try:
             with files.directory(str(number), generations) as fd:
-                _fill(fd, contents, extra)
+                _fill(fd, contents, extra, base)
         except BaseException:
             remove_tree(generations, str(number))
             raise
@@ -130,23 +140,26 @@ def write_generation(bundle: int, number: int, contents: Iterable[File], extra: 
     files.link(paths.CURRENT, f"{paths.GENERATIONS}/{number}", dir_fd=bundle)
 
 
-def _fill(generation: int, contents: Iterable[File], extra: bytes) -> None:
+def _fill(generation: int, contents: Iterable[File], extra: bytes, base: int) -> None:
     os.mkdir("config", 0o755, dir_fd=generation)
     for file in contents:
         data = extra + file.data if file.path == "bundle.toml" else file.data
-        with _parent(generation, file.path) as (parent, name):
+        with _parent(generation, file.path, base if file.path.startswith("config/") else 0) as (parent, name):
             files.create(name, data, mode=file.mode, owner=file.owner, dir_fd=parent)
     _sync_directories(generation)
 
 
 @contextlib.contextmanager
-def _parent(fd: int, path: str) -> Iterator[tuple[int, str]]:
-    """Open the directory that holds `path` below `fd`, making what is missing."""
+def _parent(fd: int, path: str, owner: int) -> Iterator[tuple[int, str]]:
+    """Open the directory that holds `path` below `fd`, making what is missing for `owner`."""
     with contextlib.ExitStack() as stack:
         *folders, name = path.split("/")
         for folder in folders:
             with contextlib.suppress(FileExistsError):
                 os.mkdir(folder, 0o755, dir_fd=fd)
+                os.chmod(folder, 0o755, dir_fd=fd)  # noqa: S103  # a mounted one must be open to the service's user
+                if owner:
+                    os.chown(folder, owner, owner, dir_fd=fd)
             fd = stack.enter_context(files.directory(folder, fd))
         yield fd, name
 
@@ -188,12 +201,26 @@ def publish(containers: int, directory: str, replaces: str) -> None:
             raise AppboxError(
                 "has data that would be lost", where=f"{paths.CONTAINERS}/{replaces}", hint="move it to a safe place"
             )
+        _put_writes_aside(replaced, name)
         remove_tree(replaced, name)
         os.rename(paths.STAGING, name, src_dir_fd=containers, dst_dir_fd=replaced)
         os.fsync(replaced)
         syscalls.renameat2(replaced, name, containers, directory, syscalls.RENAME_EXCHANGE)
         os.fsync(replaced)
     os.fsync(containers)
+
+
+def _put_writes_aside(replaced: int, name: str) -> None:
+    """Give another name to a replaced bundle that has what a service wrote: no data goes unless it is purged."""
+    if not files.exists(f"{name}/{paths.UPPER}", replaced):
+        return
+    with files.directory(name, replaced) as old:
+        if not state.has_writes(old):
+            return
+    number = 2
+    while files.exists(f"{name}.{number}", replaced):
+        number += 1
+    os.rename(name, f"{name}.{number}", src_dir_fd=replaced, dst_dir_fd=replaced)
 
 
 def switch(containers: int, name: str, directory: str) -> None:
@@ -209,6 +236,25 @@ def announce_carry(bundle: int, origin: str) -> None:
     with contextlib.suppress(FileNotFoundError):
         _drop_empty_data(bundle)
     files.link(paths.CARRY, f"../{origin}/{paths.DATA}", dir_fd=bundle)
+
+
+def announce_writes(bundle: int, origin: str) -> None:
+    """Note in a staged bundle that the upper layer of its service is going to be in `origin`, below the containers."""
+    files.link(paths.WRITES, f"../{origin}/{paths.UPPER}", dir_fd=bundle)
+
+
+def keep_writes(containers: int, directory: str) -> None:
+    """Finish moving an upper layer to a bundle of the same image; doing it again does nothing."""
+    with files.directory(directory, containers) as bundle:
+        origin = state.bundle_writes(bundle)
+        if not origin:
+            return
+        if not files.exists(paths.UPPER, bundle):
+            with files.directory(origin, containers) as source:
+                os.rename(paths.UPPER, paths.UPPER, src_dir_fd=source, dst_dir_fd=bundle)
+                os.fsync(source)
+            os.fsync(bundle)
+        files.remove(paths.WRITES, dir_fd=bundle)
 
 
 def _drop_empty_data(bundle: int) -> None:

@@ -26,7 +26,8 @@ class Installed:
     `directory` is relative to the containers directory; `meta` is bundle.toml; `files` are the generation's, by
     path. `problem` says why the bundle cannot be used, if so. `written` is when the configuration that a running
     service must have was written (nanoseconds since 1970). `carry`: data of the previous version still has to be
-    moved here: the directory below the containers in which it is.
+    moved here: the directory below the containers in which it is. `visible` is the generation whose configuration files
+    a running container must see at least, `visible_written` when it was written.
     """
 
     name: str
@@ -38,6 +39,8 @@ class Installed:
     problem: str = ""
     carry: str = ""
     written: int = 0
+    visible: int = 0
+    visible_written: int = 0
 
     @property
     def digest(self) -> str:
@@ -50,6 +53,12 @@ class Installed:
         """First host id of the service's range; 0 without a user namespace."""
         value = self.meta.get("uid_base", 0)
         return value if isinstance(value, int) else 0
+
+    @property
+    def size(self) -> int:
+        """How many host ids the service has from `base` on; no meaning without a user namespace."""
+        value = self.meta.get("uid_size", 65536)
+        return value if isinstance(value, int) else 65536
 
     @property
     def sources(self) -> frozenset[str]:

@@ -14,9 +14,15 @@ RUN: Final = "/run/appbox"
 LOGS: Final = "/var/log/appbox"
 POLICY: Final = "/etc/appbox/policy.toml"
 LIMITS: Final = "/etc/appbox/limits.toml"
+NETWORKS: Final = "/etc/appbox/networks.toml"
+
+JOBS: Final = "/var/lib/appbox/jobs"
+TIMERS: Final = "/var/lib/systemd/timers"
+"""Where systemd keeps when a timer was last due."""
 
 LOCK: Final = "lock"
 RANGES: Final = "uid-ranges.toml"
+ADDRESSES: Final = "addresses.toml"
 
 # Inside a version directory.
 GENERATIONS: Final = ".generations"
@@ -26,6 +32,8 @@ LIVE: Final = ".live"
 IMAGE: Final = ".image"
 ROOTFS: Final = "rootfs"
 MTREE: Final = "rootfs.mtree"
+UPPER: Final = "upper"
+WRITES: Final = ".writes"
 DATA: Final = "data"
 GENERATION_LINKS: Final = ("bundle.toml", "config", "config.json", "run")
 """What belongs to a generation; the names in the version directory are fixed links through `.current`."""
@@ -38,6 +46,8 @@ SYSTEMD_UNITS: Final = "/etc/systemd/system"
 OPENRC_SCRIPTS: Final = "/etc/init.d"
 RUNLEVEL: Final = "/etc/runlevels/default"
 CRON: Final = "/etc/cron.d"
+CRONTAB: Final = "/etc/crontabs/root"
+"""The table of busybox's crond, which knows no directory of tables."""
 
 
 def version_directory(name: str, version: str) -> str:

@@ -94,8 +94,19 @@ def _load(name: str, directory: str, bundle: int) -> Installed:
         return Installed(name, version, directory, generation, meta, problem=problem, carry=carry)
     with files.directory(f"{paths.GENERATIONS}/{generation}", bundle) as fd:
         stored = dict(_walk(fd, ""))
-    written = _written(bundle, generation, meta)
-    return Installed(name, version, directory, generation, meta, stored, carry=carry, written=written)
+    visible = meta["visible"] if isinstance(meta.get("visible"), int) else 0
+    return Installed(
+        name,
+        version,
+        directory,
+        generation,
+        meta,
+        stored,
+        carry=carry,
+        written=_written(bundle, generation, meta.get("effective", generation)),
+        visible=visible,
+        visible_written=_written(bundle, generation, visible) if visible else 0,
+    )
 
 
 def version_directories(containers: int) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -146,10 +157,9 @@ def looks_like_bundle(bundle: int) -> bool:
     return files.link_target("run", bundle) == f"{paths.CURRENT}/run"
 
 
-def _written(bundle: int, generation: int, meta: Mapping[str, Any]) -> int:
-    """Return when the generation that a running service must have at least was written."""
-    effective = meta.get("effective", generation)
-    name = paths.CURRENT if effective == generation else f"{paths.GENERATIONS}/{effective}"
+def _written(bundle: int, generation: int, wanted: object) -> int:
+    """Return when the generation `wanted` was written; 0 for one that is not there any more."""
+    name = paths.CURRENT if wanted == generation else f"{paths.GENERATIONS}/{wanted}"
     try:
         return os.lstat(name, dir_fd=bundle).st_mtime_ns
     except FileNotFoundError:
@@ -160,6 +170,21 @@ def bundle_carry(bundle: int) -> str:
     """Return the directory below the containers whose data is still to be moved to this bundle; empty for none."""
     target = files.link_target(paths.CARRY, bundle) or ""
     return target.removeprefix("../").removesuffix(f"/{paths.DATA}") if target.startswith("../") else ""
+
+
+def bundle_writes(bundle: int) -> str:
+    """Return the directory below the containers whose upper layer is still to be moved to this bundle; "" for none."""
+    target = files.link_target(paths.WRITES, bundle) or ""
+    return target.removeprefix("../").removesuffix(f"/{paths.UPPER}")
+
+
+def has_writes(bundle: int) -> bool:
+    """Return whether a bundle has an upper layer of its own that anything was written to."""
+    try:
+        with files.directory(paths.UPPER, bundle) as upper:
+            return bool(os.listdir(upper))
+    except (FileNotFoundError, NotADirectoryError):
+        return False
 
 
 def current_generation(bundle: int) -> int:

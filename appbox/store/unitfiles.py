@@ -8,7 +8,7 @@ from typing import Final
 
 from appbox.errors import AppboxError
 from appbox.host.facts import InitKind
-from appbox.store import files, paths
+from appbox.store import crontab, files, paths
 from appbox.store.root import Root
 from appbox.units import places
 from appbox.units.model import Link, UnitFile, owner
@@ -39,6 +39,8 @@ def read(root: Root, kind: InitKind, name: str) -> dict[str, str]:
 
 
 def _read(root: Root, path: str, name: str) -> str | None:
+    if crontab.split(path):
+        return crontab.read(root, name)
     folder, _, leaf = path.rpartition("/")
     try:
         with root.directory(folder) as fd:
@@ -73,6 +75,18 @@ def written(root: Root, kind: InitKind, name: str) -> int:
     return 0
 
 
+def is_unit(root: Root, kind: InitKind, name: str) -> bool:
+    """Return whether the host has a unit or an init script of that name, whosever it is.
+
+    Without an init system nobody can say.
+    """
+    script = f"{paths.OPENRC_SCRIPTS}/{name}"
+    if kind == "systemd":
+        folders = (paths.SYSTEMD_UNITS, *_SYSTEMD_PATH)
+        return any(root.exists(f"{folder}/{name}.service") for folder in folders) or root.exists(script)
+    return kind == "none" or root.exists(script)
+
+
 def _refuse_hidden(root: Root, name: str) -> None:
     for folder in _SYSTEMD_PATH:
         if root.exists(f"{folder}/{name}.service"):
@@ -104,6 +118,9 @@ def _is_link(root: Root, link: Link) -> bool:
 
 def write(root: Root, unit: UnitFile) -> None:
     """Write a unit file atomically and durably."""
+    if job := crontab.split(unit.path):
+        crontab.write(root, job, unit.text)
+        return
     folder, _, leaf = unit.path.rpartition("/")
     root.make(folder)
     with root.directory(folder) as fd:
@@ -120,6 +137,9 @@ def remove(root: Root, kind: InitKind, name: str) -> bool:
 
 def remove_file(root: Root, path: str) -> None:
     """Delete one file that `read` told of."""
+    if job := crontab.split(path):
+        crontab.write(root, job, "")
+        return
     folder, _, leaf = path.rpartition("/")
     with root.directory(folder) as fd:
         files.remove(leaf, dir_fd=fd)

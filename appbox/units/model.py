@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Final, Literal
 
 from appbox.store import paths
+from appbox.units.limits import Limits
 
 NAME: Final = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}", re.ASCII)
 """A service: also the name of its unit, its container and its cgroup."""
@@ -22,9 +23,20 @@ PATH: Final = re.compile(r"(/[A-Za-z0-9_][A-Za-z0-9._-]*)+", re.ASCII)
 SIGNAL: Final = re.compile(r"SIG[A-Z][A-Z0-9]{1,7}([+-][0-9]{1,2})?", re.ASCII)
 """A signal by its name, as `SIGTERM` or `SIGRTMIN+3`."""
 
+INTERFACE: Final = re.compile(r"[a-z0-9][a-z0-9._-]{0,14}", re.ASCII)
+"""A network interface; the kernel takes 15 characters."""
+
 BUNDLES: Final = paths.CONTAINERS
+WHEN: Final = re.compile(r"[A-Za-z0-9*,./:~-]+( [A-Za-z0-9*,./:~-]+){0,4}", re.ASCII)
+"""When a job runs, for a timer or a crontab: both take it as it is."""
 SIGKILL: Final = 9
 SIGTERM: Final = 15
+
+NOTIFY_PATIENCE: Final = 90
+"""Seconds within which a service has to say that it is ready, if it does: as long as systemd waits by default."""
+
+_ADDRESS: Final = re.compile(r"[0-9a-f.:]{2,45}", re.ASCII)
+_FORWARD: Final = re.compile(r"([0-9a-f.:]{2,45}/)?[0-9]{1,5}:[0-9]{1,5}", re.ASCII)
 
 _DAY: Final = 86_400
 _YEAR: Final = 366 * _DAY
@@ -56,12 +68,75 @@ class RestartLimit:
 
 
 @dataclass(frozen=True, slots=True)
+class When:
+    """When a timed job runs, as text: the only one that may hold `*` and `~`, where neither means anything else."""
+
+    text: str
+
+    def __post_init__(self) -> None:
+        _matches(WHEN, "time", self.text)
+
+    def __str__(self) -> str:
+        return self.text
+
+
+@dataclass(frozen=True, slots=True)
+class LogFiles:
+    """The log files of a service under OpenRC: `keep` of them, each of `max_size` bytes, or one longer line."""
+
+    max_size: int = 10 * 2**20
+    keep: int = 3
+
+    def __post_init__(self) -> None:
+        _within("size of a log", self.max_size, 1, 2**53)
+        _within("number of logs", self.keep, 1, 1000)
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """A health check as init system and run script see it. Times are whole seconds; what is asked is in files.
+
+    A service is unhealthy after `retries` failures in a row; in the first `start_period` none counts before a success.
+    `action` is then taken, but no restart beyond `limit`. `port` is that of `tcp`.
+    """
+
+    kind: Literal["exec", "tcp", "http", "https"]
+    interval: int = 30
+    timeout: int = 5
+    retries: int = 3
+    start_period: int = 20
+    action: Literal["restart", "stop", "none"] = "restart"
+    limit: RestartLimit = field(default_factory=lambda: RestartLimit(5, 600))
+    port: int = 0
+
+    def __post_init__(self) -> None:
+        if self.kind not in ("exec", "tcp", "http", "https") or self.action not in ("restart", "stop", "none"):
+            raise ValueError(f"no health check: {self.kind!r}, {self.action!r}")
+        for what, number, low in (
+            ("interval", self.interval, 1),
+            ("timeout", self.timeout, 1),
+            ("start period", self.start_period, 0),
+        ):
+            _within(what, number, low, _DAY)
+        _within("number of retries", self.retries, 1, 1000)
+        _within("port", self.port, 1 if self.kind == "tcp" else 0, 65535)
+
+    @property
+    def patience(self) -> int:
+        """Seconds after the start within which a service has to have been healthy once."""
+        return self.start_period + self.retries * self.interval + self.timeout
+
+
+@dataclass(frozen=True, slots=True)
 class Unit:
     """A service as its init system sees it. Times are whole seconds.
 
     `requires`, `after` and `wants` name other services, or `net` for the network. `network` says that the service uses
     the host's. Paths in `mounts_for` have to be mounted first; those that cannot be written into a unit are left out,
-    since a file system of the host's own fstab is mounted before services anyway.
+    since a file system of the host's own fstab is mounted before services anyway. With a `check` or `notify` the start
+    is complete when the service is healthy, or says that it is ready. `schedule` makes it a timed job, as systemd says
+    when; `cron` is the same for cron, whose table is `crontab`, or one of its own. `reload`: the script knows how to.
+    `pids`: the container has a limit of processes of its own, and a lower one of the unit would be in its way.
     Raises ValueError for anything that may not stand in a unit.
     """
 
@@ -77,11 +152,21 @@ class Unit:
     wants: tuple[str, ...] = ()
     network: bool = True
     mounts_for: tuple[str, ...] = ()
+    check: Check | None = None
+    notify: bool = False
+    schedule: When | None = None
+    cron: When | None = None
+    crontab: bool = False
+    enable: bool = True
+    reload: bool = False
+    pids: bool = False
     bundles: str = BUNDLES
 
     def __post_init__(self) -> None:
         _matches(VERSION, "version", self.version)
         _matches(PATH, "path", self.bundles)
+        if self.schedule is not None and self.restart == "always":
+            raise ValueError("a timed job that always restarts")
         for name in (self.name, *self.requires, *self.after, *self.wants):
             _matches(NAME, "name", name)
         if self.restart not in ("no", "on-failure", "always"):
@@ -100,6 +185,11 @@ class Unit:
         return max(1, self.stop_timeout)
 
     @property
+    def patience(self) -> int:
+        """Seconds that a start may take until the service is ready; 0 if nobody waits for it."""
+        return patience(self.check, notify=self.notify)
+
+    @property
     def never_too_often(self) -> bool:
         """Whether the delay alone keeps the restarts below their limit."""
         return self.restart_delay * self.restart_limit.count > self.restart_limit.seconds
@@ -111,21 +201,95 @@ class Unit:
 
 
 @dataclass(frozen=True, slots=True)
+class Scratch:
+    """A directory of the root file system that is filled anew at each start: `.live/NAME`, as the image has `path`."""
+
+    name: str
+    path: str
+
+    def __post_init__(self) -> None:
+        _matches(NAME, "name", self.name)
+        _matches(PATH, "path", self.path)
+
+
+@dataclass(frozen=True, slots=True)
+class Bridge:
+    """The bridge that a service is attached to: its network, and the interface of that."""
+
+    network: str
+    interface: str
+
+    def __post_init__(self) -> None:
+        _matches(NAME, "network", self.network)
+        _matches(INTERFACE, "interface", self.interface)
+
+
+@dataclass(frozen=True, slots=True)
+class Pasta:
+    """What pasta(1) forwards from the host: `ADDRESS/PORT:PORT` or `PORT:PORT` each, and where it answers for names.
+
+    What comes for `resolver` goes to the host's own resolver; "" where the service has others.
+    """
+
+    tcp: tuple[str, ...] = ()
+    udp: tuple[str, ...] = ()
+    resolver: str = ""
+
+    def __post_init__(self) -> None:
+        for forward in (*self.tcp, *self.udp):
+            _matches(_FORWARD, "forwarded port", forward)
+        if self.resolver:
+            _matches(_ADDRESS, "address", self.resolver)
+
+    @property
+    def options(self) -> str:
+        """The words of the command line; what is not said here, pasta would guess."""
+        words = [f"--tcp-ports {forward}" for forward in self.tcp or ("none",)]
+        words += [f"--udp-ports {forward}" for forward in self.udp or ("none",)]
+        return " ".join([*words, f"--dns-forward {self.resolver}"] if self.resolver else words)
+
+
+@dataclass(frozen=True, slots=True)
 class RunScript:
     """What the run script of one version of a service has to know; all of it is known before the image is unpacked.
 
-    `base` is the host id of the container's root (0 without a user namespace). `resolver` says that the service gets
-    the host's resolv.conf at each start. `runtime` is the program; its state is in /run/<runtime>.
+    `base` is the host id of the container's root (0 without a user namespace). `runtime` is the program; its state is
+    in /run/<runtime>.
+    `resolver` says which resolv.conf a start makes: the host's as it is, the one of its resolvers that another network
+    reaches (`outside`), its own of the generation, or none; `hosts` is the same for /etc/hosts. `shares` is the service
+    whose network namespace this one has; `sharable` says that it has one that others may have, too.
     The script finds in `.live` of the version's directory what it copies at each start: `upper` (owner and mode of
-    rootfs), `work` (0700) and `resolv.conf` (empty, 0644).
+    rootfs), `work` (0700) and `resolv.conf` (empty, 0644). `persistent`: upper and work are the version's own, on disk.
+    `timezone`: /etc/localtime is mounted, and must be no symlink.
+    `scratch` are the directories that can be written to although the rest cannot. `host_network` says that the
+    service's network is the host's, so that its `check` asks there. `notify`: it says by itself when it is ready, to
+    systemd, or at a socket from which nothing else is passed on. `secrets` is how many secrets are read at each start.
+    `log` are the files that a supervisor's service writes to. `job`: it is a timed one, whose last result is kept.
+    `reload` is "command" for the one beside the configuration, a signal's name, or "" if there is no way.
     Raises ValueError for anything that may not stand in a script.
     """
 
     name: str
     version: str
     base: int = 0
-    resolver: bool = True
+    resolver: Literal["", "host", "outside", "own"] = "host"
+    hosts: Literal["", "host", "bridge", "own"] = ""
+    pasta: Pasta | None = None
+    shares: str = ""
+    sharable: bool = False
     stop_signal: StopSignal = field(default_factory=StopSignal)
+    persistent: bool = False
+    timezone: bool = False
+    scratch: tuple[Scratch, ...] = ()
+    check: Check | None = None
+    host_network: bool = False
+    notify: Literal["", "direct", "relay"] = ""
+    limits: Limits = field(default_factory=Limits)
+    bridge: Bridge | None = None
+    secrets: int = 0
+    log: LogFiles = field(default_factory=LogFiles)
+    job: bool = False
+    reload: str = ""
     bundles: str = BUNDLES
     runtime: str = "runc"
 
@@ -134,7 +298,12 @@ class RunScript:
         _matches(NAME, "runtime", self.runtime)
         _matches(VERSION, "version", self.version)
         _matches(PATH, "path", self.bundles)
+        if self.shares:
+            _matches(NAME, "name", self.shares)
         _within("id", self.base, 0, 2**32 - 2)
+        _within("number of secrets", self.secrets, 0, 100_000)
+        if self.reload not in {"", "command"}:
+            _matches(SIGNAL, "signal", self.reload)
 
     @property
     def bundle(self) -> str:
@@ -142,9 +311,34 @@ class RunScript:
         return f"{self.bundles}/{self.name}-{self.version}"
 
     @property
+    def logs(self) -> str:
+        """The directory of the log files."""
+        return paths.LOGS
+
+    @property
+    def jobs(self) -> str:
+        """The directory of what became of the last run of each job."""
+        return paths.JOBS
+
+    @property
+    def waits(self) -> bool:
+        """Whether the script is asked to wait until the service is ready."""
+        return self.notify == "relay" or (self.check is not None and not self.notify)
+
+    @property
+    def patience(self) -> int:
+        """Seconds that a start may take until the service is ready."""
+        return patience(self.check, notify=bool(self.notify))
+
+    @property
+    def secrets_size(self) -> int:
+        """MiB that secrets may take: each is 1 MiB at most, and one is for what directories need."""
+        return self.secrets + 1
+
+    @property
     def created(self) -> bool:
         """Whether the runtime has to call the script when namespaces and cgroup are there; each part says so here."""
-        return False
+        return self.bridge is not None or self.pasta is not None or bool(self.limits)
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +356,11 @@ class Link:
 
     path: str
     target: str
+
+
+def patience(check: Check | None, *, notify: bool) -> int:
+    """Return how many seconds the start of a service may take until it is ready, 0 if nobody waits for it."""
+    return max(NOTIFY_PATIENCE if notify else 0, check.patience if check else 0)
 
 
 def success_statuses(stop_signal: StopSignal) -> tuple[int, ...]:

@@ -33,16 +33,21 @@ def render(unit: Unit) -> tuple[UnitFile, ...]:
         period=period,
         retry=f"{_signal(unit.stop_signal)}/{unit.stop_seconds}/KILL/5",
         need=" ".join(sorted(set(unit.requires))),
-        use=" ".join(sorted({*_HOST, *_optional(unit), *unit.wants})),
+        want=" ".join(sorted(set(unit.wants) - {"net"})),
+        use=" ".join(sorted({*_HOST, *_optional(unit), *({"net"} & set(unit.wants))})),
         after=" ".join(sorted({"firewall", *unit.after})),
         open_files=OPEN_FILES,
     )
-    return (UnitFile(places.files_of("openrc", unit.name)[0], text, 0o755),)
+    found = [UnitFile(places.files_of("openrc", unit.name)[0], text, 0o755)]
+    if unit.cron and unit.enable:
+        path = places.crontab_part(unit.name) if unit.crontab else places.cron_file(unit.name)
+        found.append(UnitFile(path, template("openrc/cron.j2", unit=unit, marker=marker(unit.name)), 0o644))
+    return tuple(found)
 
 
 def link(unit: Unit) -> Link | None:
-    """Return the link that lets a service start at boot."""
-    return places.links_of("openrc", unit.name)[0]
+    """Return the link that lets a service start at boot; a job is started by cron."""
+    return None if unit.schedule else places.links_of("openrc", unit.name)[0]
 
 
 def _optional(unit: Unit) -> tuple[str, ...]:

@@ -15,7 +15,17 @@ def files_of(kind: InitKind, name: str) -> tuple[str, ...]:
     if kind == "systemd":
         leaves = (f"{name}.service", f"{name}.timer", f"{name}:health.service", f"{name}:health.timer")
         return tuple(f"{paths.SYSTEMD_UNITS}/{leaf}" for leaf in leaves)
-    return (f"{paths.OPENRC_SCRIPTS}/{name}", f"{paths.CRON}/appbox-{name}") if kind == "openrc" else ()
+    return (f"{paths.OPENRC_SCRIPTS}/{name}", cron_file(name), crontab_part(name)) if kind == "openrc" else ()
+
+
+def cron_file(name: str) -> str:
+    """Return the path of a job's table for cron. Debian's passes over files with a dot in their name."""
+    return f"{paths.CRON}/appbox-{name.replace('.', 'DOT')}"
+
+
+def crontab_part(name: str) -> str:
+    """Return how a job's part of the one table of busybox's crond is called: FILE:NAME."""
+    return f"{paths.CRONTAB}:{name}"
 
 
 def links_of(kind: InitKind, name: str) -> tuple[Link, ...]:

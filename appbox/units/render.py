@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 
-from appbox.units.model import RunScript, marker, success_statuses
+from appbox.units.model import RunScript, When, marker, success_statuses
 
 OVERLAY: Final = "redirect_dir=nofollow,metacopy=off,index=off,xino=off"
 """What a lower directory of foreign origin must not ask for, and what differs from kernel to kernel, is settled."""
@@ -55,7 +55,7 @@ def _environment() -> Environment:
 
 def harmless(value: object) -> object:
     """Return `value` if a template may print it; raises ValueError for text that could mean something."""
-    if not _HARMLESS.fullmatch(str(value)):
+    if not isinstance(value, When) and not _HARMLESS.fullmatch(str(value)):
         raise ValueError(f"free text in a unit: {str(value)!r}")
     return value
 

@@ -11,9 +11,14 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from appbox.units import places
 from appbox.units.model import Link, Unit, UnitFile, marker, success_statuses
 from appbox.units.render import template
+
+_SLACK: Final = 30
+"""Seconds beyond what a start or a check may take by itself, after which systemd ends it."""
 
 
 def render(unit: Unit) -> tuple[UnitFile, ...]:
@@ -28,13 +33,25 @@ def render(unit: Unit) -> tuple[UnitFile, ...]:
         mounts=" ".join((unit.bundles, *unit.writable_mounts)),
         burst=unit.restart_limit.count + 1,
         success=" ".join(map(str, success_statuses(unit.stop_signal))),
+        type="notify" if unit.notify else "exec",
+        start_seconds=unit.patience + _SLACK,
     )
-    return (UnitFile(places.files_of("systemd", unit.name)[0], text, 0o644),)
+    own, schedule, health, timer = places.files_of("systemd", unit.name)
+    found = [UnitFile(own, text, 0o644)]
+    if unit.schedule:
+        found.append(UnitFile(schedule, template("systemd/timer.j2", unit=unit, marker=marker(unit.name)), 0o644))
+    if unit.check:
+        for path, name in ((health, "health-service"), (timer, "health-timer")):
+            seconds = unit.check.timeout + _SLACK
+            text = template(f"systemd/{name}.j2", unit=unit, marker=marker(unit.name), check_seconds=seconds)
+            found.append(UnitFile(path, text, 0o644))
+    return tuple(found)
 
 
 def link(unit: Unit) -> Link | None:
-    """Return the link that lets a service start at boot."""
-    return places.links_of("systemd", unit.name)[0]
+    """Return the link that lets a service start at boot, or a job at its times."""
+    service, timer = places.links_of("systemd", unit.name)
+    return timer if unit.schedule else service
 
 
 def _units(names: tuple[str, ...]) -> str:

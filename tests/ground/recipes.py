@@ -139,6 +139,107 @@ NGINX = Recipe(
     },
 )
 
+CADDY = Recipe(
+    "caddy",
+    ("passwd", "caddy"),
+    alpine=("caddy",),
+    hooks=(
+        'rm -rf "$1"/etc/caddy "$1"/usr/share/caddy "$1"/var/lib/caddy',
+        'mkdir -p "$1"/config/caddy "$1"/data/caddy "$1"/etc/caddy "$1"/usr/share/caddy "$1"/srv',
+        'echo "<h1>Caddy works!</h1>" >"$1"/usr/share/caddy/index.html',
+    ),
+    files=(File("etc/caddy/Caddyfile", "Caddyfile", 0o644),),
+    config={
+        "Cmd": ["caddy", "run", "--config", "/etc/caddy/Caddyfile", "--adapter", "caddyfile"],
+        "Env": [f"PATH={PATH}", "XDG_CONFIG_HOME=/config", "XDG_DATA_HOME=/data"],
+        "ExposedPorts": {"80/tcp": {}, "443/tcp": {}, "443/udp": {}, "2019/tcp": {}},
+        "WorkingDir": "/srv",
+    },
+)
+
+PROMETHEUS = Recipe(
+    "prometheus",
+    ("prometheus",),
+    alpine=("prometheus",),
+    hooks=(
+        # The image's user is nobody, and the program stands in /bin.
+        '[ -e "$1"/bin/prometheus ] || ln -s ../usr/bin/prometheus "$1"/bin/prometheus',
+        'rm -rf "$1"/etc/prometheus "$1"/var/lib/prometheus',
+        'mkdir -p "$1"/etc/prometheus "$1"/prometheus && chown 65534:65534 "$1"/prometheus "$1"/etc/prometheus',
+    ),
+    files=(File("etc/prometheus/prometheus.yml", "prometheus.yml", 0o644),),
+    config={
+        "Entrypoint": ["/bin/prometheus"],
+        "Cmd": ["--config.file=/etc/prometheus/prometheus.yml", "--storage.tsdb.path=/prometheus"],
+        "Env": [f"PATH={PATH}"],
+        "User": "nobody",
+        "ExposedPorts": {"9090/tcp": {}},
+        "Volumes": {"/prometheus": {}},
+        "WorkingDir": "/prometheus",
+    },
+)
+
+SYNCTHING = Recipe(
+    "syncthing",
+    ("syncthing", "util-linux", "ca-certificates", "curl"),
+    alpine=("syncthing", "setpriv", "curl"),
+    hooks=(
+        '[ -e "$1"/bin/syncthing ] || ln -s ../usr/bin/syncthing "$1"/bin/syncthing',
+        'install -d -o 1000 -g 1000 -m 0755 "$1"/var/syncthing',
+    ),
+    files=(File("bin/entrypoint.sh", "syncthing.sh"),),
+    config={
+        "Entrypoint": ["/bin/entrypoint.sh", "/bin/syncthing", "-home", "/var/syncthing/config"],
+        "Env": [f"PATH={PATH}", "PUID=1000", "PGID=1000", "HOME=/var/syncthing", "STGUIADDRESS=0.0.0.0:8384"],
+        "ExposedPorts": {"8384/tcp": {}, "22000/tcp": {}, "22000/udp": {}, "21027/udp": {}},
+        "Volumes": {"/var/syncthing": {}},
+        "Healthcheck": {
+            "Test": [
+                "CMD-SHELL",
+                "curl -fkLsS -m 2 127.0.0.1:8384/rest/noauth/health | grep -o --color=never OK || exit 1",
+            ],
+            "Interval": 60 * 10**9,
+            "Timeout": 10 * 10**9,
+        },
+    },
+)
+
+MOSQUITTO = Recipe(
+    "mosquitto",
+    ("mosquitto", "mosquitto-clients"),
+    alpine=("mosquitto", "mosquitto-clients"),
+    hooks=(
+        'mkdir -p "$1"/mosquitto/config "$1"/mosquitto/data "$1"/mosquitto/log',
+        'mv "$1"/etc/mosquitto/mosquitto.conf "$1"/mosquitto/config/',
+        'chroot "$1" chown -R mosquitto:mosquitto /mosquitto',
+    ),
+    files=(File("docker-entrypoint.sh", "mosquitto.sh"),),
+    config={
+        "Entrypoint": ["/docker-entrypoint.sh"],
+        "Cmd": ["/usr/sbin/mosquitto", "-c", "/mosquitto/config/mosquitto.conf"],
+        "Env": [f"PATH={PATH}"],
+        "ExposedPorts": {"1883/tcp": {}},
+        "Volumes": {"/mosquitto/data": {}, "/mosquitto/log": {}},
+    },
+)
+
+NATS = Recipe(
+    "nats",
+    ("nats-server",),
+    alpine=("nats-server",),
+    hooks=('mkdir -p "$1"/etc/nats',),
+    files=(
+        File("usr/local/bin/docker-entrypoint.sh", "nats.sh"),
+        File("etc/nats/nats-server.conf", "nats.conf", 0o644),
+    ),
+    config={
+        "Entrypoint": ["docker-entrypoint.sh"],
+        "Cmd": ["nats-server", "--config", "/etc/nats/nats-server.conf"],
+        "Env": [f"PATH={PATH}"],
+        "ExposedPorts": {"4222/tcp": {}, "6222/tcp": {}, "8222/tcp": {}},
+    },
+)
+
 # A whole Debian, with what few images have: file capabilities (ping), setuid programs, hard links (perl).
 DEBIAN = Recipe(
     "debian",
@@ -157,6 +258,11 @@ RECIPES: Mapping[str, Recipe] = {
         POSTGRES,
         MARIADB,
         NGINX,
+        CADDY,
+        PROMETHEUS,
+        SYNCTHING,
+        MOSQUITTO,
+        NATS,
         BUSYBOX,
         DEBIAN,
     )

@@ -30,6 +30,17 @@ COMMON = (
     "busybox-static",
     "util-linux",
     "mount",
+    # What keys of a manifest need of their host.
+    "age",
+    "containernetworking-plugins",
+    "cron",
+    "curl",
+    "iptables",
+    "nftables",
+    "passt",
+    "socat",
+    "tini",
+    "tzdata",
 )
 
 # In a root that shares the kernel, these would change the real machine, or wait for hardware that is not there.

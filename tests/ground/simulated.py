@@ -15,8 +15,10 @@ from appbox.actions import (
     InstallUnit,
     MakeVolume,
     Publish,
+    Reload,
     RemoveUnit,
     RenderConfig,
+    Replace,
     Restart,
     Start,
     Stop,
@@ -40,6 +42,7 @@ class Host:
     links: frozenset[Link] = frozenset()
     running: str = ""
     stale: bool = False
+    unseen: bool = False
     base: int | None = None
     staged: Installed | None = None
     staged_data: frozenset[str] | None = None
@@ -61,6 +64,7 @@ class Host:
             links=self.links,
             running=self.running,
             stale=self.stale,
+            unseen=self.unseen,
             kept=holder,
             kept_base=self.versions[holder].base if holder else None,
         )
@@ -116,6 +120,8 @@ class Host:
             version = self.versions[action.directory]
             self.versions[action.directory] = replace(version, generation=action.generation, files=stored)
             self.stale = bool(self.running) and plans.needs_restart(plan.desired, plan.observed)
+            if self.running and plans.needs_replacing(plan.desired, plan.observed):
+                self.unseen = True
 
     def _publish(self, plan: ServicePlan, action: Publish) -> None:
         assert self.staged is not None
@@ -164,4 +170,13 @@ class Host:
         self._restart(plan, action)
 
     def _restart(self, plan: ServicePlan, action: Restart | Start) -> None:
-        self.running, self.stale = self.link, False
+        self.running, self.stale, self.unseen = self.link, False, False
+
+    def _replace(self, plan: ServicePlan, action: Replace) -> None:
+        assert self.running
+        # The note that the files were seen is made after the service was told.
+        self.unseen = any(isinstance(other, Reload) for other in plan.actions)
+
+    def _reload(self, plan: ServicePlan, action: Reload) -> None:
+        assert self.running
+        self.unseen = False

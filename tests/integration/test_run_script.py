@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
@@ -91,7 +91,8 @@ class Service:
         } | container
         spec = runtime_spec.spec(runtime_spec.Container(**values))
         (self.bundle / "config.json").write_text(runtime_spec.dumps(spec))
-        script = model.RunScript(self.name, "1.0", self.base, self.network == "host", bundles=str(self.bundles))
+        resolver: Literal["", "host"] = "host" if self.network == "host" else ""
+        script = model.RunScript(self.name, "1.0", self.base, resolver, bundles=str(self.bundles))
         (self.bundle / "run").write_text(render.run_script(script))
         (self.bundle / "run").chmod(0o755)
 

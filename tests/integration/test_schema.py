@@ -22,6 +22,38 @@ TABLES = {
     "host ids": '[security]\nuserns = "host"\n',
     "no filter": '[security]\nseccomp = "unconfined"\nno_new_privileges = false\n',
     "capabilities": '[security]\ncapabilities = { add = ["NET_ADMIN"], drop = ["ALL"] }\n',
+    "limits": """
+[resources]
+memory = "512M"
+memory_swap = "0"
+cpus = 1.5
+cpu_weight = 10000
+pids = 256
+io_weight = 1
+""",
+    "files and secrets": """
+[config."/etc/app.d"]
+text = ""
+mode = "0555"
+[secrets.a]
+file = "/etc/appbox/secrets/a"
+[secrets.b]
+command = ["pass", "show", "b"]
+path = "/etc/b"
+""",
+    "health": '[health]\nexec = ["true"]\n[service]\nnotify = true\n',
+    "rlimits and isolation": """
+[process]
+groups = [44]
+[resources]
+nofile = 1024
+memlock = "unlimited"
+[security]
+userns = { base = 200000, size = 100 }
+apparmor = "web"
+sysctl = { "kernel.msgmax" = 5 }
+capabilities = { add = ["NET_ADMIN"], drop = ["ALL"] }
+""",
     "everything": """
 [process]
 entrypoint = ["/bin/app", "%$`;'"]

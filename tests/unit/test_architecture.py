@@ -46,24 +46,37 @@ ONLY = {
 PURE = {
     "appbox",
     "appbox.actions",
+    "appbox.addresses",
+    "appbox.cni",
     "appbox.comparing",
     "appbox.configuration",
     "appbox.container",
     "appbox.demands",
+    "appbox.dependencies",
     "appbox.describing",
     "appbox.desired",
+    "appbox.devices",
     "appbox.document",
+    "appbox.drafting",
     "appbox.errors",
     "appbox.fields",
     "appbox.findings",
+    "appbox.health",
     "appbox.host.facts",
     "appbox.host.ranges",
+    "appbox.hostnames",
+    "appbox.idmaps",
+    "appbox.isolation",
+    "appbox.jobs",
+    "appbox.live",
     "appbox.locked",
     "appbox.manifest",
+    "appbox.needs",
     "appbox.oci.capabilities",
     "appbox.oci.challenge",
     "appbox.oci.contents",
     "appbox.oci.digest",
+    "appbox.oci.elf",
     "appbox.oci.file_capabilities",
     "appbox.oci.hidden",
     "appbox.oci.ids",
@@ -80,6 +93,7 @@ PURE = {
     "appbox.oci.reference",
     "appbox.oci.rootfs",
     "appbox.oci.runtime_spec",
+    "appbox.oci.runtimes",
     "appbox.oci.seccomp",
     "appbox.oci.signature",
     "appbox.oci.simple_signing",
@@ -90,20 +104,36 @@ PURE = {
     "appbox.oci.users",
     "appbox.oci.walk",
     "appbox.oci.xattrs",
+    "appbox.overlays",
+    "appbox.pasta",
     "appbox.plan",
     "appbox.policy",
     "appbox.policy_file",
+    "appbox.ports",
+    "appbox.preflight",
     "appbox.quantities",
+    "appbox.reaper",
     "appbox.report",
+    "appbox.resources",
+    "appbox.rlimits",
     "appbox.rules",
+    "appbox.schedule",
     "appbox.schema",
+    "appbox.secrets",
+    "appbox.sharing",
+    "appbox.since",
     "appbox.sizes",
     "appbox.store.installed",
     "appbox.store.paths",
+    "appbox.suggestion",
+    "appbox.supervision",
     "appbox.support",
     "appbox.tables",
     "appbox.tag_order",
+    "appbox.timezone",
     "appbox.toml_source",
+    "appbox.toml_text",
+    "appbox.units.limits",
     "appbox.units.model",
     "appbox.units.openrc",
     "appbox.units.places",
@@ -112,6 +142,7 @@ PURE = {
     "appbox.values",
     "appbox.variables",
     "appbox.volumes",
+    "appbox.writable",
 }
 """Values in, values out. `units.render` reads the package's own templates and nothing else."""
 
@@ -195,9 +226,9 @@ def test_templates_only_lay_out() -> None:
     """No macro, no import, no filter, no arithmetic: Python decides what is in a unit."""
     templates = sorted((ROOT / "generators").rglob("*.j2"))
     assert {path.parent.name for path in templates} == {"openrc", "run", "systemd"}
-    test = r"[a-z_.]+( == [\"'][a-z-]+[\"'])?"
+    test = r"[a-z_.]+( == [\"'][a-z-]+[\"']| is (not )?none)?"
     allowed = re.compile(
-        rf"(if|elif) (not )?{test}( (and|or) (not )?{test})*|else|endif|for [a-z_]+ in [a-z_.]+|endfor"
+        rf"(if|elif) (not )?{test}( (and|or) (not )?{test})*|else|endif|for [a-z_]+ in [a-z0-9_.]+|endfor"
         r'|include "[a-z]+/[a-z.-]+\.j2"'
     )
     for path in templates:

@@ -20,7 +20,7 @@ from appbox.store import state
 MANIFEST = 'name = "web"\nimage = "docker.io/library/web"\nversion = "1"\n[network]\nmode = "host"\n'
 COMMANDS = (
     *("check", "plan", "apply", "status", "render", "remove", "start", "stop", "restart"),
-    *("logs", "exec", "shell", "run", "verify", "schema", "image"),
+    *("reload", "logs", "exec", "shell", "run", "verify", "writes", "init", "schema", "image"),
 )
 IMAGE_COMMANDS = ("unpack", "copy", "inspect", "diff", "tags")
 
@@ -106,7 +106,9 @@ def test_the_shell_completes_names_of_services(monkeypatch: pytest.MonkeyPatch) 
         for argument in command.params
         if argument.name == "name"
     }
-    assert set(named) == {"status", "remove", "start", "stop", "restart", "logs", "exec", "shell", "run", "verify"}
+    assert set(named) == {
+        "status", "remove", "start", "stop", "restart", "reload", "logs", "exec", "shell", "run", "verify", "writes",
+    }  # fmt: skip
     for name, argument in named.items():
         found = argument.shell_complete(group.make_context("appbox", [name], resilient_parsing=True), "v")
         assert [one.value for one in found] == ["valkey"], name

@@ -8,7 +8,6 @@ import pytest
 
 from appbox import container
 from appbox.errors import ManifestError, Refused
-from appbox.locked import HostSource
 from appbox.oci.capabilities import ALL_CAPABILITIES, DEFAULT_CAPABILITIES
 from appbox.oci.users import User
 from tests.ground.pure import HEAD, locked, rootfs
@@ -141,13 +140,3 @@ def test_the_operator_is_told_what_will_not_do() -> None:
     assert "port 443-444/tcp, 53, 80/tcp" in notes(host, ExposedPorts=ports)
     assert notes(host, mapped=False, ExposedPorts=ports) == ""
     assert notes('[network]\nmode = "none"\n', ExposedPorts=ports) == ""
-
-
-def test_the_operator_is_told_of_foreign_owners() -> None:
-    tables = '[network]\nmode = "host"\n[volumes.d]\npath = "/d"\nsource = "/srv/d"\n'
-
-    def of(source: HostSource | None, *, mapped: bool = True) -> str:
-        return notes(tables, mapped=mapped, sources={"/srv/d": source})
-
-    assert "/srv/d is not empty and keeps its owners (1000:7 at the top)" in of(HostSource(True, False, 1000, 7))
-    assert of(HostSource(True, True, 1000, 7)) == of(None) == of(HostSource(True, False, 1, 1), mapped=False) == ""

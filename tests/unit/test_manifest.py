@@ -250,7 +250,7 @@ def test_the_absurd_is_refused_quickly(text: str, key: str) -> None:
         ("[process]\nargs = [" + "1," * 20_000 + "]", 20_000),
         ("".join(f'[volumes.v{n}]\npath = "/same"\n' for n in range(5000)), 4999),
         ("".join(f'[volumes.v{n}]\npath = "/v/{n}"\nsize = 1\n' for n in range(5000)), 5000),
-        ("[network]\nmode = 'bridge'\nports = [" + "'1:1'," * 20_000 + "]", 20_001),
+        ("[network]\nmode = 'bridge'\nports = [" + "'1:1'," * 20_000 + "]", 19_999),
         ("[volumes.v]\npath = '/v'\n[config.'" + "/a" * 2000 + "']\ntext = 1", 1),
     ],
     ids=range(6),
@@ -273,8 +273,38 @@ def test_many_problems_take_little_time(text: str, count: int) -> None:
     ],
 )
 def test_ports_of_the_host_are_taken_once(ports: list[str], clashes: list[int]) -> None:
-    found = refused(HEAD + f'[network]\nmode = "bridge"\nports = {ports}').problems
+    text = HEAD + f'[network]\nmode = "bridge"\nports = {ports}'
+    if not clashes:
+        assert [str(port) for port in manifest.parse(text, file="x").network.ports]
+        return
+    found = refused(text).problems
     assert [p.key for p in found if "taken" in p.message] == [f"network.ports[{index}]" for index in clashes]
+
+
+@pytest.mark.parametrize(
+    ("ports", "again"),
+    [
+        (["127.0.0.1:80:1", "[::1]:80:1"], [1]),
+        (["127.0.0.1:80:1", "127.0.0.2:80:2/udp", "127.0.0.2:81:2"], []),
+        (["80:1", "81:1"], []),
+    ],
+)
+def test_pasta_publishes_a_port_on_one_address(ports: list[str], again: list[int]) -> None:
+    found = problems(HEAD + f'[network]\nmode = "pasta"\nports = {ports}')
+    assert [p.key for p in found if "pasta publishes" in p.message] == [f"network.ports[{index}]" for index in again]
+
+
+def test_who_shares_a_network_leaves_names_and_ports_to_its_owner() -> None:
+    keys = 'ports = ["80:80"]\nhostname = "a"\ndns = ["9.9.9.9"]\nhosts = { b = "192.0.2.1" }\n'
+    sysctl = '[security]\nsysctl = { "net.core.somaxconn" = 512 }\n'
+    found = problems(HEAD + f'[network]\nmode = "service:db"\n{keys}{sysctl}')
+    assert [p.key for p in found] == [
+        "network.ports",
+        "network.hostname",
+        "network.dns",
+        "network.hosts",
+        'security.sysctl."net.core.somaxconn"',
+    ]
 
 
 def _places() -> list[tuple[str, ...]]:

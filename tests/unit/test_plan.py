@@ -88,8 +88,8 @@ def test_a_calm_file_restarts_nothing() -> None:
         return service(DATA + table)
 
     host = installed(of("a", "none"))
-    assert kinds(host, of("b", "none")) == ["render-config"]
-    assert kinds(host, of("b", "none", "0400")) == ["render-config"]
+    assert kinds(host, of("b", "none")) == ["render-config", "replace"]
+    assert kinds(host, of("b", "none", "0400")) == ["render-config", "replace"]
     assert kinds(host, of("b", "restart")) == ["render-config", "restart"]
     (action, _) = host.plan(of("b", "restart")).actions
     assert isinstance(action, RenderConfig)
@@ -359,3 +359,46 @@ def test_replaced_names_say_which_image_it_was() -> None:
     assert plans.replaced_path(found, plans.Observed(current=replace(found, carry=place))) == f"{place}+"
     assert plans.replaced_path(Installed("web", "1", "web-1", 1, {}), plans.Observed()) == ".replaced/web-1@broken"
     assert plans.rebuild_reason("sha256:1", 0, replace(found, problem=REMOVED)) == f"web-1 {REMOVED}"
+
+
+CALM = """
+[config."/r"]
+text = "{r}"
+on_change = "reload"
+[config."/n"]
+text = "{n}"
+on_change = "none"
+[service]
+reload = "SIGHUP"
+"""
+
+
+def test_files_are_replaced_while_the_service_runs() -> None:
+    def of(r: str = "1", n: str = "1") -> Desired:
+        return service(DATA + CALM.format(r=r, n=n))
+
+    host = installed(of())
+    assert kinds(host, of(n="2")) == ["render-config", "replace"]
+    assert kinds(host, of(r="2")) == ["render-config", "replace", "reload"]
+    (_, replacing, _) = host.plan(of("2", "2")).actions
+    assert replacing.sentence == "replace /n, /r in the running container"
+    other = service(DATA + CALM.format(r="2", n="2") + '[process]\nenv = { A = "1" }\n')
+    assert kinds(host, other) == ["render-config", "restart"]
+    host.carry_out(host.plan(of("2", "2")))
+    assert kinds(host, of("2", "2")) == []
+    host.running = ""
+    assert kinds(host, of("3")) == ["render-config", "start"]
+
+
+def test_what_a_running_service_was_not_shown_is_made_up_for() -> None:
+    host = installed(service(DATA + CALM.format(r="1", n="1")))
+    host.unseen = True
+    assert kinds(host, service(DATA + CALM.format(r="1", n="1"))) == ["replace", "reload"]
+    only = CALM.replace('on_change = "reload"', "").replace('reload = "SIGHUP"', "")
+    host = installed(service(DATA + only.format(r="1", n="1")))
+    host.unseen = True
+    (replacing,) = host.plan(service(DATA + only.format(r="1", n="1"))).actions
+    assert replacing.sentence == "replace /n in the running container"
+    host = installed()
+    host.unseen = True
+    assert kinds(host, service()) == ["restart"]

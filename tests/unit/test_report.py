@@ -15,6 +15,8 @@ from tests.ground.pure import build
 
 EVERY: tuple[Action, ...] = (
     actions.AllocateRange("web", "r", 65536, 65536),
+    actions.AllocateAddress("web", "r", "appbox", "10.89.0.0/24", ("10.89.0.2", "fd00:89::2")),
+    actions.TellPeers("web", "r", "appbox"),
     actions.Unpack("web", "r", "web-1", "docker.io/x@sha256:0", "sha256:0", 1, 1_500_000),
     actions.Publish("web", "r", "web-1", ".replaced/web-1@0"),
     actions.MakeVolume("web", "r", "data", "/opt/containers/web-1/data/data", "/data", "0:0", True),
@@ -27,6 +29,10 @@ EVERY: tuple[Action, ...] = (
     actions.CarryData("web", "r", "web-0", "web-1"),
     actions.Start("web", "r"),
     actions.Restart("web", "r"),
+    actions.KeepWrites("web", "r", ".replaced/web-1@0", "web-1"),
+    actions.Schedule("web", "r", True),
+    actions.Replace("web", "r", ("/etc/web.conf",)),
+    actions.Reload("web", "r"),
 )
 
 
@@ -42,6 +48,8 @@ def test_every_kind_of_action_is_here() -> None:
 def test_actions_say_what_they_do() -> None:
     assert [action.sentence for action in EVERY] == [
         "give it the user ids 65536 to 131071 of the host",
+        "give it 10.89.0.2 and fd00:89::2 in the network appbox (10.89.0.0/24)",
+        "tell the running services of the network appbox who is in it",
         "unpack docker.io/x@sha256:0 (1 layer, 1.5 MB) for web-1",
         "publish /opt/containers/web-1, keeping what is there as /opt/containers/.replaced/web-1@0",
         "make volume data in /opt/containers/web-1/data/data for /data, owner 0:0, filled from the image",
@@ -54,6 +62,10 @@ def test_actions_say_what_they_do() -> None:
         "move the volumes from web-0/data to web-1/data",
         "start it",
         "restart it",
+        "move what it wrote from .replaced/web-1@0/upper to web-1/upper",
+        "start it at its times from now on",
+        "replace /etc/web.conf in the running container",
+        "reload it",
     ]
 
 
@@ -63,11 +75,11 @@ def test_actions_as_json_have_all_that_they_hold() -> None:
     assert (data["changes"], data["notes"]) == (True, {"web": ["n"]})
     for action, described in zip(EVERY, data["actions"], strict=True):
         assert set(described) == {"kind", "sentence", *(f.name for f in fields(action))}
-    assert report.plan_data(plan()) == {"changes": False, "actions": [], "notes": {}}
+    assert report.plan_data(plan()) == {"changes": False, "actions": [], "notes": {}, "host_notes": []}
 
 
 def test_a_plan_for_people() -> None:
-    text = report.plan_text(plan(*EVERY[4:6], notes=("mind the gap",)))
+    text = report.plan_text(plan(*EVERY[6:8], notes=("mind the gap",)))
     assert text.splitlines() == [
         "web 1.0",
         "  write config.json, run as generation 2 of web-1 (r)",
@@ -76,7 +88,7 @@ def test_a_plan_for_people() -> None:
         "  write /etc/init.d/web (r)",
         "  note: mind the gap",
     ]
-    assert "      +new" in report.plan_text(plan(*EVERY[4:6]), verbosity=1)
+    assert "      +new" in report.plan_text(plan(*EVERY[6:8]), verbosity=1)
     assert report.plan_text(plan(notes=("unseen",))) == "nothing to do\n"
 
 

@@ -41,15 +41,6 @@ def test_two_manifests_of_one_service_are_refused(tmp_path: Path) -> None:
     assert str(caught.value) == f"{second}:1: name: {first} describes web too"
 
 
-def test_overlays_of_hosts_are_not_left_out_silently(tmp_path: Path) -> None:
-    write(tmp_path, "web")
-    (tmp_path / "hosts").mkdir()
-    assert len(sources.load([str(tmp_path)])) == 1
-    (tmp_path / "hosts/h.toml").write_text("")
-    with pytest.raises(ManifestError, match="not supported yet: host overlays"):
-        sources.load([str(tmp_path)])
-
-
 def test_the_problems_of_all_manifests_come_at_once(tmp_path: Path) -> None:
     write(tmp_path, "a", "x = 1\n")
     write(tmp_path, "b", '[config."/c"]\nfile = "missing"\n')

@@ -12,8 +12,9 @@ fail() {
 }
 
 demand_password() {
-	[ -n "$MARIADB_ROOT_PASSWORD$MARIADB_ALLOW_EMPTY_ROOT_PASSWORD" ] ||
-		fail 'Database is uninitialized and password option is not specified: set MARIADB_ROOT_PASSWORD or MARIADB_ALLOW_EMPTY_ROOT_PASSWORD'
+	[ -n "$MARIADB_ROOT_PASSWORD$MARIADB_ALLOW_EMPTY_ROOT_PASSWORD$MARIADB_RANDOM_ROOT_PASSWORD" ] ||
+		fail 'Database is uninitialized and password option is not specified: set MARIADB_ROOT_PASSWORD, MARIADB_ALLOW_EMPTY_ROOT_PASSWORD or MARIADB_RANDOM_ROOT_PASSWORD'
+	[ -z "$MARIADB_RANDOM_ROOT_PASSWORD" ] || MARIADB_ROOT_PASSWORD=$(head -c 24 /dev/urandom | base64)
 }
 
 # The server that sets the password listens on its socket only.
@@ -39,11 +40,15 @@ sql_text() {
 make_database() {
 	note 'Initializing database files'
 	mariadb-install-db --datadir="$data" --rpm --auth-root-authentication-method=normal --skip-test-db >/dev/null
+	local host=${MARIADB_ROOT_HOST:-%} anywhere=
+	[ "$host" = localhost ] || anywhere="
+		CREATE USER root@$(sql_text "$host") IDENTIFIED BY $(sql_text "$MARIADB_ROOT_PASSWORD");
+		GRANT ALL ON *.* TO root@$(sql_text "$host") WITH GRANT OPTION;"
 	with_own_server <<-SQL
-		CREATE USER root@'%' IDENTIFIED BY $(sql_text "$MARIADB_ROOT_PASSWORD");
-		GRANT ALL ON *.* TO root@'%' WITH GRANT OPTION;
+		$anywhere
 		SET PASSWORD FOR root@localhost = PASSWORD($(sql_text "$MARIADB_ROOT_PASSWORD"));
 	SQL
+	[ -z "$MARIADB_RANDOM_ROOT_PASSWORD" ] || note "GENERATED ROOT PASSWORD: $MARIADB_ROOT_PASSWORD"
 	note 'MariaDB init process done. Ready for start up.'
 }
 

@@ -7,12 +7,13 @@ from pathlib import Path
 import pytest
 
 from appbox.errors import AppboxError
+from appbox.host.facts import IdRange
 from appbox.host.ranges import FIRST, SIZE
 from appbox.store import ranges
 from appbox.store.root import Root
 
 
-def load(tmp_path: Path, text: str | bytes | None) -> dict[str, int]:
+def load(tmp_path: Path, text: str | bytes | None) -> dict[str, IdRange]:
     path = tmp_path / "var/lib/appbox/uid-ranges.toml"
     if text is not None:
         path.parent.mkdir(parents=True)
@@ -23,7 +24,19 @@ def load(tmp_path: Path, text: str | bytes | None) -> dict[str, int]:
 
 
 def test_what_was_given_is_read(tmp_path: Path) -> None:
-    assert load(tmp_path, f'[ranges]\n"a.b" = {FIRST}\n"c" = {FIRST + SIZE}\n') == {"a.b": FIRST, "c": FIRST + SIZE}
+    assert load(tmp_path, f'[ranges]\n"a.b" = {FIRST}\n"c" = {FIRST + SIZE}\n') == {
+        "a.b": IdRange(FIRST, SIZE),
+        "c": IdRange(FIRST + SIZE, SIZE),
+    }
+
+
+def test_fixed_ranges_are_kept_beside_the_others(tmp_path: Path) -> None:
+    given = {"a": IdRange(FIRST, SIZE), "b": IdRange(200_000, 1000), "c": IdRange(FIRST + SIZE + 1, SIZE)}
+    with Root(str(tmp_path)) as root:
+        ranges.save(root, given)
+        assert ranges.load(root) == given
+        ranges.save(root, {"b": given["b"]})
+        assert ranges.load(root) == {"b": given["b"]}
 
 
 @pytest.mark.parametrize("text", [None, "", "[ranges]\n", "[other]\na = 1\n"])
@@ -44,6 +57,13 @@ def test_nothing_was_given_yet(tmp_path: Path, text: str | None) -> None:
         (f"[ranges]\na = {FIRST - SIZE}\n", "not a multiple"),
         ("[ranges]\na = 2147483648\n", "not a multiple"),
         (f"[ranges]\na = {FIRST}\nb = {FIRST}\n", "two services have the same range"),
+        (f"[ranges]\na = {FIRST}\n[fixed]\nb = [{FIRST - 1}, 2]\n", "two services have the same range"),
+        (f"[ranges]\na = {FIRST}\n[fixed]\na = [5, 2]\n", "one has two"),
+        ("[fixed]\na = [0, 2]\n", "not one of base and size"),
+        ("[fixed]\na = [1, 4294967295]\n", "not one of base and size"),
+        ("[fixed]\na = 5\n", "not one of base and size"),
+        ("fixed = 5\n", "not one of base and size"),
+        ('[fixed]\n"/" = [1, 1]\n', "not that of a service"),
         ("#" * ((1 << 20) + 1), "larger than 1048576 bytes"),
     ],
 )
@@ -67,4 +87,9 @@ def test_a_lost_file_is_made_up_for_by_the_bundles(tmp_path: Path) -> None:
     bundle(tmp_path, "e-1", "broken")
     (tmp_path / "opt/containers/a").symlink_to("a-1")
     (tmp_path / "opt/containers/file").write_text("")
-    assert load(tmp_path, None) == {"a": FIRST + SIZE, "b": FIRST}
+    bundle(tmp_path, "f-1", 'name = "f"\nuid_base = 7\nuid_size = 9\nuserns = true\n')
+    assert load(tmp_path, None) == {
+        "a": IdRange(FIRST + SIZE, SIZE),
+        "b": IdRange(FIRST, SIZE),
+        "f": IdRange(7, 9),
+    }

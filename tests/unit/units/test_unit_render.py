@@ -4,19 +4,46 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from appbox.units import openrc, render, systemd
-from appbox.units.model import RunScript, StopSignal, Unit
+from appbox.units.limits import Limits
+from appbox.units.model import Bridge, Check, LogFiles, RunScript, Scratch, StopSignal, Unit, When
 
+HEALTH: tuple[tuple[Any, Any, Any], ...] = (
+    ("exec", "restart", ""),
+    ("tcp", "stop", "relay"),
+    ("http", "none", ""),
+    ("https", "restart", "direct"),
+)
 TEMPLATES = Path(render.__file__).parent / "templates"
 SCRIPTS = {
+    "limits": render.run_script(RunScript("web", "1.0", limits=Limits(6 << 20, 0, 1000, 1, 1, 1))),
     "userns": render.run_script(RunScript("web", "1.0", base=1_879_048_192)),
-    "host": render.run_script(RunScript("web", "1.0", resolver=False, stop_signal=StopSignal("SIGQUIT", 3))),
+    "host": render.run_script(RunScript("web", "1.0", resolver="", stop_signal=StopSignal("SIGQUIT", 3))),
+    "secrets": render.run_script(RunScript("web", "1.0", secrets=2)),
+    "persistent": render.run_script(RunScript("web", "1.0", persistent=True)),
+    "bridge": render.run_script(
+        RunScript("web", "1.0", bridge=Bridge("db", "ab-db"), hosts="bridge", resolver="outside")
+    ),
+    "timezone": render.run_script(RunScript("web", "1.0", timezone=True)),
+    "read-only": render.run_script(RunScript("web", "1.0", scratch=(Scratch("tmp", "/tmp"),))),
+    **{
+        f"health-{kind}-{action}-{notify}": render.run_script(
+            RunScript("web", "1.0", check=Check(kind, action=action, port=80), notify=notify, host_network=notify == "")
+        )
+        for kind, action, notify in HEALTH
+    },
+    "job": render.run_script(RunScript("web", "1.0", job=True, reload="command", log=LogFiles(1, 1))),
+    "reload": render.run_script(RunScript("web", "1.0", reload="SIGRTMIN+3")),
+    "init-reload": openrc.render(Unit("web", "1.0", reload=True, wants=("db", "net")))[0].text,
+    "init-health": openrc.render(Unit("web", "1.0", check=Check("exec")))[0].text,
     "init": openrc.render(Unit("web", "1.0", restart="no", requires=("db",)))[0].text,
 }
 CHECKERS = {
@@ -33,12 +60,37 @@ def test_shells_read_every_script(name: str, checker: str, tmp_path: Path) -> No
     words = CHECKERS[checker]
     if shutil.which(words[0]) is None:
         pytest.skip(f"needs {words[0]}; ./dev test installs it")
-    if name == "init" and checker == "shellcheck":
+    if name.startswith("init") and checker == "shellcheck":
         words = [*words, "-e", "SC2034"]  # openrc-run reads the variables
     script = tmp_path / "script"
     script.write_text(SCRIPTS[name])
     done = subprocess.run([*words, str(script)], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout + done.stderr) == (0, "")
+
+
+def test_a_job_has_a_timer_or_a_line_for_cron() -> None:
+    job = Unit("a.b", "1", restart="no", schedule=When("*-*-* 01:00:00"), cron=When("0 1 * * *"))
+    service, timer = systemd.render(job)
+    assert "WantedBy" not in service.text
+    assert timer.path == "/etc/systemd/system/a.b.timer"
+    assert "OnCalendar=*-*-* 01:00:00\n" in timer.text
+    assert systemd.link(job) is not None
+    assert openrc.link(job) is None
+    init, table = openrc.render(job)
+    assert init.path == "/etc/init.d/a.b"
+    # Debian's cron passes over names with a dot.
+    assert table.path == "/etc/cron.d/appbox-aDOTb"
+    assert table.text.splitlines()[1:] == ["0 1 * * * root /opt/containers/a.b/run due"]
+    busybox = openrc.render(replace(job, crontab=True))[1]
+    assert busybox.path == "/etc/crontabs/root:a.b"
+    assert busybox.text.splitlines()[1:] == ["0 1 * * * /opt/containers/a.b/run due"]
+    assert len(openrc.render(replace(job, enable=False))) == 1
+
+
+@pytest.mark.parametrize("text", ["", "$(x)", "a\nb", "a%b", "a;b", " a", "a  b", "a b c d e f"])
+def test_times_carry_nothing_else(text: str) -> None:
+    with pytest.raises(ValueError, match="not a time"):
+        When(text)
 
 
 @pytest.mark.parametrize("value", ["a.b-c_d", "/opt/containers/web", 5, "SIGRTMIN+3", "# Made; by", "lowerdir=/a,b"])

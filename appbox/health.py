@@ -1,0 +1,220 @@
+"""Health checks and readiness: what is asked of a service, with which files, and how it did. Pure.
+
+The run script asks, with nothing but a shell and what the host has (`generators/run/health.sh.j2`); it keeps the state
+as one line in the service's run directory, which `parse` reads.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final, Literal
+from urllib.parse import SplitResult, urlsplit
+
+from appbox.errors import printable
+from appbox.findings import Finding
+from appbox.host.facts import InitKind
+from appbox.quantities import DAY
+from appbox.tables import Health, Manifest
+from appbox.toml_source import Path
+from appbox.units.model import Check, RestartLimit
+
+COMMAND: Final = "health"
+"""The name of the check's program among the commands of a generation."""
+TARGET: Final = "health/target"
+"""The file that says where to connect: host and port."""
+REQUEST: Final = "health/request"
+"""The file that is sent there."""
+URL: Final = "health/url"
+"""The file that names what curl asks for."""
+NOTIFY_PLACE: Final = "/run/notify"
+"""The directory in the container that has the socket at which a service says that it is ready."""
+NOTIFY_SOCKET: Final = f"{NOTIFY_PLACE}/socket"
+PROGRAMS: Final = ("bash", "busybox", "curl", "nsenter", "perl", "timeout")
+"""Programs of the host, of which some checks need some."""
+
+_HOST: Final = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,251}[A-Za-z0-9])?\.?", re.ASCII)
+_LONGEST_URL: Final = 4096
+_STATES: Final = ("starting", "healthy", "unhealthy")
+_WORDS: Final = {
+    "timeout": "it took too long",
+    "refused": "nothing listens there",
+    "no-answer": "there was no answer",
+    "no-http": "the answer is not HTTP",
+    "no-container": "its container does not run",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """How a service does. `state` is starting, healthy or unhealthy; `since` is in seconds after boot.
+
+    `failures` are those in a row, `fault` is the last one in words, with what the command said. `action` says what was
+    done about it: restarted, stopped, failed (its start), limit (nothing more), or nothing.
+    """
+
+    state: str
+    failures: int = 0
+    since: int = 0
+    fault: str = ""
+    action: str = ""
+
+
+def check(health: Health | None) -> Check | None:
+    """Return the health check as units and scripts have it; None without one."""
+    if health is None:
+        return None
+    limit = health.restart_limit
+    return Check(
+        kind=_kind(health),
+        interval=health.interval,
+        timeout=health.timeout,
+        retries=health.retries,
+        start_period=health.start_period,
+        action=health.on_unhealthy,
+        limit=RestartLimit(limit.count, limit.seconds),
+        port=health.tcp or 0,
+    )
+
+
+def _kind(health: Health) -> Literal["exec", "tcp", "http", "https"]:
+    if health.http is None:
+        return "tcp" if health.exec is None else "exec"
+    return "https" if health.http.startswith("https:") else "http"
+
+
+def notify(manifest: Manifest, init: InitKind) -> Literal["", "direct", "relay"]:
+    """Return how a service reaches the init system to say that it is ready.
+
+    systemd takes any number from root for that of a unit's main process, and would later send signals to it: only a
+    service with ids of its own may talk to it. Other inits know no such messages.
+    """
+    if not manifest.service.notify:
+        return ""
+    return "relay" if init == "openrc" or (init == "systemd" and manifest.security.userns == "host") else "direct"
+
+
+def lacks(manifest: Manifest, init: InitKind, programs: frozenset[str]) -> Iterator[tuple[Path, str, str]]:
+    """Yield the keys that a host with only `programs` cannot act on, each with what it lacks and the cure."""
+    health = manifest.health
+    if health is not None:
+        if "timeout" not in programs:
+            yield ("health",), "the host has no program timeout", "install coreutils or busybox"
+        if health.exec is None and manifest.network.mode != "host" and "nsenter" not in programs:
+            yield ("health",), "the host has no program nsenter", "install util-linux or busybox"
+        if health.tcp is not None or (health.http or "").startswith("http:"):
+            if not programs & {"bash", "busybox"}:
+                key = "tcp" if health.tcp is not None else "http"
+                yield ("health", key), "the host has neither bash nor busybox to connect with", "install one of them"
+        elif health.http is not None and "curl" not in programs:
+            yield ("health", "http"), "the host has no curl, which speaks TLS", "install curl, or take exec instead"
+    if notify(manifest, init) == "relay" and "perl" not in programs:
+        yield ("service", "notify"), "the host has no perl to listen to the service with", "install perl"
+
+
+def files(health: Health | None) -> Iterator[tuple[str, bytes]]:
+    """Yield what the run script reads to ask by HTTP: paths in the generation and contents."""
+    if health is None or health.http is None:
+        return
+    parts = urlsplit(health.http)
+    if parts.scheme == "https":
+        yield URL, f"{health.http}\n".encode("ascii")
+        return
+    yield TARGET, f"{parts.hostname} {parts.port or 80}\n".encode("ascii")
+    yield REQUEST, request(parts)
+
+
+def request(parts: SplitResult) -> bytes:
+    """Return the HTTP request for a URL (RFC 9112, Request Line; RFC 9110, Host and Connection)."""
+    target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+    lines = (
+        f"GET {target} HTTP/1.1",
+        f"Host: {parts.netloc}",
+        "User-Agent: appbox",
+        "Accept: */*",
+        "Connection: close",
+    )
+    return ("\r\n".join(lines) + "\r\n\r\n").encode("ascii")
+
+
+def rules(manifest: Manifest) -> Iterator[Finding]:
+    """Yield a finding for each rule of [health] and of readiness that `manifest` breaks."""
+    if manifest.service.notify:
+        if manifest.service.schedule:
+            yield Finding(("service", "notify"), "a timed job is never ready: it ends", "take it out")
+        if "NOTIFY_SOCKET" in manifest.process.env:
+            message = "is set by appbox, since service.notify is true"
+            yield Finding(("process", "env", "NOTIFY_SOCKET"), message, "take it out", (("service", "notify"),))
+    health = manifest.health
+    if health is None:
+        return
+    if manifest.service.schedule:
+        yield Finding(("health",), "a timed job ends by itself: its exit status says how it did", "take it out")
+    patience = health.start_period + health.retries * health.interval + health.timeout
+    if patience > DAY:
+        message = f"it would take {patience} seconds to find out that the service does not start"
+        yield Finding(("health", "retries"), message, "take shorter times: a day is the most")
+    if health.http is not None:
+        yield from _url(health.http)
+
+
+def _url(url: str) -> Iterator[Finding]:
+    if len(url) > _LONGEST_URL:
+        yield Finding(("health", "http"), f"has {len(url)} characters", f"a URL has {_LONGEST_URL} at most")
+        return
+    host = urlsplit(url).hostname or ""
+    if ":" in host and not _is_ipv6(host):
+        yield Finding(("health", "http"), "its host is no IPv6 address", "write http://[::1]:8080/")
+    elif ":" not in host and not _HOST.fullmatch(host):
+        yield Finding(("health", "http"), "its host is neither a name nor an address", "write http://127.0.0.1:8080/")
+
+
+def _is_ipv6(host: str) -> bool:
+    try:
+        return not ipaddress.IPv6Address(host).scope_id
+    except ValueError:
+        return False
+
+
+def parse(line: bytes, said: bytes) -> State | None:
+    """Return the state that a run script wrote; None for what none has written. `said` is what the command printed."""
+    words = line.decode("ascii", "replace").split()
+    if len(words) != 6 or words[0] not in _STATES or not all(_is_number(word) for word in words[1:4]):
+        return None
+    state, failures, since, _, fault, action = words
+    return State(state, int(failures), int(since), _fault(fault, said), "" if action == "-" else action)
+
+
+def _is_number(word: str) -> bool:
+    return word.isascii() and word.isdigit() and len(word) < 12
+
+
+def _fault(word: str, said: bytes) -> str:
+    """Return a failure in words: what the script found, and the first line of what the command said."""
+    if word == "-":
+        return ""
+    number = word.partition("-")[2]
+    if word.startswith("exit-"):
+        found = f"the command ended with {number}"
+    elif word.startswith("http-"):
+        found = f"the answer was {number}"
+    else:
+        found = _WORDS.get(word, word)
+    lines = [line.strip() for line in said.decode("utf-8", "replace").splitlines() if line.strip()]
+    return printable(f"{found}: {lines[0]}" if lines else found)
+
+
+def sentence(state: State) -> str:
+    """Return what an operator has to know of a service that is not healthy; empty for one that is."""
+    if state.state == "healthy" or not state.fault:
+        return ""
+    done = {
+        "restarted": "it is restarted",
+        "stopped": "it was stopped for it",
+        "failed": "its start failed for it",
+        "limit": "it was restarted too often to be restarted again now",
+    }
+    times = f", {state.failures} times in a row" if state.failures > 1 else ""
+    return f"is {state.state}: {state.fault}{times}" + (f"; {done[state.action]}" if state.action in done else "")

@@ -1,0 +1,127 @@
+"""What the runtime, the kernel and process 1 of a running host allow a service. It only reads."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Collection, Sequence
+from typing import Final
+
+from appbox import container
+from appbox.host import process
+from appbox.manifest import Manifest
+from appbox.oci import runtimes
+from appbox.oci.runtimes import Runtime
+
+_LIMITS: Final = {
+    "Max address space": "as",
+    "Max core file size": "core",
+    "Max cpu time": "cpu",
+    "Max data size": "data",
+    "Max file size": "fsize",
+    "Max file locks": "locks",
+    "Max locked memory": "memlock",
+    "Max msgqueue size": "msgqueue",
+    "Max nice priority": "nice",
+    "Max open files": "nofile",
+    "Max processes": "nproc",
+    "Max resident set": "rss",
+    "Max realtime priority": "rtprio",
+    "Max realtime timeout": "rttime",
+    "Max pending signals": "sigpending",
+    "Max stack size": "stack",
+}
+"""The lines of proc_pid_limits(5), and what a manifest calls them."""
+
+_CAP_SYS_RESOURCE: Final = 24
+_PROFILES: Final = "/sys/kernel/security/apparmor/profiles"
+_LOOK: Final = 'for path; do [ -e "$path" ] && [ -w "$path" ] || echo "$path"; done'
+_INTERFACE: Final = re.compile(r"net\.(ipv4|ipv6|mpls)\.(conf|neigh)\.(?!all\.|default\.)")
+"""Parameters of one network interface, which the container gets only when it starts."""
+
+
+def runtime() -> tuple[Runtime | None, bool]:
+    """Return what runc is, None when it does not say; and whether there is none."""
+    path = process.find("runc")
+    if path is None:
+        return None, True
+    return runtimes.parse(process.run([path, "--version"]).out), False
+
+
+def version() -> tuple[int, int]:
+    """Return the kernel's major and minor version."""
+    found = re.match(r"([0-9]+)\.([0-9]+)", os.uname().release)
+    return (int(found[1]), int(found[2])) if found else (0, 0)
+
+
+def profiles() -> frozenset[str] | None:
+    """Return the AppArmor profiles that are loaded, None when the kernel has no AppArmor or it is off."""
+    if _text("/sys/module/apparmor/parameters/enabled").strip() != "Y":
+        return None
+    lines = _text(_PROFILES).splitlines()
+    return frozenset(line.rpartition(" (")[0] for line in lines if " (" in line)
+
+
+def hard_limits() -> dict[str, int]:
+    """Return the hard limits of process 1, which every service's are at most; unlimited ones are left out."""
+    found = {}
+    for line in _text("/proc/1/limits").splitlines():
+        name = _LIMITS.get(line[:26].strip())
+        numbers = line[26:].split()
+        if name is not None and len(numbers) > 1 and numbers[1].isdigit():
+            found[name] = int(numbers[1])
+    return found
+
+
+def raises_limits() -> bool:
+    """Return whether process 1 may give its children higher limits than its own (CAP_SYS_RESOURCE)."""
+    for line in _text("/proc/1/status").splitlines():
+        if line.startswith("CapEff:"):
+            return bool(int(line.split()[1], 16) >> _CAP_SYS_RESOURCE & 1)
+    return True
+
+
+def open_files() -> int | None:
+    """Return the most open files that any process may have."""
+    text = _text("/proc/sys/fs/nr_open").strip()
+    return int(text) if text.isdigit() else None
+
+
+def no_sysctls(manifests: Sequence[Manifest]) -> frozenset[str]:
+    """Return the kernel parameters of manifests that new namespaces do not have, or whose root may not set them.
+
+    Namespaces are made for the question and are gone with it; nothing is set. What cannot be asked is not among them.
+    """
+    lacking: set[str] = set()
+    for mapped in (True, False):
+        names = {n for one in manifests if container.is_mapped(one) is mapped for n in one.security.sysctl}
+        lacking |= _not_settable({name for name in names if not _INTERFACE.match(name)}, mapped=mapped)
+    return frozenset(lacking)
+
+
+def _not_settable(names: Collection[str], *, mapped: bool) -> set[str]:
+    unshare = process.find("unshare")
+    if not names or unshare is None:
+        return set()
+    paths = {f"/proc/sys/{name.replace('.', '/')}": name for name in sorted(names)}
+    words = [unshare, "--net", "--ipc", "--uts", *(["--user", "--map-root-user"] if mapped else [])]
+    done = process.run([*words, "--", "/bin/sh", "-c", _LOOK, "sh", *paths])
+    return {paths[line] for line in done.out.splitlines() if line in paths} if done.code == 0 else set()
+
+
+def throttles() -> tuple[str, ...]:
+    """Return the directories of processors that tell when they were too hot: a channel between containers."""
+    folder = "/sys/devices/system/cpu"
+    try:
+        names = sorted((n for n in os.listdir(folder) if re.fullmatch("cpu[0-9]+", n)), key=lambda name: int(name[3:]))
+    except OSError:
+        return ()
+    return tuple(path for name in names if os.path.isdir(path := f"{folder}/{name}/thermal_throttle"))
+
+
+def _text(path: str) -> str:
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return file.read(1 << 20)
+    except OSError:
+        return ""

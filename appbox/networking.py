@@ -1,0 +1,184 @@
+"""Planning networks: which address each service gets, and that nobody else has the ports that it publishes. It only
+reads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+from appbox import addresses, cni, peers, ports, quantities
+from appbox.addresses import Attachment, Network, Record
+from appbox.desired import Desired
+from appbox.errors import AppboxError, ManifestError, Problem
+from appbox.fields import BadValueError
+from appbox.host import networks
+from appbox.manifest import Manifest
+from appbox.peers import Peer
+from appbox.plan import Observed
+from appbox.ports import Claim
+from appbox.sources import Loaded
+from appbox.store import addresses as stored
+from appbox.store import paths, state
+from appbox.store.root import Root
+
+
+class Addresses:
+    """The addresses of a run's services, given out one after the other. Nothing is read before the first bridge.
+
+    `fresh`: take no account of what the host has, as `render` does.
+    """
+
+    def __init__(self, root: Root, *, fresh: bool = False) -> None:
+        self._root, self._fresh = root, fresh
+        self._peers: dict[str, _Peers] = {}
+        self._joined: set[str] = set()
+
+    def attach(self, loaded: Loaded) -> Attachment | None:
+        """Return the place of a service in its network, None for one without a bridge.
+
+        Raises ManifestError when the file of networks is wrong or a port is published at an address of IPv6 that the
+        network has not, AppboxError when no address is left.
+        """
+        manifest = loaded.manifest
+        name = addresses.network_of(manifest.network.mode)
+        if not name:
+            return None
+        taken = [route.subnet for route in self._routes]
+        found = addresses.attach(manifest.name, name, self._declared, self._record, taken)
+        self._refuse_foreign(found.network)
+        _refuse_ipv6(loaded, found.network)
+        self._record = self._record.with_(manifest.name, found)
+        return found
+
+    def observe(self, desired: Desired, observed: Observed) -> Observed:
+        """Return what was observed of a service, with what is known of its network."""
+        attachment = desired.attachment
+        table = observed.current.meta.get("network") if observed.current else None
+        before = str(table.get("network", "")) if isinstance(table, dict) else ""
+        after = attachment.network.name if attachment else ""
+        if not before and not after:
+            return observed
+        path = f"{cni.DIRECTORY}/{cni.hosts_file(after)}"
+        lines = next((file.data.decode() for file in desired.files if file.path == path), "")
+        new = attachment is not None and not self._stored.holds(desired.name, attachment)
+        return replace(observed, new_address=new, untold=self._untold(desired.name, before, after, lines))
+
+    def _untold(self, service: str, before: str, after: str, lines: str) -> tuple[str, ...]:
+        """Return the networks in which running services do not know yet what will be so.
+
+        The service leaves the network `before` and is then in `after` with `lines`; either may be "".
+        """
+        found = []
+        for network in sorted({before, after} - {""}):
+            peers_ = self._peers.setdefault(network, _Peers(peers.of(self._root, network)))
+            wanted = lines if network == after else ""
+            changed = peers_.lines(service) != wanted
+            if not peers_.consistent or (changed and (peers_.running(service) or network in self._joined)):
+                found.append(network)
+        self._joined.add(after)
+        return tuple(found)
+
+    @cached_property
+    def _declared(self) -> dict[str, Network]:
+        return stored.declared(self._root)
+
+    @cached_property
+    def _stored(self) -> Record:
+        return stored.load(self._root) if stored.recorded(self._root) else Record()
+
+    @cached_property
+    def _record(self) -> Record:
+        return stored.load(self._root)
+
+    @cached_property
+    def _routes(self) -> list[networks.Route]:
+        return networks.routes() if self._root.live and not self._fresh else []
+
+    def _refuse_foreign(self, network: Network) -> None:
+        """Refuse a subnet that the host reaches elsewhere: it could not be reached any more."""
+        for route in self._routes:
+            if route.subnet.overlaps(network.subnet) and not route.interface.startswith(addresses.PREFIX):
+                raise AppboxError(
+                    f"the subnet {network.subnet} of the network {network.name} is in use",
+                    where=paths.NETWORKS,
+                    why=f"the host has a route to {route.subnet} through {route.interface}",
+                    hint="declare another subnet there",
+                )
+
+
+@dataclass
+class _Peers:
+    """The installed services of one network."""
+
+    every: list[Peer]
+
+    @cached_property
+    def consistent(self) -> bool:
+        """Whether each service that runs knows all that are installed."""
+        return not peers.unaware(self.every)
+
+    def lines(self, service: str) -> str:
+        return next((peer.lines for peer in self.every if peer.name == service), "")
+
+    def running(self, besides: str) -> bool:
+        return any(peer.running is not None and peer.name != besides for peer in self.every)
+
+
+def _refuse_ipv6(loaded: Loaded, network: Network) -> None:
+    problems = [
+        loaded.document.problem(
+            ("network", "ports", index),
+            f"the network {network.name} has no IPv6",
+            f"give it a subnet6 in {paths.NETWORKS}, or publish the port on an address of IPv4",
+        )
+        for index, port in enumerate(loaded.manifest.network.ports)
+        if ":" in port.address and network.subnet6 is None
+    ]
+    if problems:
+        raise ManifestError(problems)
+
+
+def refuse_clashes(root: Root, loaded: Sequence[Loaded]) -> None:
+    """Refuse published ports that another manifest of this run, an installed service or a program of the host has."""
+    wanted = [(one, index, claim) for one in loaded for index, claim in enumerate(_claims(one.manifest))]
+    if not wanted:
+        return
+    problems: list[Problem] = []
+    installed = list(_installed(root, {one.manifest.name for one in loaded}))
+    for position, (one, index, claim) in enumerate(wanted):
+        earlier = [other for _, _, other in wanted[:position]]
+        rivals = [rival for _, rival in ports.clashes([claim], [*earlier, *installed])]
+        why = [f"the service {rival.owner}" for rival in rivals] or (_holder(claim) if root.live else [])
+        for who in why[:1]:
+            message = f"{claim} of the host is taken by {who}"
+            problems.append(one.document.problem(("network", "ports", index), message, "take another port"))
+    if problems:
+        raise ManifestError(problems)
+
+
+def _claims(manifest: Manifest) -> list[Claim]:
+    return [Claim(manifest.name, port.address, port.host_port, port.protocol) for port in manifest.network.ports]
+
+
+def _installed(root: Root, planned: set[str]) -> Iterator[Claim]:
+    """Yield the ports that other installed services publish."""
+    for name in state.names(root):
+        installed = state.load(root, name) if name not in planned else None
+        table = installed.meta.get("manifest", {}).get("network", {}) if installed else {}
+        for text in table.get("ports", ()):
+            try:
+                port = quantities.port(text)
+            except BadValueError:
+                continue
+            yield Claim(name, port.address, port.host_port, port.protocol)
+
+
+def _holder(claim: Claim) -> list[str]:
+    """Return who of the host listens on a port, in words; what the service itself has open does not count."""
+    for socket in networks.listening():
+        if socket.port == claim.port and socket.claim("").clashes(claim):
+            holder = networks.holder(socket)
+            if holder is None or not holder.is_of(claim.owner):
+                return [f"{holder.name} (process {holder.pid})" if holder else "a program of the host"]
+    return []

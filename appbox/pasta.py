@@ -1,0 +1,42 @@
+"""How pasta(1) is asked to connect a service: the ports that it publishes, and its resolver. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+from appbox import hostnames
+from appbox.locked import Locked
+from appbox.quantities import Port
+from appbox.units.model import Pasta
+
+RESOLVER: Final = "169.254.1.1"
+"""Where pasta answers for the host's own resolver: a link-local address that no interface has."""
+
+
+def options(locked: Locked) -> Pasta | None:
+    """Return what the run script tells pasta, None for a service that has another kind of network."""
+    network = locked.manifest.network
+    if network.mode != "pasta":
+        return None
+    return Pasta(
+        tcp=tuple(_forward(port) for port in network.ports if port.protocol == "tcp"),
+        udp=tuple(_forward(port) for port in network.ports if port.protocol == "udp"),
+        resolver=RESOLVER if hostnames.resolver(locked) == "outside" else "",
+    )
+
+
+def _forward(port: Port) -> str:
+    # Without an address pasta takes all of both families.
+    address = "" if port.address == "" else f"{port.address}/"
+    return f"{address}{port.host_port}:{port.container_port}"
+
+
+def notes(locked: Locked) -> Iterator[str]:
+    """Yield what the operator should know of what pasta does otherwise than hoped for."""
+    for port in locked.manifest.network.ports if locked.manifest.network.mode == "pasta" else ():
+        if port.protocol == "udp" and port.host_port != port.container_port:
+            yield (
+                f"UDP port {port.host_port} of the host goes to port {port.container_port}: pasta of before July 2024 "
+                "loses the answers to clients on the host itself; take the same number for both"
+            )

@@ -1,0 +1,115 @@
+"""Services on bridges: their addresses, names and ports, with each init."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from tests.ground import images
+from tests.init.host import Host, redis_manifest
+
+NETWORKS = '[appbox]\nsubnet = "10.89.7.0/24"\nsubnet6 = "fd00:89:7::/64"\n'
+
+
+def redis(name: str, mode: str, *ports: str, **tables: Any) -> dict[str, Any]:
+    """Return a manifest of a redis that everybody may ask, in a network of its own."""
+    process = {"args": ["redis-server", "--protected-mode", "no"]}
+    network = {"mode": mode, **({"ports": list(ports)} if ports else {})}
+    return redis_manifest(name, process=process, network=network, **tables)
+
+
+def ask(host: Host, service: str, *words: str) -> str:
+    """Return what redis answers to a client in the container of `service`."""
+    command = ["appbox", "exec", service, "timeout", "2", "redis-cli", *words, "ping"]
+    return host.machine.run(command, check=False).out.strip()
+
+
+def wait_for(host: Host, service: str, *words: str) -> None:
+    host.machine.wait_until(lambda: ask(host, service, *words) == "PONG", 20, f"{service} to reach {words}")
+
+
+def rules(host: Host) -> list[str]:
+    """Return the rules of the host's firewall that are not the empty ones of the CNI plugin."""
+    saved = "".join(host.machine.run([f"{name}-save"], check=False).out for name in ("iptables", "ip6tables"))
+    return [line for line in saved.splitlines() if "APPBOX" in line or "10.89" in line or "CNI-DN" in line]
+
+
+def test_services_on_bridges_find_each_other_and_are_reached(host: Host) -> None:
+    images.ensure("nginx")
+    host.machine.write("/etc/appbox/networks.toml", NETWORKS)
+    web = {"name": "web", "image": "oci:/var/cache/appbox-dev/images/nginx", "version": "debian"}
+    host.write_manifest({**web, "network": {"mode": "bridge", "ports": ["8080:80", "127.0.0.1:8081:80"]}})
+    host.write_manifest(redis("cache", "bridge", "7000:6379"))
+    host.write_manifest(redis("apart", "bridge:apart"))
+    planned = host.appbox("plan", "/root/services").out
+    assert "give it 10.89.7.2 and fd00:89:7::2 in the network appbox (10.89.7.0/24)" in planned
+    assert "net.ipv4.ip_forward" in planned
+    host.appbox("apply", "/root/services")
+    assert "nothing to do" in host.appbox("apply", "/root/services").out
+    # Names, one of a service that came later.
+    wait_for(host, "cache", "-h", "cache")
+    host.apply(redis("late", "bridge"))
+    wait_for(host, "cache", "-h", "late")
+    wait_for(host, "late", "-h", "cache")
+    assert "nothing to do" in host.appbox("apply", "/root/services").out
+    # Another namespace: through published ports of both kinds of addresses, and not to what is only local.
+    script = """
+        ip netns add client && ip link add out type veth peer name eth0 netns client &&
+        echo 0 >/proc/sys/net/ipv6/conf/out/accept_dad &&
+        ip addr add 192.0.2.1/24 dev out && ip addr add 2001:db8::1/64 dev out && ip link set out up &&
+        ip netns exec client sh -c 'echo 0 >/proc/sys/net/ipv6/conf/eth0/accept_dad; ip addr add 192.0.2.2/24 dev eth0;
+            ip addr add 2001:db8::2/64 dev eth0; ip link set eth0 up'"""
+    host.machine.run(["sh", "-c", script])
+    client = ["ip", "netns", "exec", "client", "timeout", "3", "busybox", "wget", "-q", "-O", "-"]
+
+    def shown(url: str, *, outside: bool = True) -> bool:
+        words = [*client, url] if outside else [*client[4:], url]
+        return "Welcome to nginx" in host.machine.run(words, check=False).out
+
+    host.machine.wait_until(lambda: shown("http://192.0.2.1:8080/"), 20, "nginx, from outside")
+    assert shown("http://[2001:db8::1]:8080/")
+    assert shown("http://127.0.0.1:8081/", outside=False)
+    assert not shown("http://192.0.2.1:8081/")
+    # Bridges are apart, but for what is published.
+    places = {one["name"]: one for one in json.loads(host.appbox("--json", "status").out)}
+    assert ask(host, "apart", "-h", places["cache"]["addresses"][0]) == ""
+    assert ask(host, "apart", "-h", "192.0.2.1", "-p", "7000") == "PONG"
+    assert places["web"]["ports"] == ["8080:80/tcp", "127.0.0.1:8081:80/tcp"]
+    # kill -9 of the server: everything is as before.
+    old = [p.pid for p in host.machine.processes() if p.name == "redis-server" and "cache" in p.cgroup]
+    host.machine.kill(old[0])
+    host.machine.wait_until(lambda: ask(host, "cache", "-h", "localhost") == "PONG", 20, "another server")
+    wait_for(host, "late", "-h", "cache")
+    # What goes takes everything of its own along, and its name.
+    host.appbox("remove", "cache", "--purge")
+    assert places["cache"]["addresses"][0] not in "\n".join(rules(host))
+    assert "cache" not in host.machine.read("/run/appbox/late/hosts")
+    assert "cache" not in host.machine.read("/var/lib/appbox/addresses.toml")
+    # Everything comes back after a power cut.
+    host.machine.reboot(hard=True)
+    wait_for(host, "late", "-h", "late")
+    host.machine.wait_until(lambda: shown("http://127.0.0.1:8081/", outside=False), 20, "nginx after the power cut")
+    for name in ("web", "late", "apart"):
+        host.control("stop", name)
+    host.machine.wait_until(lambda: not rules(host), 5, f"the end of {rules(host)}")
+    links = json.loads(host.machine.run(["ip", "-json", "link"]).out)
+    assert not [link["ifname"] for link in links if link["ifname"].startswith(("ab-", "veth"))]
+
+
+def test_ports_that_somebody_has_and_hosts_that_lack_something_are_refused(host: Host) -> None:
+    host.write_manifest(redis("one", "bridge", "127.0.0.1:7000:6379"))
+    path = host.write_manifest(redis("two", "bridge", "7000:6379"))
+    error = host.appbox("plan", "/root/services", code=3).err
+    assert f"{path}:" in error
+    assert "network.ports[0]: port 7000/tcp of the host is taken by the service one" in error
+    host.apply(redis("one", "bridge", "127.0.0.1:7000:6379"), "--no-start")
+    assert "taken by the service one" in host.appbox("plan", path, code=3).err
+    server = host.machine.start(["busybox", "nc", "-l", "-p", "7001"])
+    error = host.appbox("plan", host.write_manifest(redis("two", "bridge", "7001:6379")), code=3).err
+    assert "port 7001/tcp of the host is taken by busybox (process " in error
+    host.machine.kill(int(error.partition("(process ")[2].partition(")")[0]))
+    server.communicate()
+    host.machine.run(["mv", "/usr/lib/cni", "/usr/lib/cni.away"])
+    error = host.appbox("apply", path, code=8).err
+    assert "network.mode: this host has no CNI plugin bridge and no static and no portmap" in error
+    assert not host.machine.exists("/opt/containers/two")
