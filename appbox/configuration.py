@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from appbox import toml_source
 from appbox.document import Document
@@ -63,6 +63,7 @@ def render(source: ConfigSource, variables: Mapping[str, Any], facts: Mapping[st
     env = Sandbox(
         undefined=jinja2.StrictUndefined,
         keep_trailing_newline=True,
+        newline_sequence=_newline(source),
         autoescape=False,  # not HTML
     )
     try:
@@ -77,6 +78,15 @@ def render(source: ConfigSource, variables: Mapping[str, Any], facts: Mapping[st
     if len(data) > SIZE_LIMIT:
         raise _refuse(source, f"the rendered file is larger than {SIZE_LIMIT} bytes", 0)
     return data
+
+
+def _newline(source: ConfigSource) -> Literal["\n", "\r\n"]:
+    """Return how the lines of a template end: Jinja2 makes all ends of lines alike, which must change none."""
+    returns, ends = source.data.count(b"\r"), source.data.count(b"\n")
+    if returns and not returns == ends == source.data.count(b"\r\n"):
+        line = source.data.partition(b"\r")[0].count(b"\n") + 1
+        raise _refuse(source, "the template has carriage returns that are not at the end of every line", line)
+    return "\r\n" if returns else "\n"
 
 
 def _bounded(operator: str, left: Any, right: Any) -> Any:

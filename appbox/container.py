@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import Final
 
 from appbox import health, hostnames, quantities, reaper
 from appbox.errors import Refused
-from appbox.fields import BadValueError
+from appbox.fields import ARGUMENT_LIMIT, COMPONENT_LIMIT, TARGET_LIMIT, BadValueError
 from appbox.host import ranges
 from appbox.host.facts import IdRange
 from appbox.locked import Locked
@@ -88,7 +88,15 @@ def args(locked: Locked) -> tuple[str, ...]:
         found = (*config.entrypoint, *(config.cmd if process.args is None else process.args))
     if not found or not found[0]:
         raise locked.refuse(("process",), "the image names nothing to run", "set entrypoint or args in [process]")
+    _refuse_long(found, "an argument", "set entrypoint or args in [process]")
     return reaper.args(found) if process.init else found
+
+
+def _refuse_long(found: Iterable[str], what: str, hint: str) -> None:
+    """Raise Refused for a string of the image with which no program can be started; a manifest has none."""
+    if any(len(one.encode()) >= ARGUMENT_LIMIT for one in found):
+        why = f"Linux takes strings of less than {ARGUMENT_LIMIT} bytes"
+        raise Refused(f"the image starts its program with {what} that is too long", why=why, hint=hint)
 
 
 def env(locked: Locked, hostname: str) -> tuple[str, ...]:
@@ -104,7 +112,9 @@ def env(locked: Locked, hostname: str) -> tuple[str, ...]:
     merged |= dict(locked.manifest.process.env)
     if locked.manifest.service.notify:
         merged["NOTIFY_SOCKET"] = health.NOTIFY_SOCKET
-    return tuple(f"{name}={value}" for name, value in merged.items())
+    found = tuple(f"{name}={value}" for name, value in merged.items())
+    _refuse_long(found, "a variable", "set it in process.env")
+    return found
 
 
 def workdir(locked: Locked) -> str:
@@ -114,8 +124,9 @@ def workdir(locked: Locked) -> str:
     """
     found = locked.manifest.process.workdir or locked.image.config.working_dir or "/"
     parts = [part for part in found.split("/") if part not in {"", "."}]
-    if "\0" in found or ".." in parts or parts[:1] == ["proc"]:
-        raise Refused(f"the working directory {found!r} is not one of the container", hint="set process.workdir")
+    long = len(found.encode()) > TARGET_LIMIT or any(len(part.encode()) > COMPONENT_LIMIT for part in parts)
+    if "\0" in found or ".." in parts or parts[:1] == ["proc"] or long:
+        raise Refused(f"the working directory {found[:100]!r} is not one of the container", hint="set process.workdir")
     return "/" + "/".join(parts)
 
 

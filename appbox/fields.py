@@ -40,11 +40,15 @@ UNIT_SUFFIXES = tuple(f".{kind}" for kind in _UNITS.split())
 # MAX_ARG_STRLEN of Linux (binfmts.h, 32 pages), the closing NUL included: execve(2) fails with E2BIG.
 ARGUMENT_LIMIT = 131072
 PATH_LIMIT = 4095
+# A path in a container is one below the version's directory to the host, whose name is up to 200 bytes long.
+TARGET_LIMIT = PATH_LIMIT - 512
 COMPONENT_LIMIT = 255
 # HOST_NAME_MAX of Linux; sethostname(2) refuses more.
 HOSTNAME_LIMIT = 64
-ID_LIMIT = 2**32 - 2
+# runc takes no more as a user or group (libcontainer/user).
+ID_LIMIT = 2**31 - 1
 _KERNEL_TREES = ("/proc", "/sys", "/dev")
+_INTERFACE = r"[A-Za-z0-9_.-]{1,15}"
 
 
 class BadValueError(ValueError):
@@ -248,12 +252,16 @@ def address(value: object) -> str:
     """An IPv4 or IPv6 address, in its shortest form."""
     found = line(value, "an IP address")
     try:
-        return str(ipaddress.ip_address(found))
+        parsed = ipaddress.ip_address(found)
     except ValueError:
         raise BadValueError(f"{quoted(found)} is not an IP address") from None
+    # RFC 4007: what stands behind % is an interface, in which ipaddress takes any text.
+    if "%" in found and not re.fullmatch(_INTERFACE, found.partition("%")[2]):
+        raise BadValueError(f"{quoted(found)} is not an IP address of an interface", "write it as in fe80::1%eth0")
+    return str(parsed)
 
 
-def path(value: object, expected: str = "an absolute path") -> str:
+def path(value: object, expected: str = "an absolute path", limit: int = PATH_LIMIT) -> str:
     """An absolute path in its one normal form: no `//`, `.`, `..`, no slash at the end, no control characters."""
     found = line(value, expected)
     if not found.startswith("/"):
@@ -264,14 +272,22 @@ def path(value: object, expected: str = "an absolute path") -> str:
     normal = "/" + "/".join(parts)
     if found != normal:
         raise BadValueError(f"{quoted(found)} is not in its normal form", f"write {quoted(normal)}")
-    if len(found.encode()) > PATH_LIMIT or any(len(part.encode()) > COMPONENT_LIMIT for part in parts):
-        raise BadValueError(f"is too long for a path ({PATH_LIMIT} bytes, {COMPONENT_LIMIT} in each part)")
+    if len(found.encode()) > limit or any(len(part.encode()) > COMPONENT_LIMIT for part in parts):
+        raise BadValueError(f"is too long for a path ({limit} bytes, {COMPONENT_LIMIT} in each part)")
+    return found
+
+
+def working_directory(value: object) -> str:
+    """A path in the container that is no descriptor of the runtime's, as those below /proc are (CVE-2024-21626)."""
+    found = path(value, "an absolute path in the container", TARGET_LIMIT)
+    if is_below(found, "/proc"):
+        raise BadValueError(f"{quoted(found)} lies in /proc, which may lead out of the container", "take another path")
     return found
 
 
 def target(value: object) -> str:
     """A path in the container over which something is mounted."""
-    found = path(value, "an absolute path in the container")
+    found = path(value, "an absolute path in the container", TARGET_LIMIT)
     if found == "/":
         raise BadValueError("the root of the container cannot be mounted over", "name a directory below it")
     for tree in _KERNEL_TREES:
@@ -367,6 +383,6 @@ def url(value: object) -> str:
         usable = bool(parts.hostname) and parts.port != 0
     except ValueError:
         usable = False
-    if not usable or parts.username is not None or parts.fragment:
+    if not usable or parts.username is not None or "#" in found:
         raise BadValueError(f"{quoted(found)} is not a URL that can be asked", "write http://HOST:PORT/PATH")
     return found

@@ -6,7 +6,6 @@ class prints as the text that is parsed to it.
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,6 +14,8 @@ from appbox.fields import BadValueError, address, kind, matching, quoted, text
 
 DAY = 86400
 SIZE_LIMIT = 2**63 - 1
+# awk, which counts a log file's bytes, has floating-point numbers.
+LOG_LIMIT = 2**53
 SIZE_PATTERN = r"^[0-9]{1,19}[KMGT]?$"
 RESTART_LIMIT_PATTERN = r"^[0-9]{1,5}/[0-9]{1,5}(s|m|h)?$"
 PORT_PATTERN = r"^((\[[0-9A-Fa-f:.]+\]|[0-9.]+):)?[0-9]{1,5}:[0-9]{1,5}(/(tcp|udp))?$"
@@ -107,24 +108,25 @@ def number(value: object, low: float, high: float, expected: str) -> float:
     """A whole or decimal number above `low` and at most `high`."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise BadValueError(f"expected {expected}, got {kind(value)}")
-    if not math.isfinite(value) or not low < value <= high:
+    # Not a number is not more than anything either.
+    if not low < value <= high:
         raise BadValueError("is out of range", f"it is more than {low:g} and at most {high:g}")
     return value
 
 
-def size(value: object, low: int = 1) -> int:
+def size(value: object, low: int = 1, high: int = SIZE_LIMIT) -> int:
     """A size in bytes: a whole number, or digits with K, M, G or T for powers of 1024."""
     expected = 'a size (bytes, or as in "64M" with K, M, G or T)'
     if type(value) is int:
-        return whole(value, low, SIZE_LIMIT, expected)
+        return whole(value, low, high, expected)
     found = matching(value, SIZE_PATTERN, expected, _size_hint(value))
     digits, unit = (found[:-1], found[-1]) if found[-1] in _UNITS else (found, "")
-    return whole(int(digits) * _UNITS[unit], low, SIZE_LIMIT)
+    return whole(int(digits) * _UNITS[unit], low, high)
 
 
 def _size_hint(value: object) -> str:
     found = (
-        re.fullmatch(r"([0-9]+)\s*([kmgt])?(i?b)?", value.strip(), re.IGNORECASE) if isinstance(value, str) else None
+        re.fullmatch(r"([0-9]{1,19})\s*([kmgt])?(i?b)?", value.strip(), re.IGNORECASE) if isinstance(value, str) else None
     )
     return f'write "{found[1]}{(found[2] or "").upper()}"' if found else ""
 

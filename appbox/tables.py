@@ -31,7 +31,7 @@ class Process(Table):
     entrypoint: Annotated[v.Arguments | None, _key("The program and its first arguments; [] for none.")] = None
     args: Annotated[v.Arguments | None, _key("The arguments after the entrypoint; the image's CMD by default.")] = None
     env: Annotated[v.Environment, _key("Environment variables, over those of the image.")] = FrozenMap()
-    workdir: Annotated[v.Path | None, _key("The working directory in the container.")] = None
+    workdir: Annotated[v.WorkingDirectory | None, _key("The working directory in the container.")] = None
     user: Annotated[v.User, _key('Who it runs as: "image", NAME, UID, or either with :GROUP.')] = "image"
     groups: Annotated[v.Groups, _key("Supplementary groups, by name in the image or by number.")] = ()
     timezone: Annotated[
@@ -179,7 +179,7 @@ class Health(Table):
 class Log(Table):
     """Log files under OpenRC; systemd has its journal."""
 
-    max_size: Annotated[v.Size, _key('When a new file is begun, as in "10M".')] = 10 * 2**20
+    max_size: Annotated[v.LogSize, _key('When a new file is begun, as in "10M".')] = 10 * 2**20
     keep: Annotated[v.Count, _key("How many files are kept.")] = 3
 
 

@@ -53,7 +53,7 @@ Line = Annotated[str, PlainValidator(partial(fields.line, expected="a string")),
 EnvName = Annotated[str, PlainValidator(fields.environment_name), _string(fields.ENV_PATTERN)]
 Hostname = Annotated[str, PlainValidator(fields.hostname), _string(fields.HOSTNAME_PATTERN, maxLength=64)]
 Address = Annotated[str, PlainValidator(fields.address), _TEXT]
-Path = Annotated[str, PlainValidator(fields.path), _string("^/")]
+WorkingDirectory = Annotated[str, PlainValidator(fields.working_directory), _string("^/")]
 Target = Annotated[str, PlainValidator(fields.target), _string(fields.TARGET_PATTERN)]
 Source = Annotated[str, PlainValidator(fields.source), _string(fields.TARGET_PATTERN)]
 LocalFile = Annotated[str, PlainValidator(fields.local_file), _string(minLength=1)]
@@ -76,6 +76,11 @@ Cpus = Annotated[
     float,
     PlainValidator(partial(quantities.number, low=0, high=4096, expected="a number of processors")),
     WithJsonSchema({"type": "number", "exclusiveMinimum": 0, "maximum": 4096}),
+]
+LogSize = Annotated[
+    int,
+    PlainValidator(partial(quantities.size, high=quantities.LOG_LIMIT)),
+    _either({"type": "integer", "minimum": 1, "maximum": quantities.LOG_LIMIT}, _SIZE),
 ]
 PublishedPort = Annotated[Port, PlainValidator(quantities.port), _AS_TEXT, _string(quantities.PORT_PATTERN)]
 StopSignal = Annotated[

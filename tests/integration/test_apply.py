@@ -408,7 +408,7 @@ def test_the_platform_s_own_directories_are_plain_ones(box: Sandbox) -> None:
 
 
 def test_status_of_every_kind(box: Sandbox) -> None:
-    assert box.appbox("status").out == "NAME  VERSION  STATE  SINCE  PID  DIGEST\n"
+    assert box.appbox("status").out == "NAME  VERSION  STATE  HEALTH  SINCE  PID  DIGEST\n"
     assert box.appbox("--json", "status").data() == []
     box.apply(name="a", description="the first\x1b")
     box.apply(name="b")
@@ -418,10 +418,11 @@ def test_status_of_every_kind(box: Sandbox) -> None:
     assert digest.startswith("sha256:")
     assert one.pop("image").startswith(f"oci:{box.images}")
     same = {"name": "a", "version": "1.0", "state": "stopped", "since": "", "pid": 0, "generation": 1, "problem": ""}
-    assert one == {**same, "description": "the first\x1b"}
+    assert {key: one.pop(key) for key in [*same, "description"]} == {**same, "description": "the first\x1b"}
+    assert not any(one.values())  # it has no health check, no address, and is no job
     assert (two["state"], two["problem"]) == ("broken", "b-1.0 cannot be read: No such file or directory")
     text = box.appbox("status").out
-    assert text.splitlines()[1].split() == ["a", "1.0", "stopped", "-", "-", digest[7:19]]
+    assert text.splitlines()[1].split() == ["a", "1.0", "stopped", "-", "-", "-", digest[7:19]]
     assert "b: b-1.0 cannot be read" in text
     assert "description: the first\\x1b\n" in box.appbox("status", "a").out
     (box.current("a") / "bundle.toml").write_text('image = 3\nmanifest = "x"\n')

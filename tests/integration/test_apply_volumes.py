@@ -140,7 +140,7 @@ def test_what_somebody_has_in_a_directory_is_theirs(box: Sandbox) -> None:
     (box.root / "srv/x").mkdir(parents=True, mode=0o700)
     (box.root / "srv/x/theirs").write_text("")
     said = box.apply(**host()).out
-    assert "web: note: /srv/x is not empty and keeps its owners (0:0 at the top)" in said
+    assert "web: note: /srv/x is not empty and keeps its owner, 0:0, who is nobody in the service" in said
     assert "make volume" not in said
     assert (os.listdir(box.root / "srv/x"), identity(box.root / "srv/x")) == (["theirs"], (0o700, 0, 0))
     box.settled()

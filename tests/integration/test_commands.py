@@ -172,7 +172,7 @@ def test_rendered_files_are_what_apply_installs(box: Sandbox) -> None:
         place = box.root / unit if unit else box.containers / directory / ".current" / rest
         mine = place.read_bytes()
         if rest == "bundle.toml":
-            of_the_run = (b"created = ", b"effective = ", b"rootfs_mtree = ")
+            of_the_run = (b"created = ", b"effective = ", b"visible = ", b"rootfs_mtree = ")
             mine = b"".join(line for line in mine.splitlines(True) if not line.startswith(of_the_run))
         assert (out / path).read_bytes() == mine, path
     assert {path.partition("/")[0] for path in written} == {"a-1.0", "b-user", "c-1.0"}
@@ -335,7 +335,13 @@ def test_every_command_speaks_json(box: Sandbox) -> None:
     assert planned["changes"] is True
     applied = box.appbox("apply", path, "--json").data()
     assert applied == {**planned, "done": True}
-    assert box.appbox("apply", path, "--json").data() == {"changes": False, "actions": [], "notes": {}, "done": True}
+    assert box.appbox("apply", path, "--json").data() == {
+        "changes": False,
+        "actions": [],
+        "notes": {},
+        "host_notes": [],
+        "done": True,
+    }
     assert box.appbox("--json", "status", "web").data()["name"] == "web"
     assert "web-1.0/config.json" in box.appbox("--json", "render", path, "-o", out).data()["files"]
     assert box.appbox("--json", "image", "inspect", f"oci:{box.images}:1.0").data()["user"] == ""

@@ -33,7 +33,7 @@ def wheel(built: Path) -> Path:
 
 
 def test_the_tree_shows_its_templates_to_the_package() -> None:
-    assert len(TEMPLATES) == 3
+    assert len(TEMPLATES) > 20
     link = TREE / "appbox/units/templates"
     assert os.readlink(link) == "../../generators"
     for path in TEMPLATES:

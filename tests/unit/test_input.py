@@ -10,10 +10,10 @@ import pytest
 import tomli_w
 
 from appbox import manifest as manifests
-from appbox.errors import ManifestError, Problem, Refused
+from appbox.errors import ManifestError, Problem
 from appbox.schema import schema
 from tests.ground import pure
-from tests.ground.hostile import CASES, LONG, MARK, TEXTS, found_at, manifest_with
+from tests.ground.hostile import CASES, MARK, TEXTS, found_at, manifest_with
 
 SCHEMA = schema()
 
@@ -69,3 +69,114 @@ def test_text_is_taken_as_it_is_or_refused_with_its_line_and_key(key: str) -> No
             assert (problem.file, problem.line > 0) == ("job.toml", True)
             assert len(str(problem)) < 1000 or "<name>" in key
             assert "\n" not in str(problem)
+
+
+def joined(key: str) -> Iterator[str]:
+    """Yield all that a place takes of `TEXTS`, in as few texts as have room there."""
+    room = 120 if CASES[key].kind in {"path", "line"} else 10_000
+    found = ""
+    for text in TEXTS[:-1]:
+        if CASES[key].takes(text) is not True:
+            continue
+        if len(found) + len(text) > room:
+            yield found
+            found = ""
+        found += text
+    if found:
+        yield found
+
+
+# What the host or a file beside the manifest would have to say first.
+APART = {"image", "config.*.directory", "secrets.*.age", "policy.signed_by.[]", "secrets.*.file", "security.devices.[]"}
+
+
+@pytest.mark.parametrize("key", sorted({key for key in CASES if any(joined(key))} - APART))
+def test_no_text_of_a_manifest_becomes_a_word_of_a_unit_or_a_script(key: str) -> None:
+    for text in joined(key):
+        head = tomli_w.dumps(manifest_with(key, text, name="web"), multiline_strings=False)
+        for init in ("systemd", "openrc"):
+            desired = pure.build(head=head, facts=replace(pure.FACTS, init=init))
+            words = [unit.text for unit in desired.units] + [pure.text(desired, "run")]
+            assert len(words) > 1
+            assert not [word for word in words if MARK in word]
+            assert MARK in "".join(file.data.decode() + file.path for file in desired.files)
+
+
+NUMBERS = sorted({".".join(place) for place in places(SCHEMA, ("integer", "number"))})
+# TOML has digits without end, and Python gives up at some thousand; "inf" and "nan" are numbers of TOML, too.
+NEVER = ("-1", "-9223372036854775809", "nan", "inf", "-inf", "true", '""', '"1 0"', "1979-05-27", "9" * 400, "9" * 5000)
+SIZES = ("9223372036854775807", '"9223372036854775807"', '"8388607T"')
+
+
+def bounds(key: str) -> tuple[list[str], list[str]]:
+    """Return the values at the ends of what a place takes, and those just beyond."""
+    (node,) = (dict(found) for found in numeric(SCHEMA, key.split(".")))
+    low, high = node.get("minimum", 0), node.get("maximum")
+    below = [] if node["type"] == "number" else ["1.0", "1e3", str(low - 1)]
+    if "exclusiveMinimum" in node:
+        return ["0.01", str(high)], ["0", "0.0", "-0.0", str(high + 1), f"{high}.1"]
+    if high is None:
+        return [str(low)], below
+    return [str(low), str(high)], [*below, str(high + 1)]
+
+
+def numeric(node: dict[str, Any], parts: list[str]) -> Iterator[dict[str, Any]]:
+    """Yield what a schema says of the number at a place."""
+    if "$ref" in node:
+        node = SCHEMA["$defs"][node["$ref"].rpartition("/")[2]]
+    if not parts:
+        for option in (node, *node.get("anyOf", ())):
+            if option.get("type") in {"integer", "number"}:
+                yield option
+        return
+    first, rest = parts[0], parts[1:]
+    if first in node.get("properties", {}):
+        yield from numeric(node["properties"][first], rest)
+    elif first == "[]":
+        yield from numeric(node["items"], rest)
+    elif first == "*":
+        yield from numeric(node["additionalProperties"], rest)
+    else:
+        for option in node.get("anyOf", ()):
+            yield from numeric(option, parts)
+
+
+AROUND = {
+    "health": "health.tcp = 1\n",
+    "volumes": 'volumes.v = {{ path = "/v", tmpfs = true, size = {0} }}\n',
+    "resources.memory_swap": 'resources.memory = "6M"\n',
+    "security.userns.base": "security.userns.size = 1\n",
+    "security.userns.size": "security.userns.base = 1\n",
+    "security.sysctl.*": 'security.sysctl."kernel.msgmax" = {0}\n',
+    "process.groups.[]": "process.groups = [{0}]\n",
+}
+
+
+def number_at(key: str, number: str) -> str:
+    """Return a manifest with a number at a place."""
+    around = AROUND.get(key) or AROUND.get(key.partition(".")[0], "")
+    own = "" if "{0}" in around or key == "health.tcp" else f"{key} = {number}\n"
+    return pure.HEAD + around.format(number) + (own if key != "health.tcp" else f"health.tcp = {number}\n")
+
+
+@pytest.mark.parametrize("key", NUMBERS)
+def test_numbers_are_applied_up_to_their_ends_and_refused_beyond(key: str) -> None:
+    within, beyond = bounds(key)
+    sizes = SIZES if key in {"service.log.max_size", "volumes.*.size"} else ()
+    for number in (*within, *sizes):
+        text = number_at(key, number)
+        if problems := refused(text):
+            # A rule that looks at more than one key, or at what any kernel can.
+            assert all(p.key.startswith(key.partition(".")[0]) and p.line and p.message for p in problems), number
+            continue
+        for init in ("systemd", "openrc"):
+            pure.build(head=text, facts=replace(pure.FACTS, init=init))
+    for number in (*beyond, *NEVER):
+        text = number_at(key, number)
+        problems = refused(text)
+        # What a kernel parameter may be, only the kernel knows.
+        assert problems or key == "security.sysctl.*", number
+        for problem in problems:
+            assert problem.line, number
+            assert problem.key.startswith(key.partition(".")[0]) or len(number) > 4300, (number, problem.key)
+            assert len(str(problem)) < 1000

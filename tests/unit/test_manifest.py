@@ -251,7 +251,7 @@ def test_the_absurd_is_refused_quickly(text: str, key: str) -> None:
         ("".join(f'[volumes.v{n}]\npath = "/same"\n' for n in range(5000)), 4999),
         ("".join(f'[volumes.v{n}]\npath = "/v/{n}"\nsize = 1\n' for n in range(5000)), 5000),
         ("[network]\nmode = 'bridge'\nports = [" + "'1:1'," * 20_000 + "]", 19_999),
-        ("[volumes.v]\npath = '/v'\n[config.'" + "/a" * 2000 + "']\ntext = 1", 1),
+        ("[volumes.v]\npath = '/v'\n[config.'" + "/a" * 1700 + "']\ntext = 1", 1),
     ],
     ids=range(6),
 )
