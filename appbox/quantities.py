@@ -126,7 +126,9 @@ def size(value: object, low: int = 1, high: int = SIZE_LIMIT) -> int:
 
 def _size_hint(value: object) -> str:
     found = (
-        re.fullmatch(r"([0-9]{1,19})\s*([kmgt])?(i?b)?", value.strip(), re.IGNORECASE) if isinstance(value, str) else None
+        re.fullmatch(r"([0-9]{1,19})\s*([kmgt])?(i?b)?", value.strip(), re.IGNORECASE)
+        if isinstance(value, str)
+        else None
     )
     return f'write "{found[1]}{(found[2] or "").upper()}"' if found else ""
 

@@ -7,15 +7,18 @@ import time
 import tomllib
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from appbox import sizes
 from appbox.errors import AppboxError, printable
-from appbox.health import sentence
-from appbox.host import cgroups, health_state, runc
-from appbox.host.cgroups import Usage
+from appbox.health_line import sentence
+from appbox.host import health_state, runc
 from appbox.store import files, paths, state
 from appbox.store.root import Root
+
+if TYPE_CHECKING:
+    from appbox.host.cgroups import Usage
+    from appbox.host.runc import Running
 
 _META_LIMIT: Final = 16 << 20
 
@@ -104,7 +107,7 @@ def _described(root: Root, name: str, version: str, generation: int, meta: dict[
         problem="",
         addresses=_addresses(_table(meta.get("network"))),
         ports=tuple(map(str, _table(manifest.get("network")).get("ports", ()))),
-        usage=cgroups.usage(found.cgroups) if found and usage else None,
+        usage=_usage(found) if found and usage else None,
         **{**(_health(name, running=found is not None) if root.live else {}), **job},
     )
 
@@ -150,6 +153,12 @@ def _health(name: str, *, running: bool) -> dict[str, str]:
 def _table(value: object) -> dict[str, Any]:
     """Return a table of bundle.toml, empty where somebody made something else of it."""
     return value if isinstance(value, dict) else {}
+
+
+def _usage(found: Running) -> Usage:
+    from appbox.host import cgroups  # noqa: PLC0415 - the list of all services does without
+
+    return cgroups.usage(found.cgroups)
 
 
 def every(root: Root) -> list[Status]:

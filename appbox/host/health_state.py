@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from appbox.health import State, parse
+from appbox.health_line import State, parse
 from appbox.store import paths
 
 _LIMIT: Final = 512

@@ -10,7 +10,7 @@ import time
 from typing import Final, Literal, Protocol
 
 from appbox.errors import AppboxError, HostLacks
-from appbox.health import sentence
+from appbox.health_line import sentence
 from appbox.host import health_state, process, runc
 from appbox.host.facts import InitKind
 from appbox.store import paths

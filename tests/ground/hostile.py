@@ -72,6 +72,8 @@ CONFIG = {"config": {"/c": {"text": "x"}}}
 EMPTY = {"config": {"/c": {}}}
 BUILD = {"image": None, "build": {"packages": {"suite": "trixie", "install": ["a"]}}}
 
+SIZED = ("memory", "memory_swap", "as", "core", "data", "fsize", "memlock", "msgqueue", "rss", "stack")
+
 CASES: dict[str, Case] = {
     "name": Case("word"),
     "image": Case("line", before="oci:/", long=False),
@@ -117,7 +119,7 @@ CASES: dict[str, Case] = {
     "secrets.*.owner": Case("word", OWNED),
     **{
         f"resources.{name}": Case("word", {"resources": {"memory": "1G"}} if name == "memory_swap" else {})
-        for name in "memory memory_swap as core data fsize memlock msgqueue rss stack".split()
+        for name in SIZED
     },
     "security.apparmor": Case("word"),
     "security.capabilities.add.[]": Case("word"),
@@ -152,6 +154,20 @@ CASES: dict[str, Case] = {
 _NAMES = {"volumes": "v", "config": "/c", "secrets": "s", "env": "V", "vars": "v", "hosts": "h", "sysctl": "net.x"}
 _ENTRIES: dict[str, Any] = {"volumes": {"path": "/v"}, "config": {"text": "x"}, "secrets": {"file": "/s"}}
 _VALUES: dict[str, Any] = {"hosts": "1.2.3.4", "sysctl": "1"}
+
+
+def taken(key: str, room: int) -> Iterator[str]:
+    """Yield all that a place takes of `TEXTS`, in as few texts of about `room` characters as hold them."""
+    found = ""
+    for text in TEXTS[:-1]:
+        if CASES[key].takes(text) is not True:
+            continue
+        if found and len(found) + len(text) > room:
+            yield found
+            found = ""
+        found += text
+    if found:
+        yield found
 
 
 def place_of(key: str) -> Place:

@@ -103,7 +103,10 @@ MARIADB = Recipe(
         'chroot "$1" useradd --system --user-group --uid 999 --home-dir /var/lib/mysql --shell /usr/sbin/nologin mysql',
         'chroot "$1" install -d -o mysql -g mysql -m 0755 /var/lib/mysql /run/mysqld',
     ),
-    files=(File("usr/local/bin/docker-entrypoint.sh", "mariadb.sh"),),
+    files=(
+        File("usr/local/bin/docker-entrypoint.sh", "mariadb.sh"),
+        File("usr/local/bin/healthcheck.sh", "mariadb-healthcheck.sh"),
+    ),
     config={
         "Entrypoint": ["docker-entrypoint.sh"],
         "Cmd": ["mariadbd"],
@@ -123,6 +126,8 @@ NGINX = Recipe(
         'mkdir -p "$1"/etc/nginx/conf.d "$1"/usr/share/nginx/html',
         'echo "<h1>Welcome to nginx!</h1>" >"$1"/usr/share/nginx/html/index.html',
         'ln -s /dev/stdout "$1"/var/log/nginx/access.log && ln -s /dev/stderr "$1"/var/log/nginx/error.log',
+        # The image's nginx is built to keep bodies of requests and answers there.
+        'mkdir -p "$1"/var/cache/nginx && rm -rf "$1"/var/lib/nginx && ln -s ../cache/nginx "$1"/var/lib/nginx',
     ),
     files=(
         File("docker-entrypoint.sh", "nginx.sh"),
@@ -202,6 +207,7 @@ SYNCTHING = Recipe(
             "Timeout": 10 * 10**9,
         },
     },
+    suites=("trixie",),  # the one of bookworm is too old for the image's own health check
 )
 
 MOSQUITTO = Recipe(

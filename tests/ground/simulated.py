@@ -159,7 +159,7 @@ class Host:
         del self.units[action.path]
 
     def _enable(self, plan: ServicePlan, action: Enable) -> None:
-        self.links = frozenset({plan.desired.link} - {None}) if action.on else frozenset()
+        self.links = frozenset({plan.desired.link} if action.on and plan.desired.link else ())
 
     def _stop(self, plan: ServicePlan, action: Stop) -> None:
         assert self.running

@@ -62,6 +62,7 @@ PURE = {
     "appbox.fields",
     "appbox.findings",
     "appbox.health",
+    "appbox.health_line",
     "appbox.host.facts",
     "appbox.host.ranges",
     "appbox.hostnames",

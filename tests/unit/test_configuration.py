@@ -30,9 +30,16 @@ def test_a_template_sees_variables_and_facts() -> None:
     assert render("a\n\n") == b"a\n\n"
 
 
+def test_the_ends_of_a_templates_lines_stay_what_they_are() -> None:
+    assert render("a\r\n{{ x }}\r\n", x="1\r2\n3") == b"a\r\n1\r2\n3\r\n"
+    assert render("a\u2028b\x0b{{ x }}\n", x="\r") == "a\u2028b\x0b\r\n".encode()
+
+
 @pytest.mark.parametrize(
     ("text", "line", "words"),
     [
+        ("a\r\nb\n", 1, "carriage returns that are not at the end of every line"),
+        ("a\nb\rc", 2, "carriage returns"),
         ("\n{{ por }}", 2, "'por' is undefined; set por in [vars], or use por | default(…)"),
         ("{{ vars.por }}", 1, "has no attribute 'por'"),
         ("\n\n{% if %}", 3, "template syntax"),

@@ -40,6 +40,19 @@ def test_each_variable_stands_once_and_the_manifest_wins() -> None:
     assert container.env(locked(Env=["PATH=/p"]), "h")[0] == "PATH=/p"
 
 
+def test_strings_of_an_image_that_no_program_can_be_started_with_are_refused() -> None:
+    long = "é" * 65535
+    assert container.args(locked(Cmd=[long + "x"])) == (long + "x",)
+    assert container.env(locked(Env=[f"A={long[:-1]}x"]), "h")[-1] == f"A={long[:-1]}x"
+    with pytest.raises(Refused, match="an argument that is too long"):
+        container.args(locked(Cmd=["a", long + "é"]))
+    with pytest.raises(Refused, match="a variable that is too long"):
+        container.env(locked(Env=[f"A={long}"]), "h")
+    assert container.env(locked('[process]\nenv = { A = "" }', Env=[f"A={long}"]), "h")[-1] == "A="
+    with pytest.raises(Refused, match="working directory"):
+        container.workdir(locked(WorkingDir="/" + "x" * 256))
+
+
 @pytest.mark.parametrize("entry", ["A", "=x", ""])
 def test_an_environment_that_is_none_is_refused(entry: str) -> None:
     with pytest.raises(Refused, match="no NAME=VALUE"):

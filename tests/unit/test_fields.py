@@ -90,6 +90,25 @@ def test_what_is_the_runtimes_cannot_be_mounted_over(path: str) -> None:
         fields.target(path)
 
 
+@pytest.mark.parametrize("path", ["/proc", "/proc/self/fd/7", "/x" * 1792, "relative"])
+def test_nobody_works_where_the_runtime_would_be_left(path: str) -> None:
+    with pytest.raises(BadValueError):
+        fields.working_directory(path)
+
+
+@pytest.mark.parametrize("address", ["fe80::1%eth0", "fe80::1%br-0.7", "::1", "127.0.0.1"])
+def test_addresses(address: str) -> None:
+    assert fields.address(address) == address
+
+
+@pytest.mark.parametrize(
+    "address", ["", "1.2.3", "::1%", "fe80::1%a b", "fe80::1%$(x)", "fe80::1%\u2003", "::1%" + "x" * 16]
+)
+def test_no_addresses(address: str) -> None:
+    with pytest.raises(BadValueError):
+        fields.address(address)
+
+
 @pytest.mark.parametrize("path", ["/processes", "/system", "/devel", "/data/proc"])
 def test_what_only_begins_alike_can(path: str) -> None:
     assert fields.target(path) == path
@@ -100,7 +119,7 @@ def test_users(user: str) -> None:
     assert fields.user(user) == user
 
 
-@pytest.mark.parametrize("user", ["", ":", "a:", ":a", "a:b:c", "-a", "a b", "a\n", "é", "4294967295", "a:99999999999"])
+@pytest.mark.parametrize("user", ["", ":", "a:", ":a", "a:b:c", "-a", "a b", "a\n", "é", "2147483648", "a:99999999999"])
 def test_no_users(user: str) -> None:
     with pytest.raises(BadValueError):
         fields.user(user)
@@ -134,7 +153,7 @@ def test_urls(url: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["", "a", "ftp://a", "http://", "http://a:0", "http://a:x", "http://u:p@a", "http://[::1"]
+    "url", ["", "a", "ftp://a", "http://", "http://a:0", "http://a:x", "http://u:p@a", "http://[::1", "http://a/#"]
 )
 def test_no_urls(url: str) -> None:
     with pytest.raises(BadValueError):

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from appbox import demands, health
+from appbox import demands, health, health_line
 from appbox.errors import ManifestError
-from appbox.health import State
+from appbox.health_line import State
 from appbox.host.facts import Abilities, Facts
 from tests.ground.pure import FACTS, build, locked, spec, text
 
@@ -143,17 +143,17 @@ def test_readiness_reaches_the_init_system_through_a_socket_of_this_start() -> N
     ],
 )
 def test_a_state_is_read_from_a_line(line: bytes, said: bytes, state: State | None) -> None:
-    assert health.parse(line, said) == state
+    assert health_line.parse(line, said) == state
 
 
 @given(st.binary(max_size=80), st.binary(max_size=80))
 def test_any_bytes_are_a_state_or_none(line: bytes, said: bytes) -> None:
-    found = health.parse(line, said)
-    assert found is None or health.sentence(found).isprintable()
+    found = health_line.parse(line, said)
+    assert found is None or health_line.sentence(found).isprintable()
 
 
 def test_a_sentence_says_what_was_wrong_and_what_was_done() -> None:
-    assert not health.sentence(State("healthy"))
-    assert not health.sentence(State("starting"))
-    found = health.sentence(State("unhealthy", 3, 9, "it took too long", "restarted"))
+    assert not health_line.sentence(State("healthy"))
+    assert not health_line.sentence(State("starting"))
+    found = health_line.sentence(State("unhealthy", 3, 9, "it took too long", "restarted"))
     assert found == "is unhealthy: it took too long, 3 times in a row; it is restarted"

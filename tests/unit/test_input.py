@@ -13,7 +13,7 @@ from appbox import manifest as manifests
 from appbox.errors import ManifestError, Problem
 from appbox.schema import schema
 from tests.ground import pure
-from tests.ground.hostile import CASES, MARK, TEXTS, found_at, manifest_with
+from tests.ground.hostile import CASES, MARK, TEXTS, found_at, manifest_with, taken
 
 SCHEMA = schema()
 
@@ -71,28 +71,14 @@ def test_text_is_taken_as_it_is_or_refused_with_its_line_and_key(key: str) -> No
             assert "\n" not in str(problem)
 
 
-def joined(key: str) -> Iterator[str]:
-    """Yield all that a place takes of `TEXTS`, in as few texts as have room there."""
-    room = 120 if CASES[key].kind in {"path", "line"} else 10_000
-    found = ""
-    for text in TEXTS[:-1]:
-        if CASES[key].takes(text) is not True:
-            continue
-        if len(found) + len(text) > room:
-            yield found
-            found = ""
-        found += text
-    if found:
-        yield found
-
-
 # What the host or a file beside the manifest would have to say first.
-APART = {"image", "config.*.directory", "secrets.*.age", "policy.signed_by.[]", "secrets.*.file", "security.devices.[]"}
+APART = {"image", "config.*.directory", "secrets.*.age", "policy.signed_by.[]", "security.devices.[]"}
 
 
-@pytest.mark.parametrize("key", sorted({key for key in CASES if any(joined(key))} - APART))
+@pytest.mark.parametrize("key", sorted({key for key in CASES if any(taken(key, 1))} - APART))
 def test_no_text_of_a_manifest_becomes_a_word_of_a_unit_or_a_script(key: str) -> None:
-    for text in joined(key):
+    # What may be as long as a path, or longer.
+    for text in taken(key, 120 if CASES[key].kind in {"path", "line"} else 10_000):
         head = tomli_w.dumps(manifest_with(key, text, name="web"), multiline_strings=False)
         for init in ("systemd", "openrc"):
             desired = pure.build(head=head, facts=replace(pure.FACTS, init=init))

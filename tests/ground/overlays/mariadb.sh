@@ -37,6 +37,19 @@ sql_text() {
 	printf "'%s'" "${text//\'/\\\'}"
 }
 
+# The user of healthcheck.sh, which may do nothing but log in.
+health_user() {
+	local password host
+	password=$(head -c 24 /dev/urandom | base64)
+	(
+		umask 0077
+		printf '[mariadb-client]\nuser=healthcheck\npassword=%s\nsocket=%s\nprotocol=tcp\n' "$password" "$socket" >"$data/.my-healthcheck.cnf"
+	)
+	for host in 127.0.0.1 ::1 localhost; do
+		echo "CREATE USER healthcheck@$(sql_text "$host") IDENTIFIED BY $(sql_text "$password");"
+	done
+}
+
 make_database() {
 	note 'Initializing database files'
 	mariadb-install-db --datadir="$data" --rpm --auth-root-authentication-method=normal --skip-test-db >/dev/null
@@ -46,6 +59,7 @@ make_database() {
 		GRANT ALL ON *.* TO root@$(sql_text "$host") WITH GRANT OPTION;"
 	with_own_server <<-SQL
 		$anywhere
+		$(health_user)
 		SET PASSWORD FOR root@localhost = PASSWORD($(sql_text "$MARIADB_ROOT_PASSWORD"));
 	SQL
 	[ -z "$MARIADB_RANDOM_ROOT_PASSWORD" ] || note "GENERATED ROOT PASSWORD: $MARIADB_ROOT_PASSWORD"
