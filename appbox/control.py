@@ -6,6 +6,7 @@ import sys
 import time
 from typing import TYPE_CHECKING, Final, NoReturn
 
+from appbox import jobs
 from appbox.errors import AppboxError, HostLacks, UsageError
 from appbox.host import gather, process, runc, services
 from appbox.host.facts import InitKind
@@ -32,9 +33,20 @@ def control(options: Options, name: str, verb: str) -> str:
             _end_foreground(root, name) if init == "none" else control.stop(name)
         else:
             process.need("runc", "services run through it", hint="apt install runc, or apk add runc")
+            before = root.read(f"{paths.JOBS}/{name}", jobs.LIMIT)
             (control.start if verb == "start" else control.restart)(name)
             services.wait_until_runs(init, name)
+            _refuse_failed_run(root, name, before)
     return f"{name}: {_DONE[verb]}\n"
+
+
+def _refuse_failed_run(root: Root, name: str, before: bytes | None) -> None:
+    """Raise AppboxError when the run of a timed job has ended badly by now; `before` is the record of the one before."""
+    record = root.read(f"{paths.JOBS}/{name}", jobs.LIMIT)
+    last = jobs.result(record or b"") if record != before else None
+    if last is not None and last.status != "0":
+        hint = f"appbox logs {name} shows what it said"
+        raise AppboxError("its run has failed", where=name, why=f"it ended with {last.status}", hint=hint)
 
 
 def _end_foreground(root: Root, name: str) -> None:

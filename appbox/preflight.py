@@ -19,8 +19,11 @@ _SECOND: Final = 10**9
 _DAY: Final = 86_400
 _SHELL: Final = "/bin/sh"
 
-_STEPPING_DOWN: Final = frozenset({"CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FOWNER", "CAP_SETGID", "CAP_SETUID"})
+_STEPPING_DOWN: Final = frozenset({"CAP_CHOWN", "CAP_SETGID", "CAP_SETUID"})
 """What an entrypoint needs that starts as root, gives the data to its user and goes on as that user."""
+
+_ENTERING: Final = frozenset({"CAP_DAC_OVERRIDE", "CAP_FOWNER"})
+"""What only some of them need, too: to look into directories that are closed, and to change their modes."""
 
 _OWN_INITS: Final = frozenset({"tini", "tini-static", "dumb-init", "catatonit", "docker-init", "s6-svscan"})
 _SYSTEMS: Final = frozenset({"/sbin/init", "/lib/systemd/systemd", "/usr/lib/systemd/systemd", "/usr/sbin/init"})
@@ -140,9 +143,11 @@ def _capabilities(locked: Locked) -> Iterator[str]:
     if process.entrypoint is not None:
         return
     dropped = DEFAULT_CAPABILITIES if "ALL" in changes.drop else frozenset(changes.drop)
-    lost = (dropped & _STEPPING_DOWN) - frozenset(changes.add)
+    added = frozenset(changes.add)
+    lost = (dropped & _STEPPING_DOWN) - added
     if lost:
-        names = ", ".join(toml_text.value(name.removeprefix("CAP_")) for name in sorted(lost))
+        wanted = lost | (dropped & _ENTERING) - added
+        names = ", ".join(toml_text.value(name.removeprefix("CAP_")) for name in sorted(wanted))
         yield (
             "the image starts as root, gives its data to its own user and goes on as that user; without "
             f"{', '.join(sorted(lost))} it cannot: write add = [{names}], or set process.user to that user"

@@ -8,10 +8,10 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import stat
 import tarfile
 import tomllib
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -60,7 +60,7 @@ NAME = "n" + "a-_." * 15 + "xy"
 def image(host: Host, folder: str) -> None:
     """Write an image whose configuration is as hostile as one may be."""
     busybox = host.machine.path("/bin/busybox").read_bytes()
-    programs = ("sh", "cat", "readlink", "id", "nc", "sleep", "tar", "printf", "mv", "head", "ls")
+    programs = ("sh", "cat", "readlink", "id", "nc", "sleep", "tar", "printf", "mv", "head", "ls", "true")
     layer = layers.archive(
         *(layers.directory(name) for name in (b"bin", b"etc", b"data")),
         layers.file(b"bin/busybox", busybox, mode=0o755),
@@ -100,7 +100,7 @@ def carrying(host: Host, folder: str) -> dict[str, Any]:
     template = f"{{% for t in texts %}}{{{{ t }}}}{SEPARATOR}{{% endfor %}}{{% raw %}}{LONG}{{% endraw %}}"
     services = "/root/services"
     for index, place in enumerate(PLACES):
-        put(host, f"/srv/{place}/inside", place.encode())
+        put(host, f"/srv/{place}/inside", place.encode(), 0o644)
         put(host, f"/etc/appbox/secrets/{place}", BYTES + place.encode())
         put(host, f"{services}/files/{place}.bin", BYTES + place.encode())
         put(host, f"{services}/directory/{index}/{place}", place.encode(), 0o644)
@@ -241,4 +241,51 @@ def test_text_arrives_byte_for_byte_and_is_never_executed(host: Host) -> None:
     kept = tomllib.loads(host.machine.read(f"{CONTAINERS}/carry/bundle.toml"))
     assert kept["manifest"]["description"] == "".join(WORDS)
     assert kept["manifest"]["vars"]["texts"] == [*WORDS, "from the overlay"]
+    check_process(host, "says", "/" + WORK.strip("/"))
+    environment = raw(host, "says", "environ").split("\0")
+    assert {f"{text}=1" for text in WORDS[:60:2] if "=" not in text} <= set(environment)
+    assert (raw(host, "says", "domain"), raw(host, "says", "user")) == (f"{domain}\n", "7\n")
+    assert raw(host, "says", "request").startswith(f"GET {URL} HTTP/1.1\r\nHost: 127.0.0.1:8099\r\n")
     check_nothing_ran(host, "carry", "says")
+    host.machine.write("/root/drawn.toml", host.appbox("init", f"oci:{folder}:1").out)
+    drawn = tomllib.loads(host.machine.read("/root/drawn.toml"))
+    assert set(drawn) <= {"name", "image", "version", "process", "volumes", "network", "health", "service"}
+    assert drawn["health"]["exec"] == WORDS[:]
+    host.appbox("check", "--image", "/root/drawn.toml")
+
+
+def test_what_cannot_be_carried_is_refused_with_file_line_and_key(host: Host) -> None:
+    wanted = {}
+    for number, (key, case) in enumerate(CASES.items()):
+        text = next((text for text in reversed(TEXTS) if case.takes(text) is False), "")
+        if text:
+            path = f"/root/refused/{number}.toml"
+            wanted[path] = key.partition(".")[0]
+            data = manifest_with(key, text, **({} if key == "name" else {"name": f"job-{number}"}))
+            host.machine.write(path, tomli_w.dumps(data, multiline_strings=False))
+    before = host.files()
+    said = host.appbox("check", "/root/refused", code=3).err.splitlines()
+    for path, table in wanted.items():
+        assert any(re.match(rf"(appbox: )?{path}:[1-9][0-9]*: {table}\b", line) for line in said), (path, table)
+    assert host.files() == before
+    assert not host.machine.exists("/pwned")
+
+
+def test_the_longest_names_paths_and_numbers_work(host: Host) -> None:
+    image(host, "/root/image")
+    long = "/" + "/".join(["p" * 255] * 13) + "/" + "q" * (TARGET_LIMIT - 13 * 256 - 1)
+    assert len(long) == TARGET_LIMIT
+    put(host, f"/etc/appbox/secrets{long[:3500]}", BYTES)
+    manifest = script_manifest(WITNESS, name=NAME, image="oci:/root/image", version=TAG)
+    manifest["process"] = {"workdir": f"/w{long[2:]}", "stop_timeout": 86400, "user": "65535:65535"}
+    manifest["volumes"] = {"data": {"path": "/data"}, "D" + "." * 62: {"path": f"/v{long[2:]}"}}
+    manifest["volumes"]["tmpfs"] = {"path": f"/t{long[2:]}", "tmpfs": True, "size": 2**63 - 1}
+    manifest["config"] = {f"/c{long[2:]}": {"text": "configuration"}}
+    manifest["secrets"] = {"S" * 63: {"file": f"/etc/appbox/secrets{long[:3500]}"}}
+    manifest["network"] = {"mode": "none", "hostname": "h" * 63}
+    manifest["service"] = {"restart_limit": "10000/86400s", "restart_delay": 86400, "enable": True}
+    manifest["service"]["log"] = {"max_size": 2**53, "keep": 1000}
+    manifest["health"] = {"exec": ["/bin/true"], "interval": 80, "timeout": 300, "retries": 1000, "start_period": 6000}
+    host.apply(manifest)
+    assert host.is_active(NAME)
+    assert host.appbox("exec", NAME, "/bin/cat", f"/c{long[2:]}").out == "configuration"

@@ -80,6 +80,11 @@ def test_an_entrypoint_that_steps_down_needs_its_capabilities() -> None:
     assert 'write add = ["CHOWN", "DAC_OVERRIDE", "FOWNER", "SETGID", "SETUID"]' in text
     added = ', add = ["CHOWN", "DAC_OVERRIDE", "FOWNER", "SETGID", "SETUID"]'
     assert said(dropped.replace("ADD", added), Volumes=data) == ""
+    least = ', add = ["CHOWN", "SETGID", "SETUID"]'
+    assert said(dropped.replace("ADD", least), Volumes=data) == ""
+    text = said(dropped.replace("ADD", ', add = ["CHOWN", "DAC_OVERRIDE"]'), Volumes=data)
+    assert "without CAP_SETGID, CAP_SETUID it cannot" in text
+    assert 'write add = ["FOWNER", "SETGID", "SETUID"]' in text
     assert said(dropped.replace("ADD", ""), Volumes=data, User="999") == ""
     assert said('[process]\nuser = "999"\n' + dropped.replace("ADD", ""), Volumes=data) == ""
     assert said(dropped.replace("ADD", "")) == ""

@@ -1,0 +1,75 @@
+"""What a change of one service does to those that need it; a service that becomes a timed job and is one no more."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from tests.init.host import CONTAINERS, Host, script_manifest
+
+LOOP = "echo up >>/data/starts; trap 'exit 0' TERM; while :; do sleep 0.1; done"
+
+
+def starts(host: Host, name: str) -> int:
+    """Return how often a service has been started."""
+    path = f"{CONTAINERS}/{name}/data/data/starts"
+    return host.machine.read(path).count("up") if host.machine.exists(path) else 0
+
+
+def state(host: Host, name: str) -> Any:
+    return json.loads(host.appbox("--json", "status", name).out)["state"]
+
+
+def apply(host: Host, *manifests: dict[str, Any], code: int = 0) -> str:
+    """Write the manifests and apply the whole directory."""
+    for manifest in manifests:
+        host.write_manifest(manifest)
+    result = host.appbox("apply", "/root/services", code=code)
+    return result.out + result.err
+
+
+def test_an_upgrade_brings_back_what_it_took_down(host: Host) -> None:
+    host.machine.run(
+        ["appbox", "image", "copy", "oci:/var/cache/appbox-dev/images/busybox:debian", "oci:/root/image:two"]
+    )
+    db = script_manifest(LOOP, name="db")
+    web = script_manifest(LOOP, name="web", service={"requires": ["db"]})
+    side = script_manifest(LOOP, name="side", network={"mode": "service:db"})
+    apply(host, db, web, side)
+    host.machine.wait_until(lambda: all(starts(host, name) == 1 for name in ("db", "web", "side")), 20, "three starts")
+    planned = host.write_manifest({**db, "image": "oci:/root/image", "version": "two"})
+    text = host.appbox("plan", "/root/services").out
+    assert "start it (it requires db, and stopped with it)" in text
+    alone = host.appbox("apply", planned).out  # the others are not named, and come back nevertheless
+    assert alone.count("start it (it requires db, and stopped with it)") == 2
+    assert host.machine.run(["readlink", f"{CONTAINERS}/db"]).out.strip() == "db-two"
+    host.machine.wait_until(lambda: all(starts(host, name) == 2 for name in ("db", "web", "side")), 20, "three again")
+    assert all(host.is_active(name) for name in ("db", "web", "side"))
+    assert "nothing to do" in host.appbox("apply", "/root/services").out
+    assert (
+        "is required by" in host.appbox("remove", "db", code=1).err
+        or "network" in host.appbox("remove", "db", code=1).err
+    )
+
+
+def test_a_service_becomes_a_job_and_one_no_more(host: Host) -> None:
+    apply(host, script_manifest(LOOP, name="job"))
+    host.machine.wait_until(lambda: starts(host, "job") == 1, 20, "the start")
+    timed = script_manifest("echo done; exit 3", name="job", service={"schedule": "*-*-01 03:30", "restart": "no"})
+    apply(host, timed)
+    assert not host.is_active("job")
+    assert state(host, "job") == "waiting"
+    assert "nothing to do" in apply(host)
+    host.machine.reboot()
+    assert state(host, "job") == "waiting"
+    host.appbox("start", "job", code=1)
+    shown = json.loads(host.appbox("--json", "status", "job").out)
+    assert (shown["last_status"], shown["next_run"] != "") == ("3", True)
+    apply(host, script_manifest(LOOP, name="job"))
+    host.machine.wait_until(lambda: starts(host, "job") == 2, 20, "the start as a service")
+    left = host.machine.run(
+        ["sh", "-c", "ls /etc/systemd/system /etc/cron.d /etc/systemd/system/timers.target.wants; :"]
+    ).out
+    assert "job.timer" not in left
+    assert "appbox-job" not in left
+    assert "nothing to do" in apply(host)
