@@ -6,7 +6,6 @@ import sys
 import time
 from typing import TYPE_CHECKING, Final, NoReturn
 
-from appbox import jobs
 from appbox.errors import AppboxError, HostLacks, UsageError
 from appbox.host import gather, process, runc, services
 from appbox.host.facts import InitKind
@@ -21,6 +20,9 @@ if TYPE_CHECKING:
 _PATIENCE: Final = 10
 """Seconds between the stop signal and SIGKILL where the manifest says nothing."""
 
+_RECORD: Final = 4096
+"""Bytes read of the record of a run."""
+
 _DONE: Final = {"start": "started", "stop": "stopped", "restart": "restarted"}
 
 
@@ -33,17 +35,25 @@ def control(options: Options, name: str, verb: str) -> str:
             _end_foreground(root, name) if init == "none" else control.stop(name)
         else:
             process.need("runc", "services run through it", hint="apt install runc, or apk add runc")
-            before = root.read(f"{paths.JOBS}/{name}", jobs.LIMIT)
+            before = _last_run(root, name)
             (control.start if verb == "start" else control.restart)(name)
             services.wait_until_runs(init, name)
             _refuse_failed_run(root, name, before)
     return f"{name}: {_DONE[verb]}\n"
 
 
-def _refuse_failed_run(root: Root, name: str, before: bytes | None) -> None:
-    """Raise AppboxError when the run of a timed job has ended badly by now; `before` is the record of the one before."""
-    record = root.read(f"{paths.JOBS}/{name}", jobs.LIMIT)
-    last = jobs.result(record or b"") if record != before else None
+def _last_run(root: Root, name: str) -> bytes:
+    return root.read(f"{paths.JOBS}/{name}", _RECORD) or b""
+
+
+def _refuse_failed_run(root: Root, name: str, before: bytes) -> None:
+    """Raise AppboxError when the run of a timed job has ended badly; `before` is the record of the one before it."""
+    record = _last_run(root, name)
+    if record == before:
+        return
+    from appbox import jobs  # noqa: PLC0415  # few services are jobs
+
+    last = jobs.result(record)
     if last is not None and last.status != "0":
         hint = f"appbox logs {name} shows what it said"
         raise AppboxError("its run has failed", where=name, why=f"it ended with {last.status}", hint=hint)

@@ -64,11 +64,14 @@ def from_files(name: str, wanted: Wanted) -> Iterator[Line]:
 
 
 def read(path: str, wanted: Wanted) -> Iterator[Line]:
-    """Yield what is in a log file and the older ones beside it: PATH.1, PATH.2 and so on."""
-    since = datetime.fromtimestamp(wanted.since, UTC).strftime(_FORMAT) if wanted.since is not None else ""
-    for line in _stamped(_pieces(path, wanted)):
-        if line.time >= since:
-            yield line
+    """Return what is in a log file and the older ones beside it: PATH.1, PATH.2 and so on."""
+    return _younger(_stamped(_pieces(path, wanted)), wanted.since)
+
+
+def _younger(lines: Iterator[Line], since: float | None) -> Iterator[Line]:
+    """Leave out lines from before `since`, which counts in whole seconds."""
+    first = datetime.fromtimestamp(since, UTC).strftime(_FORMAT) if since is not None else ""
+    return (line for line in lines if line.time >= first)
 
 
 def _stamped(pieces: Iterator[bytes]) -> Iterator[Line]:
@@ -192,11 +195,11 @@ def from_journal(name: str, wanted: Wanted) -> Iterator[Line]:
     """Yield what systemd's journal has of the service's own output. HostLacks without journalctl."""
     argv = [process.need("journalctl", "systemd keeps the logs"), "--no-pager", "--quiet", "--all", "--output", "json"]
     argv += ["--output-fields=MESSAGE", f"--lines={'all' if wanted.lines is None else wanted.lines}"]
-    argv += [f"--since=@{int(wanted.since)}"] if wanted.since is not None else []
+    # With both, journalctl before systemd 256 shows the first lines since then, not the last ones.
+    argv += [f"--since=@{int(wanted.since)}"] if wanted.since is not None and wanted.lines is None else []
     argv += ["--follow"] if wanted.follow else []
     with process.stream([*argv, f"_SYSTEMD_UNIT={name}.service"]) as output:
-        for entry in output:
-            yield _entry(entry)
+        yield from _younger(map(_entry, output), wanted.since)
 
 
 def _entry(text: bytes) -> Line:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import Final, Literal
 
-from appbox.host import kernel, ranges
+from appbox.host import ranges
 from appbox.host.facts import Facts, IdRange, InitKind, Taken
 from appbox.oci.model import Platform
 from appbox.store import files
@@ -17,6 +17,8 @@ _TABLE_LIMIT = 4 << 20
 
 def gather(root: Root, init: str = "auto", allocated: dict[str, IdRange] | None = None) -> Facts:
     """Return the facts of the host whose file system is `root`; `init` overrides what is found."""
+    from appbox.host import kernel  # noqa: PLC0415 - it knows manifests, and who asks for the init system does not
+
     return Facts(
         hostname=hostname(root),
         platform=Platform.host(os.uname().machine),

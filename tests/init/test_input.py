@@ -34,6 +34,8 @@ BYTES = bytes(range(256)) * 256
 SEPARATOR = "\x1e"
 URL = "/pwned%25%n?a='\"&b=$(touch${IFS}pwned)`x`\\{}[]|;<>$HOME!*~"
 
+DATA = {"carry": f"{CONTAINERS}/carry/data/data", "says": "/srv/says"}
+
 # Says how it was started, then stays; answers one request after the other.
 WITNESS = """
 trap 'exit 0' TERM
@@ -160,12 +162,12 @@ def seen(host: Host, name: str, *paths: str) -> dict[str, tuple[tarfile.TarInfo,
 
 def raw(host: Host, name: str, file: str) -> str:
     """Return what the witness has written."""
-    return host.machine.path(f"{CONTAINERS}/{name}/data/data/{file}").read_bytes().decode()
+    return host.machine.path(f"{DATA[name]}/{file}").read_bytes().decode()
 
 
 def check_process(host: Host, name: str, workdir: str) -> None:
     """See that words, environment and working directory are those that were said."""
-    host.machine.wait_until(lambda: host.machine.exists(f"{CONTAINERS}/{name}/data/data/up"), 20, name)
+    host.machine.wait_until(lambda: host.machine.exists(f"{DATA[name]}/up"), 20, name)
     assert raw(host, name, "words").split("\0")[3:-1] == ["sh", *WORDS, *WORDS]
     environment = raw(host, name, "environ").split("\0")
     assert {f"TEXT_{n}={text}" for n, text in enumerate(WORDS)} <= set(environment)

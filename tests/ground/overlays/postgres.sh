@@ -4,7 +4,7 @@ set -Eeuo pipefail
 
 make_directories() {
 	mkdir -p "$PGDATA" /var/run/postgresql
-	chmod 00700 "$PGDATA"
+	chmod 00700 "$PGDATA" || :
 	chmod 03775 /var/run/postgresql || :
 	if [ "$(id -u)" = 0 ]; then
 		find "$PGDATA" \! -user postgres -exec chown postgres '{}' +
