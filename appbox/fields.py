@@ -279,7 +279,7 @@ def path(value: object, expected: str = "an absolute path", limit: int = PATH_LI
 
 def working_directory(value: object) -> str:
     """A path in the container that is no descriptor of the runtime's, as those below /proc are (CVE-2024-21626)."""
-    found = path(value, "an absolute path in the container", TARGET_LIMIT)
+    found = path(value, limit=TARGET_LIMIT)
     if is_below(found, "/proc"):
         raise BadValueError(f"{quoted(found)} lies in /proc, which may lead out of the container", "take another path")
     return found

@@ -63,12 +63,12 @@ def _kind(health: Health) -> Literal["exec", "tcp", "http", "https"]:
 def notify(manifest: Manifest, init: InitKind) -> Literal["", "direct", "relay"]:
     """Return how a service reaches the init system to say that it is ready.
 
-    systemd takes any number from root for that of a unit's main process, and would later send signals to it: only a
-    service with ids of its own may talk to it. Other inits know no such messages.
+    Under an init system only one word of it is passed on. systemd would obey more (sd_notify(3)): put off the end of a
+    stop for as long as it is told to, show any text in `systemctl status`, take another process for the main one.
     """
     if not manifest.service.notify:
         return ""
-    return "relay" if init == "openrc" or (init == "systemd" and manifest.security.userns == "host") else "direct"
+    return "direct" if init == "none" else "relay"
 
 
 def lacks(manifest: Manifest, init: InitKind, programs: frozenset[str]) -> Iterator[tuple[Path, str, str]]:

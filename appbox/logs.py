@@ -195,7 +195,7 @@ def from_journal(name: str, wanted: Wanted) -> Iterator[Line]:
     """Yield what systemd's journal has of the service's own output. HostLacks without journalctl."""
     argv = [process.need("journalctl", "systemd keeps the logs"), "--no-pager", "--quiet", "--all", "--output", "json"]
     argv += ["--output-fields=MESSAGE", f"--lines={'all' if wanted.lines is None else wanted.lines}"]
-    # With both, journalctl before systemd 256 shows the first lines since then, not the last ones.
+    # With both, journalctl before systemd 254 shows the first lines since then, not the last ones.
     argv += [f"--since=@{int(wanted.since)}"] if wanted.since is not None and wanted.lines is None else []
     argv += ["--follow"] if wanted.follow else []
     with process.stream([*argv, f"_SYSTEMD_UNIT={name}.service"]) as output:

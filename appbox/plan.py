@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import posixpath
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final
@@ -46,6 +47,10 @@ _DIFF_LINES: Final = 400
 """Lines of a diff that are kept; what follows is counted."""
 _ADDED: Final = (b"created = ", b"effective = ", b"visible = ", b"rootfs_mtree = ")
 """Lines of bundle.toml that an apply adds; they stand before its first table."""
+_COMMAND: Final = re.compile(
+    r"^(\[manifest\.secrets\..*\]\n(?:[^\[\n].*\n)*?command = )(\[(?:\]|\n(?:    .*\n)*\]))\n", re.MULTILINE
+)
+"""The command of a secret in bundle.toml, as tomli_w writes it."""
 _OF_THE_RUN: Final = (*_ADDED, b"appbox = ")
 """The same, and the line that says which appbox did it."""
 
@@ -304,9 +309,9 @@ def _diff(desired: Desired, before: Mapping[str, Stored], changes: list[str]) ->
     for path in changes:
         stored, new = before.get(path), after.get(path, b"")
         old = stored.data if stored else b""
-        if path == "bundle.toml":
-            old = desired_meta(old, _ADDED)
         words = _size if path.startswith(f"{secrets.FOLDER}/") and not path.endswith("/list") else _text
+        if path == "bundle.toml":
+            old, words = desired_meta(old, _ADDED), _without_commands
         texts.append(unified(words(old), words(new), _shown(path)))
     return "".join(texts)
 
@@ -314,6 +319,11 @@ def _diff(desired: Desired, before: Mapping[str, Stored], changes: list[str]) ->
 def _size(data: bytes) -> str:
     """Return what may be shown of how a secret is found: commands may hold more than their authors thought of."""
     return f"({len(data)} bytes)\n" if data else ""
+
+
+def _without_commands(data: bytes) -> str:
+    """Return bundle.toml as it may be shown: the same commands stand in it."""
+    return _COMMAND.sub(lambda found: f"{found[1]}{_size(found[2].encode())}", _text(data))
 
 
 def _text(data: bytes) -> str:

@@ -196,7 +196,9 @@ def _in_words(usage: dict[str, Any] | None) -> dict[str, Any]:
     """Return what a service uses as words for people."""
     if usage is None:
         return {}
-    return {**usage, "memory": sizes.megabytes(usage["memory"]), "cpu_seconds": round(usage["cpu_seconds"], 2)}
+    # Without a controller nobody counts it.
+    memory = sizes.megabytes(usage["memory"]) if usage["memory"] else ""
+    return {**usage, "memory": memory, "cpu_seconds": round(usage["cpu_seconds"], 2)}
 
 
 def details(status: Status) -> str:

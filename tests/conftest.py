@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-from tests.ground import cache, images, roots
+from tests.ground import cache, images, roots, runtime_schema
 
 # Half of what hypothesis tries by itself keeps the unit tests within seconds; `--hypothesis-profile=default` tries all.
 settings.register_profile("quick", max_examples=40, deadline=None)
@@ -32,7 +32,6 @@ PROGRAMS = {
     "init": ("mmdebstrap", "unshare", "nsenter"),
     "vm": ("qemu-system-x86_64", "mke2fs", "apt-get", "dpkg-deb", "busybox", "setpriv"),
 }
-RUNTIME_SCHEMA = Path("/usr/share/gocode/src/github.com/opencontainers/runtime-spec/schema/config-schema.json")
 PRIVILEGED = ("root", "runc", "images", "init")
 
 
@@ -40,8 +39,8 @@ def lacking(marker: str) -> str:
     """Return why tests with `marker` cannot run here, "" when they can."""
     if marker in PRIVILEGED and os.geteuid() != 0:
         return "needs root"
-    if marker == "schema" and not RUNTIME_SCHEMA.exists():
-        return f"needs {RUNTIME_SCHEMA}; ./dev test installs it"
+    if marker == "schema" and not runtime_schema.SCHEMA.exists():
+        return f"needs {runtime_schema.SCHEMA}; ./dev test installs it"
     missing = [program for program in PROGRAMS.get(marker, ()) if shutil.which(program) is None]
     return f"needs {', '.join(missing)}; ./dev test installs it" if missing else ""
 

@@ -6,6 +6,7 @@ root that is not running, and needs no process.
 
 from __future__ import annotations
 
+import os
 import time
 from typing import Final, Literal, Protocol
 
@@ -33,6 +34,8 @@ State = Literal["active", "ended", "failed"]
 
 _STOPPED: Final = 3
 _CRASHED: Final = 32
+_FAILED: Final = "/run/openrc/failed"
+"""Where OpenRC keeps a link for each service that has failed."""
 
 
 class Services(Protocol):
@@ -165,9 +168,14 @@ class OpenRC:
         return True
 
     def state(self, name: str) -> State:
-        """Ask `rc-service status`, which ends with 3 for a stopped service and with 32 for a crashed one."""
+        """Ask `rc-service status`, which ends with 3 for a stopped service and with 32 for a crashed one.
+
+        A service that its supervisor has given up is stopped, and is marked as failed until its next start.
+        """
         code = process.run([self._program(), name, "status"]).code
-        return "failed" if code == _CRASHED else "ended" if code == _STOPPED else "active"
+        if code == _CRASHED or (code == _STOPPED and os.path.exists(f"{_FAILED}/{name}")):
+            return "failed"
+        return "ended" if code == _STOPPED else "active"
 
     def log_tail(self, name: str, lines: int) -> list[str]:
         """Return the last lines of the log file."""

@@ -166,7 +166,7 @@ class Upper:
         what = [*_attributes(os.fstat(level.upper), os.fstat(level.lower))]
         what += ["xattr"] if _xattrs(level.upper) != _xattrs(level.lower) else []
         if what:
-            place = Place(level.path or "/", bare=not _names(level.lower))
+            place = Place(level.path or "/", bare=_is_empty(level.lower))
             yield Write(level.path or "/", "changed", "directory", place, what=tuple(what))
 
     def _written(
@@ -185,7 +185,7 @@ class Upper:
         if level.place is not None:
             return level.place
         owner = (now.st_uid - self._base, now.st_gid - self._base)
-        bare = level.lower is not None and not _names(level.lower)
+        bare = level.lower is not None and _is_empty(level.lower)
         return Place(level.path or "/", name, stat.S_ISDIR(now.st_mode), owner, stat.S_IMODE(now.st_mode), bare)
 
     def _deleted(self, level: _Level, name: str, was: os.stat_result) -> Write:
@@ -218,6 +218,15 @@ def _names(fd: int) -> list[str] | None:
         return sorted(os.listdir(fd))
     except OSError:
         return None
+
+
+def _is_empty(fd: int) -> bool:
+    """Tell whether nothing is in an open directory, however much may be; it is asked for every write below it."""
+    try:
+        with os.scandir(fd) as entries:
+            return next(entries, None) is None
+    except OSError:
+        return True
 
 
 def _look(fd: int | None, name: str) -> os.stat_result | None:

@@ -1,6 +1,7 @@
 """Jobs in the one table of busybox's crond, which is the administrator's, too: only our own two lines are touched.
 
-The first of them is the line that names the service, the second says when, and what to start.
+The first of them is the line that names the service, the second says when, and what to start. Somebody may have put a
+line between them, or have taken one of them out.
 """
 
 from __future__ import annotations
@@ -24,19 +25,19 @@ def split(path: str) -> str:
 def read(root: Root, name: str) -> str | None:
     """Return a job's lines, None when it has none."""
     lines = _lines(root)
-    at = _place(lines, name)
-    return None if at is None else "".join(lines[at : at + 2])
+    return "".join(lines[at] for at in _places(lines, name)) or None
 
 
 def write(root: Root, name: str, text: str) -> None:
     """Put a job's lines in the place of its old ones, or at the end; "" takes them out."""
     lines = _lines(root)
-    at = _place(lines, name)
-    start, end = (len(lines), len(lines)) if at is None else (at, at + 2)
-    lines[start:end] = text.splitlines(keepends=True)
+    own = _places(lines, name)
+    start = own[0] if own else len(lines)
+    kept = [line for at, line in enumerate(lines) if at not in own]
+    kept[start:start] = text.splitlines(keepends=True)
     root.make(_FOLDER)
     with root.directory(_FOLDER) as fd:
-        files.replace(_LEAF, "".join(lines).encode("utf-8", "surrogateescape"), mode=_mode(fd), dir_fd=fd)
+        files.replace(_LEAF, "".join(kept).encode("utf-8", "surrogateescape"), mode=_mode(fd), dir_fd=fd)
 
 
 def _lines(root: Root) -> list[str]:
@@ -45,8 +46,14 @@ def _lines(root: Root) -> list[str]:
     return [f"{line}\n" for line in text.removesuffix("\n").split("\n")] if text else []
 
 
-def _place(lines: list[str], name: str) -> int | None:
-    return next((at for at, line in enumerate(lines) if line.rstrip("\n") == marker(name)), None)
+def _places(lines: list[str], name: str) -> tuple[int, ...]:
+    """Return where the line that names a service is, and the one that starts it; nothing without the first."""
+    at = next((at for at, line in enumerate(lines) if line.rstrip("\n") == marker(name)), None)
+    if at is None:
+        return ()
+    command = f" {paths.CONTAINERS}/{name}/run due\n"
+    due = next((below for below in range(at + 1, len(lines)) if lines[below].endswith(command)), None)
+    return (at,) if due is None else (at, due)
 
 
 def _mode(folder: int) -> int:

@@ -15,6 +15,7 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -258,6 +259,88 @@ def test_a_moved_tag(template: Sandbox, kill: Callable[..., Killing]) -> None:
         assert killing.sweep(REST, check, step=5) > 5
     finally:
         template.image("1.0", *members(b"1"))
+
+
+BRIDGED: dict[str, Any] = {
+    "network": {"mode": "bridge", "ports": ["8080:80"]},
+    "secrets": {"a": {"file": "/etc/secret"}},
+    "health": {"tcp": 80},
+    "security": {"rootfs": "persistent"},
+}
+"""A service that needs an address, units of its health, and a place for what it writes."""
+JOB: dict[str, Any] = {"network": {"mode": "none"}, "service": {"schedule": "daily"}}
+
+
+def test_an_address_health_and_secrets(template: Sandbox, kill: Callable[..., Killing]) -> None:
+    killing = kill("apply", template.manifest(**BRIDGED))
+
+    def check() -> None:
+        whole(template, ("", "1.0"))
+        settled(template, "1.0")
+        assert 'web" = { network = "appbox", address = "10.89.0.2" }' in addresses(template)
+        assert len(list((template.root / "etc/systemd/system").glob("web*.*"))) == 3
+
+    assert killing.sweep(STRUCTURE, check) > 50
+
+
+def addresses(box: Sandbox) -> str:
+    return (box.root / "var/lib/appbox/addresses.toml").read_text()
+
+
+def test_a_service_becomes_a_job_in_the_table_of_cron(template: Sandbox, kill: Callable[..., Killing]) -> None:
+    (template.root / "usr/sbin").mkdir(parents=True)
+    (template.root / "usr/sbin/crond").symlink_to("/bin/busybox")
+    table = template.root / "etc/crontabs/root"
+    table.parent.mkdir(parents=True)
+    theirs = "0 0 * * * theirs\n"
+    table.write_text(theirs)
+    template.init = "openrc"
+    try:
+        template.apply(**BRIDGED)
+        put(template)
+        killing = kill("apply", template.manifest(**JOB))
+
+        def check() -> None:
+            whole(template, ("1.0",))
+            data_once(template)
+            assert table.read_text().startswith(theirs)
+            settled(template, "1.0")
+            due = "0 0 * * * /opt/containers/web/run due\n"
+            assert table.read_text().removeprefix(theirs).splitlines(keepends=True)[1:] == [due]
+
+        assert killing.sweep(STRUCTURE, check) > 10
+        assert killing.sweep(REST, check, step=3) > 5
+        killing = Killing(template, ("remove", "web"))
+
+        def gone() -> None:
+            template.appbox("remove", "web", code=None)
+            assert table.read_text() == theirs
+            assert not (template.root / "etc/init.d/web").exists()
+            data_once(template)
+
+        assert killing.sweep(STRUCTURE, gone) > 10
+    finally:
+        template.init = "systemd"
+
+
+def test_writes_go_with_an_image_that_is_unpacked_anew(template: Sandbox, kill: Callable[..., Killing]) -> None:
+    template.apply(security={"rootfs": "persistent"})
+    put(template)
+    upper = template.current() / "upper"
+    upper.mkdir()
+    (upper / "written").touch()
+    shutil.rmtree(template.current() / "rootfs")
+    killing = kill("apply", template.manifest(security={"rootfs": "persistent"}))
+
+    def check() -> None:
+        assert len(list(template.containers.rglob("written"))) == 1
+        data_once(template)
+        settled(template, "1.0")
+        assert (template.current() / "upper/written").exists()
+        assert len(list(template.containers.rglob("written"))) == 1
+        data_once(template)
+
+    assert killing.sweep((*STRUCTURE, "fsync"), check) > 30
 
 
 def removed(box: Sandbox, *words: str) -> None:

@@ -64,13 +64,13 @@ class Case:
         }[self.kind]
 
 
-VOLUME = {"volumes": {"v": {"path": "/v"}}}
-TMPFS = {"volumes": {"v": {"path": "/v", "tmpfs": True}}}
-SECRET = {"secrets": {"s": {}}}
-OWNED = {"secrets": {"s": {"file": "/s"}}}
-CONFIG = {"config": {"/c": {"text": "x"}}}
-EMPTY = {"config": {"/c": {}}}
-BUILD = {"image": None, "build": {"packages": {"suite": "trixie", "install": ["a"]}}}
+VOLUME: dict[str, Any] = {"volumes": {"v": {"path": "/v"}}}
+TMPFS: dict[str, Any] = {"volumes": {"v": {"path": "/v", "tmpfs": True}}}
+SECRET: dict[str, Any] = {"secrets": {"s": {}}}
+OWNED: dict[str, Any] = {"secrets": {"s": {"file": "/s"}}}
+CONFIG: dict[str, Any] = {"config": {"/c": {"text": "x"}}}
+EMPTY: dict[str, Any] = {"config": {"/c": {}}}
+BUILD: dict[str, Any] = {"image": None, "build": {"packages": {"suite": "trixie", "install": ["a"]}}}
 
 SIZED = ("memory", "memory_swap", "as", "core", "data", "fsize", "memlock", "msgqueue", "rss", "stack")
 
@@ -180,7 +180,8 @@ def manifest_with(key: str, text: str, **tables: Any) -> dict[str, Any]:
     case = CASES[key]
     base = {"name": "job", "image": "docker.io/library/x", "version": "1", **tables}
     manifest = {name: value for name, value in {**base, **case.around}.items() if value is not None}
-    return _put(manifest, place_of(key), case.before + text, case.words, "")
+    put: dict[str, Any] = _put(manifest, place_of(key), case.before + text, case.words, "")
+    return put
 
 
 def _put(value: Any, place: Place, text: str, words: tuple[str, ...], parent: str) -> Any:
@@ -199,20 +200,20 @@ def _put(value: Any, place: Place, text: str, words: tuple[str, ...], parent: st
 def found_at(key: str, manifest: Any) -> Iterator[str]:
     """Yield what a manifest's data has at a place, without what stands before every text there."""
     case = CASES[key]
-    for value in _at(manifest, place_of(key), ""):
+    for value in _at(manifest, place_of(key)):
         if value not in case.words:
             yield value.removeprefix(case.before)
 
 
-def _at(value: Any, place: Place, parent: str) -> Iterator[str]:
+def _at(value: Any, place: Place) -> Iterator[str]:
     if not place:
-        yield value
+        # A command may stand where a word may, and variables are of any shape.
+        yield from [value] if isinstance(value, str) else (one for one in value if isinstance(one, str))
         return
     first, rest = place[0], place[1:]
     if first == "<name>":
         yield from value
-    elif first == "[]":
-        for inner in value:
-            yield from _at(inner, rest, parent)
-    else:
-        yield from _at(value[_NAMES[parent] if first == "*" else first], rest, first)
+        return
+    within = value if first == "[]" else value.values() if first == "*" else [value.get(first, {})]
+    for inner in within:
+        yield from _at(inner, rest)

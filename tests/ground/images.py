@@ -110,7 +110,11 @@ def alpine_hooks(recipe: Recipe) -> Sequence[str]:
         f'ln -sf /dev/{std} "$1"/var/log/nginx/{log}.log' for std, log in (("stdout", "access"), ("stderr", "error"))
     ]
     site = ['rm -rf "$1"/etc/nginx/http.d', 'mkdir -p "$1"/etc/nginx/conf.d "$1"/usr/share/nginx/html', *links]
-    site += ['rm -rf "$1"/var/lib/nginx/tmp && mkdir -p "$1"/var/cache/nginx && ln -s ../../cache/nginx "$1"/var/lib/nginx/tmp']
+    site += [
+        'rm -rf "$1"/var/lib/nginx/tmp',
+        'mkdir -p "$1"/var/cache/nginx',
+        'ln -s ../../cache/nginx "$1"/var/lib/nginx/tmp',
+    ]
     path = ['mkdir -p "$1"/usr/lib/postgresql && ln -s ../../libexec/postgresql "$1"/usr/lib/postgresql/current']
     return own + {"nginx": site, "postgres": path}.get(recipe.name, [])
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import stat
 from collections.abc import Mapping, Sequence
@@ -10,6 +11,7 @@ from typing import Any
 
 import tomli_w
 
+from tests.ground import runtime_schema
 from tests.ground.machine import CommandError, Machine, Result
 
 PORT = 6390
@@ -56,7 +58,14 @@ class Host:
         result = self.machine.run(["appbox", *words], check=False, timeout=timeout)
         if result.code != code or "Traceback" in result.err:
             raise CommandError(result)
+        if words[:1] == ("apply",) and code == 0:
+            self._see_that_specs_are_valid()
         return result
+
+    def _see_that_specs_are_valid(self) -> None:
+        """Hold the config.json of every service against the schema of the runtime specification."""
+        for path in self.machine.path(CONTAINERS).glob("*-*/.generations/*/config.json"):
+            assert not runtime_schema.faults(json.loads(path.read_text())), path
 
     def write_manifest(self, manifest: Mapping[str, Any]) -> str:
         """Write a manifest; return its path."""

@@ -1,4 +1,4 @@
-"""Hostile text at every key that takes text, all at once: what a real init starts has it byte for byte, or it is refused.
+"""Hostile text at every key that takes text, all at once: a real init starts it byte for byte, or it is refused.
 
 What `tests.ground.hostile` lists is seen here in a running container; `tests/unit/test_input.py` has the rest of it.
 """
@@ -19,9 +19,9 @@ import tomli_w
 
 from appbox.fields import TARGET_LIMIT
 from tests.ground import layers
-from tests.ground.hostile import CASES, LONG, MARK, TEXTS, manifest_with, taken
+from tests.ground.hostile import CASES, LONG, MARK, TEXTS, found_at, manifest_with, taken
 from tests.ground.tiny import Content
-from tests.init.host import CONTAINERS, Host, script_manifest
+from tests.init.host import CONTAINERS, Host, redis_manifest, script_manifest
 from tests.integration.test_schema import validator
 
 pytestmark = pytest.mark.schema
@@ -31,6 +31,7 @@ WORDS = [text for text in TEXTS if "\0" not in text] + [""]
 PLACES = list(taken("volumes.*.path", 100))
 """What a path may be, in a few of them."""
 BYTES = bytes(range(256)) * 256
+AGE = "secret pwned $(touch pwned) `x` %n '\"\\ \U0001f389"
 SEPARATOR = "\x1e"
 URL = "/pwned%25%n?a='\"&b=$(touch${IFS}pwned)`x`\\{}[]|;<>$HOME!*~"
 
@@ -45,7 +46,7 @@ readlink /proc/self/cwd | head -c 4095 >/data/cwd
 cat /proc/sys/kernel/domainname >/data/domain
 id -u >/data/user
 [ ! -e /data/answers ] || while :; do
-	printf 'HTTP/1.1 200 OK\\r\\nContent-Length: 0\\r\\n\\r\\n' | /bin/nc -l -p 8099 >/data/request
+	printf 'HTTP/1.1 200 OK\\r\\nContent-Length: 0\\r\\n\\r\\n' | /bin/nc -l -p 8099 >>/data/request
 done &
 : >/data/up
 while :; do sleep 1000 & wait $!; done
@@ -55,7 +56,7 @@ TELL = 'printf "%s\\036" "$@" >/data/{0}.new && mv /data/{0}.new /data/{0}'
 WORK = "/work\n\r'\"\\ %n $(touch pwned) `touch pwned` \U0001f389"
 USER = "`touch pwned`$(id)%n"
 VOLUME = "/vol $(touch pwned) `x` %n '\"\\ \U0001f389"
-TAG = "V" + "9._-" * 31 + "999"
+TAG = "V" + "9.9_9-" * 21 + "9"
 NAME = "n" + "a-_." * 15 + "xy"
 
 
@@ -123,8 +124,9 @@ def carrying(host: Host, folder: str) -> dict[str, Any]:
     }
     longest = "x" * ((64 << 10) - len("printf\0%s\0\0"))
     secrets["words"] = {"command": ["printf", "%s\\036", *[w for w in WORDS if len(w) < 1000]]}
+    secrets["age"] = {"age": AGE}
     secrets["long"] = {"command": ["printf", "%s", longest]}
-    volumes = {f"v{n}": {"path": f"/vol/{p}", "source": f"/srv/{p}"} for n, p in enumerate(PLACES)}
+    volumes: dict[str, Any] = {f"v{n}": {"path": f"/vol/{p}", "source": f"/srv/{p}"} for n, p in enumerate(PLACES)}
     volumes |= {f"m{n}": {"path": f"/mem/{p}", "tmpfs": True, "mode": "0701"} for n, p in enumerate(PLACES)}
     health = {"exec": ["/bin/sh", "-c", TELL.format("health"), "sh", *WORDS], "interval": 3600, "timeout": 60}
     return {
@@ -190,6 +192,7 @@ def check_files(host: Host) -> None:
         assert (found[f"/sec/{place}"][0].uid, found[f"/sec/{place}"][0].mode) == (7, 0o400)
     wanted["/etc/named/f"] = b"named"
     wanted["/run/secrets/words"] = "".join(f"{w}{SEPARATOR}" for w in WORDS if len(w) < 1000).encode()
+    wanted["/run/secrets/age"] = BYTES + PLACES[1].encode()
     wanted["/run/secrets/long"] = b"x" * ((64 << 10) - len("printf\0%s\0\0"))
     assert {path: found[path][1] for path in wanted} == wanted
     assert found["/etc/resolv.conf"][1] == b"nameserver fe80::1%eth0\nnameserver 192.0.2.1\n"
@@ -213,6 +216,9 @@ def test_text_arrives_byte_for_byte_and_is_never_executed(host: Host) -> None:
     image(host, folder)
     carry = carrying(host, folder)
     here = host.machine.run(["uname", "-n"]).out.strip()
+    recipient = host.machine.run(["age-keygen", "-o", "/etc/appbox/age.key"]).err.split()[-1]
+    words = ["age", "-r", recipient, "-o", f"/root/services/{AGE}", f"/etc/appbox/secrets/{PLACES[1]}"]
+    host.machine.run(words)
     overlay = {
         "vars": {"texts": [*WORDS, "from the overlay"]},
         "services": {"carry": {"process": {"env": {f"OVER_{n}": text for n, text in enumerate(WORDS)}}}},
@@ -230,6 +236,10 @@ def test_text_arrives_byte_for_byte_and_is_never_executed(host: Host) -> None:
     }
     put(host, "/srv/says/answers", b"")
     os.chown(host.machine.path("/srv/says"), 7, 8)
+    for key, case in CASES.items():
+        everything = [text for manifest in (carry, says) for text in found_at(key, manifest)]
+        # Who signed an image is another matter, with tests of its own.
+        assert case.kind in {"word", "later"} or key == "policy.signed_by.[]" or MARK in "".join(everything), key
     for manifest in (carry, says):
         host.machine.write(f"/root/services/{manifest['name']}.toml", tomli_w.dumps(manifest, multiline_strings=False))
     told = host.appbox("apply", "-v", "/root/services")
@@ -280,7 +290,7 @@ def test_the_longest_names_paths_and_numbers_work(host: Host) -> None:
     put(host, f"/etc/appbox/secrets{long[:3500]}", BYTES)
     manifest = script_manifest(WITNESS, name=NAME, image="oci:/root/image", version=TAG)
     manifest["process"] = {"workdir": f"/w{long[2:]}", "stop_timeout": 86400, "user": "65535:65535"}
-    manifest["volumes"] = {"data": {"path": "/data"}, "D" + "." * 62: {"path": f"/v{long[2:]}"}}
+    manifest["volumes"] = {"data": {"path": "/data", "owner": "65535"}, "D" + "." * 62: {"path": f"/v{long[2:]}"}}
     manifest["volumes"]["tmpfs"] = {"path": f"/t{long[2:]}", "tmpfs": True, "size": 2**63 - 1}
     manifest["config"] = {f"/c{long[2:]}": {"text": "configuration"}}
     manifest["secrets"] = {"S" * 63: {"file": f"/etc/appbox/secrets{long[:3500]}"}}
@@ -291,3 +301,12 @@ def test_the_longest_names_paths_and_numbers_work(host: Host) -> None:
     host.apply(manifest)
     assert host.is_active(NAME)
     assert host.appbox("exec", NAME, "/bin/cat", f"/c{long[2:]}").out == "configuration"
+
+
+def test_the_longest_name_says_that_it_is_ready(host: Host) -> None:
+    manifest = redis_manifest(NAME, image="oci:/root/long", version=TAG, security={"userns": "host"})
+    manifest |= {"service": {"notify": True}}
+    manifest["process"]["args"] += ["--supervised", "systemd"]
+    host.appbox("image", "copy", "oci:/var/cache/appbox-dev/images/redis:debian", f"oci:/root/long:{TAG}")
+    host.apply(manifest)
+    assert host.redis("ping") == "PONG"

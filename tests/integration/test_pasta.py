@@ -203,3 +203,5 @@ def test_what_pasta_cannot_do_fails_the_start_in_its_words(net: Net) -> None:
     failed = net.run(str(net.bundle / "run"))
     assert f"appbox: {NAME}: pasta: " in failed.stderr
     assert not (Path("/run/runc") / NAME).exists()
+    net.run(str(net.bundle / "run"), "clean")
+    assert not list(Path("/run/user/0/netns").glob(f"appbox.{NAME}.*"))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import re
+import subprocess
+import sys
 from functools import cache
 from pathlib import Path
 
@@ -251,3 +253,11 @@ def test_nothing_goes_through_a_shell() -> None:
         assert "shell=True" not in text, name
         assert "os.system" not in text, name
         assert "extractall" not in text, name
+
+
+@pytest.mark.parametrize("module", ["appbox.control", "appbox.logs", "appbox.status", "appbox.cli"])
+def test_what_people_wait_for_loads_nothing_slow(module: str) -> None:
+    """Validating manifests takes longer to load than all that these do."""
+    code = f"import sys, {module}; print(*sorted({{'httpx', 'jinja2', 'pydantic', 'rich'}} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout == "\n"

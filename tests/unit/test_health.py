@@ -103,8 +103,8 @@ def test_what_cannot_work_is_refused(tables: str, words: str) -> None:
         ('[health]\nexec = ["a"]\n', {"nsenter", "bash", "busybox"}, "systemd", ""),
         ('[health]\nexec = ["a"]\n', {"timeout"}, "systemd", "timeout"),
         ("[service]\nnotify = true\n", {"perl"}, "openrc", "no perl"),
-        ("[service]\nnotify = true\n", {"perl"}, "systemd", ""),
-        ('[service]\nnotify = true\n[security]\nuserns = "host"\n', {"perl"}, "systemd", "no perl"),
+        ("[service]\nnotify = true\n", {"perl"}, "systemd", "no perl"),
+        ("[service]\nnotify = true\n", {"perl"}, "none", ""),
     ],
 )
 def test_what_the_host_lacks_is_said_of_the_key(tables: str, lacking: set[str], init: Any, words: str) -> None:

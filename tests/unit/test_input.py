@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -10,7 +10,7 @@ import pytest
 import tomli_w
 
 from appbox import manifest as manifests
-from appbox.errors import ManifestError, Problem
+from appbox.errors import ManifestError, Problem, Refused
 from appbox.schema import schema
 from tests.ground import pure
 from tests.ground.hostile import CASES, MARK, TEXTS, found_at, manifest_with, taken
@@ -88,6 +88,43 @@ def test_no_text_of_a_manifest_becomes_a_word_of_a_unit_or_a_script(key: str) ->
             assert MARK in "".join(file.data.decode() + file.path for file in desired.files)
 
 
+IMAGE: dict[str, Callable[[str], Any]] = {
+    "Cmd": lambda text: ["true", text],
+    "Entrypoint": lambda text: ["true", text],
+    "Env": lambda text: [f"A={text}"],
+    "ExposedPorts": lambda text: {text: {}, f"80/{text}": {}},
+    "Healthcheck": lambda text: {"Test": ["CMD", "true", text], "Interval": text},
+    "Labels": lambda text: {text: text, "org.systemd.property.ExecStartPre": text},
+    "StopSignal": lambda text: text,
+    "User": lambda text: text,
+    "Volumes": lambda text: {f"/{text}": {}},
+    "WorkingDir": lambda text: f"/{text}",
+}
+
+
+@pytest.mark.parametrize("key", IMAGE)
+def test_what_an_image_says_is_carried_as_it_is_or_refused(key: str) -> None:
+    for number, text in enumerate(TEXTS):
+        facts = replace(pure.FACTS, init="openrc" if number % 2 else "systemd")
+        passwd = f"{text}:x:7:8::/:/bin/sh\n".encode()
+        try:
+            desired = pure.build(facts=facts, found=pure.rootfs(passwd=passwd), **{key: IMAGE[key](text)})
+        except Refused as error:
+            refusable = key in {"StopSignal", "User", "Volumes", "WorkingDir"} or "\0" in text
+            problems = [] if refusable and "\n" not in str(error) else [str(error)]
+            assert not problems, text
+            continue
+        words = [unit.text for unit in desired.units] + [pure.text(desired, "run")]
+        assert not [word for word in words if MARK in word]
+        process = pure.spec(desired)["process"]
+        if key in {"Cmd", "Entrypoint"}:
+            assert process["args"][:2] == ["true", text]
+        elif key == "Env":
+            assert process["env"][-1] == f"A={text}"
+        elif key == "WorkingDir":
+            assert process["cwd"] == "/" + "/".join(part for part in text.split("/") if part)
+
+
 NUMBERS = sorted({".".join(place) for place in places(SCHEMA, ("integer", "number"))})
 # TOML has digits without end, and Python gives up at some thousand; "inf" and "nan" are numbers of TOML, too.
 NEVER = ("-1", "-9223372036854775809", "nan", "inf", "-inf", "true", '""', '"1 0"', "1979-05-27", "9" * 400, "9" * 5000)
@@ -97,9 +134,9 @@ SIZES = ("9223372036854775807", '"9223372036854775807"', '"8388607T"')
 def bounds(key: str) -> tuple[list[str], list[str]]:
     """Return the values at the ends of what a place takes, and those just beyond."""
     (node,) = (dict(found) for found in numeric(SCHEMA, key.split(".")))
-    low, high = node.get("minimum", 0), node.get("maximum")
+    low, high = int(node.get("minimum", 0)), node.get("maximum")
     below = [] if node["type"] == "number" else ["1.0", "1e3", str(low - 1)]
-    if "exclusiveMinimum" in node:
+    if high is not None and "exclusiveMinimum" in node:
         return ["0.01", str(high)], ["0", "0.0", "-0.0", str(high + 1), f"{high}.1"]
     if high is None:
         return [str(low)], below

@@ -284,6 +284,20 @@ def test_what_somebody_made_of_bundle_toml_does_no_harm() -> None:
         assert (found.digest, found.base, found.sources) == ("", 0, frozenset())
 
 
+def test_the_commands_of_secrets_stand_in_no_diff() -> None:
+    tables = "[secrets.a]\ncommand = {}\nmode = '0440'\n[process]\nargs = ['shown\\nas it is']\n"
+    desired = service(tables.format("['pass', 'hunter2', ']']"))
+    (action,) = (a for a in Host().plan(desired).actions if isinstance(a, RenderConfig))
+    assert b"hunter2" in next(file.data for file in desired.files if file.path == "bundle.toml")
+    assert "hunter2" not in action.diff
+    assert "+mode = 288\n" in action.diff or "0440" in action.diff
+    assert "shown" in action.diff
+    host = installed(desired)
+    (action,) = (a for a in host.plan(service(tables.format("['x']"))).actions if isinstance(a, RenderConfig))
+    assert "hunter2" not in action.diff
+    assert "bundle.toml" in action.diff
+
+
 def test_a_long_diff_is_cut() -> None:
     found = plans.unified("", "".join(f"{n}\n" for n in range(1000)), "etc/x").splitlines()
     assert len(found) == 401

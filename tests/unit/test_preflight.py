@@ -126,7 +126,11 @@ def test_volumes_without_a_place() -> None:
     assert "\n" not in text
 
 
-@given(st.dictionaries(st.text(), st.text(), max_size=3), st.lists(st.text(), max_size=3), st.text())
+# A configuration with NUL in it is refused before anybody speaks of it.
+TEXT = st.text(st.characters(codec="utf-8", exclude_characters="\0"))
+
+
+@given(st.dictionaries(st.text(), st.text(), max_size=3), st.lists(TEXT, max_size=3), TEXT)
 def test_any_configuration_is_spoken_of_on_single_lines(table: dict[str, str], words: list[str], word: str) -> None:
     found = locked(NETWORK, ExposedPorts={key: {} for key in table}, Entrypoint=words, StopSignal=word, User=word)
     for line in preflight.notes(found):

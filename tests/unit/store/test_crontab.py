@@ -43,6 +43,21 @@ def test_a_table_without_a_last_newline_keeps_its_last_line(tmp_path: Path) -> N
     assert table.read_bytes() == b"0 0 * * * true\n" + lines("a").encode()
 
 
+def test_what_an_administrator_put_between_our_lines_or_in_their_place_stays(tmp_path: Path) -> None:
+    table = tmp_path / "etc/crontabs/root"
+    table.parent.mkdir(parents=True)
+    named, due = lines("a").splitlines(keepends=True)
+    theirs = "5 5 * * * backup\n"
+    with Root(str(tmp_path)) as root:
+        for text in (named + theirs + due, named + theirs):
+            table.write_text(text)
+            assert crontab.read(root, "a") == text.replace(theirs, "")
+            crontab.write(root, "a", lines("a", 7))
+            assert table.read_text() == lines("a", 7) + theirs
+            crontab.write(root, "a", "")
+            assert table.read_text() == theirs
+
+
 def test_a_missing_table_is_made_for_nobody_else_to_read(tmp_path: Path) -> None:
     with Root(str(tmp_path)) as root:
         assert crontab.read(root, "a") is None
