@@ -310,9 +310,10 @@ def writes(
         bool, typer.Option("--suggest", help="Print what to add to the manifest for a read-only root file system.")
     ] = False,
 ) -> None:
-    """Show what a service wrote outside its volumes: added, changed and deleted files, with their sizes.
+    """Show what a service wrote outside its volumes.
 
-    What is written to an overlay is gone when the service stops, so that it has to be running.
+    These are added, changed and deleted files, with their sizes. What is written to an overlay is gone
+    when the service stops, so that it has to be running.
     """
     from appbox import writes as writing  # noqa: PLC0415
 

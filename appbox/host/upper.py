@@ -75,7 +75,7 @@ class Write:
 class _Level:
     """A directory of the upper layer: descriptors of it and of the lower one, None if the service made it, at `place`.
 
-    `opaque`: what is in the lower one is not seen any more.
+    `opaque`: what is in the lower one is not seen any more. `bare`: there is nothing in it.
     """
 
     upper: int
@@ -84,6 +84,7 @@ class _Level:
     opaque: bool
     depth: int = 0
     place: Place | None = None
+    bare: bool = False
 
 
 class Upper:
@@ -94,7 +95,7 @@ class Upper:
     """
 
     def __init__(self, upper: int, lower: int, base: int, hidden: frozenset[str] = frozenset()) -> None:
-        self._top = _Level(upper, lower, "", _is_opaque(upper))
+        self._top = _Level(upper, lower, "", _is_opaque(upper), bare=_is_empty(lower))
         self._base, self._hidden = base, hidden
         # The runtime makes the directories on the way to a mount point where the image lacks them.
         self._ways = {path[:end] for path in hidden for end in range(1, len(path)) if path[end] == "/"}
@@ -146,7 +147,8 @@ class Upper:
                 yield from self._with_contents(made, self._entries(inner))
             else:
                 lower = _enter(stack, level.lower, name) if level.lower is not None else None
-                inner = _Level(upper, lower, path, level.opaque or _is_opaque(upper), level.depth + 1)
+                opaque, bare = level.opaque or _is_opaque(upper), lower is not None and _is_empty(lower)
+                inner = _Level(upper, lower, path, opaque, level.depth + 1, bare=bare)
                 yield from self._attributes(inner)
                 yield from self._entries(inner)
 
@@ -166,7 +168,7 @@ class Upper:
         what = [*_attributes(os.fstat(level.upper), os.fstat(level.lower))]
         what += ["xattr"] if _xattrs(level.upper) != _xattrs(level.lower) else []
         if what:
-            place = Place(level.path or "/", bare=_is_empty(level.lower))
+            place = Place(level.path or "/", bare=level.bare)
             yield Write(level.path or "/", "changed", "directory", place, what=tuple(what))
 
     def _written(
@@ -185,8 +187,7 @@ class Upper:
         if level.place is not None:
             return level.place
         owner = (now.st_uid - self._base, now.st_gid - self._base)
-        bare = level.lower is not None and _is_empty(level.lower)
-        return Place(level.path or "/", name, stat.S_ISDIR(now.st_mode), owner, stat.S_IMODE(now.st_mode), bare)
+        return Place(level.path or "/", name, stat.S_ISDIR(now.st_mode), owner, stat.S_IMODE(now.st_mode), level.bare)
 
     def _deleted(self, level: _Level, name: str, was: os.stat_result) -> Write:
         return Write(f"{level.path}/{name}", "deleted", _kind(was), Place(level.path or "/", name), 0, _size(was))
@@ -221,7 +222,7 @@ def _names(fd: int) -> list[str] | None:
 
 
 def _is_empty(fd: int) -> bool:
-    """Tell whether nothing is in an open directory, however much may be; it is asked for every write below it."""
+    """Tell whether nothing is in an open directory."""
     try:
         with os.scandir(fd) as entries:
             return next(entries, None) is None

@@ -146,12 +146,13 @@ NGINX = Recipe(
 
 CADDY = Recipe(
     "caddy",
-    ("passwd", "caddy"),
+    ("passwd", "caddy", "libcap2-bin"),
     alpine=("caddy",),
     hooks=(
         'rm -rf "$1"/etc/caddy "$1"/usr/share/caddy "$1"/var/lib/caddy',
         'mkdir -p "$1"/config/caddy "$1"/data/caddy "$1"/etc/caddy "$1"/usr/share/caddy "$1"/srv',
         'echo "<h1>Caddy works!</h1>" >"$1"/usr/share/caddy/index.html',
+        'chroot "$1" setcap cap_net_bind_service=+ep /usr/bin/caddy',
     ),
     files=(File("etc/caddy/Caddyfile", "Caddyfile", 0o644),),
     config={

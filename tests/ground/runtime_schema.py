@@ -19,7 +19,9 @@ def validator() -> Draft4Validator:
     """Return the schema with the files that it refers to."""
 
     def load(uri: str) -> Resource[Any]:
-        return Resource(json.loads((SCHEMA.parent / Path(uri).name).read_text()), DRAFT4)
+        return Resource.from_contents(
+            json.loads((SCHEMA.parent / Path(uri).name).read_text()), default_specification=DRAFT4
+        )
 
     registry: Registry[Any] = Registry(retrieve=load)  # type: ignore[call-arg]
     return Draft4Validator(json.loads(SCHEMA.read_text()), registry=registry)

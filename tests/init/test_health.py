@@ -8,7 +8,7 @@ from typing import Any
 
 from tests.init.host import PORT, Host, redis_manifest, script_manifest
 
-FAST = {"interval": 1, "timeout": 2, "retries": 2, "start_period": 0}
+FAST = {"interval": 1, "timeout": 2, "retries": 1, "start_period": 0}
 WELL = ["sh", "-c", "test -e /data/well || { echo no well; exit 7; }"]
 STAY = "trap 'exit 0' TERM; while :; do sleep 0.1; done"
 
@@ -36,8 +36,8 @@ def starts(host: Host, name: str = "job") -> int:
 
 
 def test_a_start_is_complete_when_the_service_is_healthy_and_a_sick_one_is_restarted(host: Host) -> None:
-    check = {"exec": WELL, **FAST, "restart_limit": "1/600s"}
-    host.apply(script_manifest(f"echo x >>/data/starts; sleep 1.5; touch /data/well; {STAY}", health=check))
+    check = {"exec": WELL, **FAST, "retries": 2, "restart_limit": "1/600s"}
+    host.apply(script_manifest(f"echo x >>/data/starts; sleep 0.6; touch /data/well; {STAY}", health=check))
     assert health(host, "job")["health"] == "healthy"
     assert host.has_data("job", "starts")
     well(host, "job", yes=False)
@@ -47,7 +47,7 @@ def test_a_start_is_complete_when_the_service_is_healthy_and_a_sick_one_is_resta
     found = wait_for(host, "job", "unhealthy")
     assert "the command ended with 7: no well" in found["health_problem"]
     assert "unhealthy" in host.appbox("status").out
-    time.sleep(2.5)
+    time.sleep(2)
     assert starts(host) == 2  # one restart in ten minutes, and no more
     if host.systemd:
         assert "job:health.service" in host.machine.run(["systemctl", "--failed", "--plain"]).out
@@ -70,7 +70,7 @@ def test_an_unhealthy_service_is_stopped_or_only_shown(host: Host) -> None:
     assert (found["state"], found["health"]) == ("stopped", "unhealthy")
     assert "it was stopped for it" in found["health_problem"]
     wait_for(host, "odd", "unhealthy")
-    time.sleep(2)
+    time.sleep(1)
     assert host.is_active("odd")
     assert (starts(host, "ill"), starts(host, "odd")) == (1, 1)
     host.appbox("start", "ill")
@@ -115,7 +115,7 @@ def test_a_service_says_by_itself_that_it_is_ready(host: Host) -> None:
     said["process"]["args"] += ["--supervised", "systemd"]
     host.apply(said)
     assert host.redis("ping") == "PONG"
-    silent = host.write_manifest(script_manifest("sleep 2; exit 3", service={"notify": True, "restart": "no"}))
+    silent = host.write_manifest(script_manifest("sleep 0.5; exit 3", service={"notify": True, "restart": "no"}))
     began = time.monotonic()
     host.appbox("apply", silent, code=1)
     assert time.monotonic() - began < 30  # one that ends is not waited for

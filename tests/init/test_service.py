@@ -112,7 +112,12 @@ def test_reload_and_logs(host: Host) -> None:
     host.control("reload", "job")
     host.machine.wait_until(lambda: "tick" in host.appbox("logs", "job").out, 10, "a tick")
     out = host.appbox("logs", "-n", "1000", "job").out
-    for line in ("esc \033[31m percent %s \\n dollar $HOME\n", "to stderr\n", "by name\n", "<0>nothing for every terminal\n"):
+    for line in (
+        "esc \033[31m percent %s \\n dollar $HOME\n",
+        "to stderr\n",
+        "by name\n",
+        "<0>nothing for every terminal\n",
+    ):
         assert line in out
     assert host.appbox("logs", "-n", "1", "job").out == "tick\n"
     assert "to stderr\n" in host.appbox("logs", "--since", "1h", "job").out

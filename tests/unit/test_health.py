@@ -122,6 +122,9 @@ def test_readiness_reaches_the_init_system_through_a_socket_of_this_start() -> N
     assert mount["source"].endswith("/.live/notify")
     assert "rbind" in mount["options"]
     assert "Type=notify" in desired.units[0].text
+    run = next(file.data for file in desired.files if file.path == "run")
+    assert b"READY=1" in run  # and nothing else that it says: systemd would let it put off its own stop
+    assert b'--bind "$NOTIFY_SOCKET"' not in run
 
 
 @pytest.mark.parametrize(
