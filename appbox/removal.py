@@ -126,6 +126,7 @@ def _stop(init: InitKind, name: str, has_unit: bool, done: Removed) -> None:
         services.of_kind(init).schedule(name, on=False)
     if has_unit:
         services.of_kind(init).stop(name)
+        services.of_kind(init).forget(name)
         done.sentences.append("stopped it")
     if runc.running(name) is not None:
         if not has_unit:

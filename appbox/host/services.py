@@ -7,6 +7,7 @@ root that is not running, and needs no process.
 from __future__ import annotations
 
 import os
+import re
 import time
 from typing import Final, Literal, Protocol
 
@@ -15,6 +16,7 @@ from appbox.health_line import sentence
 from appbox.host import health_state, process, runc
 from appbox.host.facts import InitKind
 from appbox.store import paths
+from appbox.units import places
 
 _START_LIMIT: Final = 30.0
 """Seconds within which the init system must have got a container to run."""
@@ -28,6 +30,8 @@ _TIMEOUT: Final = 900.0
 _START_TIMEOUT: Final = 86_400.0 + _TIMEOUT
 """Seconds that it may take for one start: that of a service is complete when it is healthy, within a day."""
 
+_STAMPS: Final = re.compile(r'\A(?:[0-9-]{10}T[0-9:]{8}Z )?(?:time="[^"]*" )?')
+"""The time of a line as the log files and as the runtime have it."""
 
 State = Literal["active", "ended", "failed"]
 """`ended`: the unit is not running, and its last run, if any, was a success."""
@@ -64,6 +68,9 @@ class Services(Protocol):
     def armed(self, name: str) -> bool:
         """Return whether a timed job is started at its times."""
 
+    def forget(self, name: str) -> None:
+        """Make the init system forget that a service, or a check of its health, has failed."""
+
     def state(self, name: str) -> State:
         """Return what the init system thinks of a unit."""
 
@@ -82,7 +89,7 @@ class Systemd:
 
     def start(self, name: str) -> None:
         """Run `systemctl start`, after forgetting earlier failures: they would count against the start limit."""
-        process.run([self._program(), "reset-failed", f"{name}.service"])
+        self.forget(name)
         self._ctl("start", f"{name}.service")
 
     def stop(self, name: str) -> None:
@@ -91,7 +98,7 @@ class Systemd:
 
     def restart(self, name: str) -> None:
         """Run `systemctl restart`."""
-        process.run([self._program(), "reset-failed", f"{name}.service"])
+        self.forget(name)
         self._ctl("restart", f"{name}.service")
 
     def reload_service(self, name: str) -> None:
@@ -106,6 +113,11 @@ class Systemd:
         """Ask `systemctl is-active` of the job's timer."""
         return process.run([self._program(), "is-active", "--quiet", f"{name}.timer"]).code == 0
 
+    def forget(self, name: str) -> None:
+        """Run `systemctl reset-failed` on all units that it may have; those that are not there do no harm."""
+        units = (path.rpartition("/")[2] for path in places.files_of(self.kind, name))
+        process.run([self._program(), "reset-failed", *units])
+
     def state(self, name: str) -> State:
         """Ask `systemctl show`; a unit that waits for its next try has failed already."""
         argv = [self._program(), "show", "--property=ActiveState,SubState", f"{name}.service"]
@@ -115,12 +127,13 @@ class Systemd:
         return "ended" if shown.get("ActiveState") == "inactive" else "active"
 
     def log_tail(self, name: str, lines: int) -> list[str]:
-        """Return the journal's last lines of the unit."""
+        """Return the last lines that the service itself wrote into the journal, or what systemd says of it."""
         journal = process.find("journalctl")
         if journal is None:
             return []
-        argv = [journal, "--unit", f"{name}.service", "--lines", str(lines), "--output", "cat", "--no-pager"]
-        return process.run(argv).out.splitlines()
+        argv = [journal, "--quiet", "--lines", str(lines), "--output", "cat", "--no-pager"]
+        own = process.run([*argv, f"_SYSTEMD_UNIT={name}.service"]).out.splitlines()
+        return own or process.run([*argv, "--unit", f"{name}.service"]).out.splitlines()
 
     def _program(self) -> str:
         return process.need("systemctl", "systemd runs on this host")
@@ -130,7 +143,8 @@ class Systemd:
         if result.code != 0:
             _refuse_unhealthy(self, units)
             where = units[0] if units else "systemd"
-            raise AppboxError(f"systemctl {verb} failed", where=where, why=result.message, hint=_hint(units))
+            why = _why(self, verb, units, result)
+            raise AppboxError(f"systemctl {verb} failed", where=where, why=why, hint=_hint(units))
 
 
 class OpenRC:
@@ -143,8 +157,7 @@ class OpenRC:
 
     def start(self, name: str) -> None:
         """Run `rc-service start`, after forgetting an earlier crash."""
-        if self.state(name) == "failed":
-            process.run([self._program(), name, "zap"])
+        self.forget(name)
         self._rc(name, "start")
 
     def stop(self, name: str) -> None:
@@ -166,6 +179,11 @@ class OpenRC:
         """Return true: what is in a table of cron is started."""
         del name
         return True
+
+    def forget(self, name: str) -> None:
+        """Run `rc-service zap` on a service that has failed."""
+        if self.state(name) == "failed":
+            process.run([self._program(), name, "zap"])
 
     def state(self, name: str) -> State:
         """Ask `rc-service status`, which ends with 3 for a stopped service and with 32 for a crashed one.
@@ -194,7 +212,8 @@ class OpenRC:
         result = process.run([self._program(), name, verb], timeout=_limit(verb))
         if result.code != 0:
             _refuse_unhealthy(self, (name,))
-            raise AppboxError(f"rc-service {name} {verb} failed", where=name, why=result.message, hint=_hint((name,)))
+            why = _why(self, verb, (name,), result)
+            raise AppboxError(f"rc-service {name} {verb} failed", where=name, why=why, hint=_hint((name,)))
 
 
 class NoInit:
@@ -230,6 +249,9 @@ class NoInit:
         """Return false: nothing starts it."""
         del name
         return False
+
+    def forget(self, name: str) -> None:
+        """Do nothing: nobody remembers."""
 
     def state(self, name: str) -> State:
         """Return whether its container runs."""
@@ -273,13 +295,25 @@ def wait_until_runs(kind: InitKind, name: str) -> None:
         if state == "failed":
             break
         time.sleep(0.05)
-    last = control.log_tail(name, 5)
-    raise AppboxError(
-        "does not stay up",
-        where=name,
-        why=" | ".join(line.strip() for line in last if line.strip()),
-        hint=f"appbox logs {name} shows more",
-    )
+    hint = f"appbox logs {name} shows more"
+    raise AppboxError("does not stay up", where=name, why=_last_words(control, name), hint=hint)
+
+
+def _last_words(control: Services, name: str) -> str:
+    """Return the last lines that a service wrote, as one. One that is tried again and again says the same each time."""
+    lines = [_STAMPS.sub("", line).strip() for line in control.log_tail(name, 5)]
+    return " | ".join(dict.fromkeys(line for line in lines if line and not line.startswith("level=warning")))
+
+
+def _why(control: Services, verb: str, units: tuple[str, ...], result: process.Result) -> str:
+    """Return why a command of the init system failed; only the service itself knows why it did not start."""
+    said = [line.strip(" *") for line in result.err.splitlines()]
+    # It was not even tried, since a service that it requires did not start.
+    for line in said:
+        if "dependency job" in line or "cannot start" in line:
+            return line
+    words = _last_words(control, units[0].removesuffix(".service")) if units and verb in {"start", "restart"} else ""
+    return words or result.message
 
 
 def _limit(verb: str) -> float:
@@ -291,8 +325,8 @@ def _refuse_unhealthy(control: Services, units: tuple[str, ...]) -> None:
     for name in (unit.removesuffix(".service") for unit in units):
         found = health_state.load(name)
         if found is not None and found.state == "unhealthy":
-            last = [line.strip() for line in control.log_tail(name, 5) if line.strip()]
-            raise AppboxError(sentence(found), where=name, why=" | ".join(last), hint=f"appbox logs {name} shows more")
+            hint = f"appbox logs {name} shows more"
+            raise AppboxError(sentence(found), where=name, why=_last_words(control, name), hint=hint)
 
 
 def _stays(name: str) -> bool:

@@ -5,17 +5,38 @@ from __future__ import annotations
 import sys
 from concurrent.futures import ThreadPoolExecutor
 
-from tests.ground import images, recipes, roots
+from tests.ground import images, recipes, roots, vm
+
+# The slowest come first.
+IMAGES = (
+    "mariadb",
+    "syncthing",
+    "postgres",
+    "prometheus",
+    "caddy",
+    "nginx",
+    "redis",
+    "valkey",
+    "mosquitto",
+    "nats",
+    "debian",
+    "busybox",
+)
+
+
+def prepare_machine(init: str) -> None:
+    """Build a root, and the disk that a virtual machine has of it."""
+    vm.disk(roots.ensure(init))
 
 
 def main() -> int:
-    """Build what is missing; the slowest come first."""
-    order = ("mariadb", "postgres", "nginx", "redis", "valkey", "debian", "busybox")
-    assert sorted(order) == sorted(recipes.RECIPES)
+    """Build what is missing."""
+    assert sorted(IMAGES) == sorted(recipes.RECIPES)
     with ThreadPoolExecutor(max_workers=2) as pool:
-        systems = pool.map(roots.ensure, roots.INITS)
-        made = pool.map(images.ensure, order)
-        for _ in (*systems, *made):
+        machines = pool.map(prepare_machine, roots.INITS)
+        kernel = pool.submit(vm.kernel)
+        made = pool.map(images.ensure, IMAGES)
+        for _ in (*machines, kernel.result(), *made):
             pass  # an error is raised here
     return 0
 

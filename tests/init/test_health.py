@@ -75,6 +75,11 @@ def test_an_unhealthy_service_is_stopped_or_only_shown(host: Host) -> None:
     assert (starts(host, "ill"), starts(host, "odd")) == (1, 1)
     host.appbox("start", "ill")
     assert health(host, "ill")["health"] == "healthy"
+    if host.systemd:
+        assert "odd:health.service" in host.machine.run(["systemctl", "--failed", "--plain"]).out
+    host.appbox("remove", "odd")
+    if host.systemd:
+        assert "odd" not in host.machine.run(["systemctl", "--all", "--plain"]).out
 
 
 def test_a_service_that_never_gets_healthy_fails_to_start(host: Host) -> None:

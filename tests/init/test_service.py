@@ -92,13 +92,19 @@ def test_a_service_that_never_stays_up_is_a_failed_start(host: Host) -> None:
     crashing = script_manifest("echo no configuration found; exit 3", name="job", volumes={})
     for restart in ("on-failure", "no"):
         error = host.apply({**crashing, "service": {"restart": restart, "restart_limit": "2/60s"}}, code=1).err
-        assert "does not stay up" in error
-        assert "no configuration found" in error
+        assert error.startswith("appbox: job: does not stay up: no configuration found")
+        assert error.count("no configuration found") == 1
     for verb in ("start", "restart"):
         assert "does not stay up" in host.appbox(verb, "job", code=1).err
+    # Where a start waits for the service to be well, it is the init system that says that it failed.
+    host.appbox("stop", "job")
+    waiting = {**crashing, "health": {"exec": ["true"]}, "service": {"restart_limit": "2/60s"}}
+    assert "failed: no configuration found" in host.apply(waiting, code=1).err
+    above = script_manifest("exec sleep 1000", name="above", service={"requires": ["job"]})
+    assert "no configuration found" not in host.apply(above, code=1).err
     host.apply({**crashing, "process": {"entrypoint": ["sh", "-c", "exec sleep 1000"]}})
     host.appbox("stop", "job")
-    host.appbox("start", "job")
+    host.appbox("start", "above")
 
 
 def test_reload_and_logs(host: Host) -> None:
