@@ -40,7 +40,12 @@ def _check(loaded: Loaded, images: resolve.Images) -> Checked:
     container.args(locked)
     container.workdir(locked)
     container.stop_signal(locked)
-    notes = (*preflight.unmapped_volumes(locked), *preflight.notes(locked))
+    mapped = container.is_mapped(loaded.manifest)
+    notes = (
+        *preflight.unmapped_volumes(locked),
+        *container.notes(locked, mapped=mapped),
+        *preflight.notes(locked),
+    )
     return Checked(
         loaded.manifest.name, loaded.manifest.version, loaded.document.file, image.reference, str(image.digest), notes
     )

@@ -324,6 +324,16 @@ def test_an_image_is_inspected(box: Sandbox) -> None:
     box.appbox("image", "inspect", f"oci:{box.images}:full", "--platform", "linux/arm64", code=5)
 
 
+def test_a_check_with_the_image_says_what_the_plan_says_of_its_ports(box: Sandbox) -> None:
+    box.image("low", *members(), ExposedPorts={"80/tcp": {}})
+    manifest = box.manifest(version="low", network={"mode": "host"})
+    words = "listens on port 80/tcp: on the host's network"
+    assert words in box.appbox("plan", manifest).out
+    assert words in box.appbox("check", "--image", manifest).out
+    manifest = box.manifest(version="low", network={"mode": "host"}, security={"userns": "host"})
+    assert words not in box.appbox("check", "--image", manifest).out
+
+
 # JSON and silence
 
 

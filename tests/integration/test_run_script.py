@@ -354,6 +354,27 @@ def test_default_dispositions_are_the_containers_own(service: Service) -> None:
         assert re.search(r"^SigIgn:\s+0{16}$", service.logged() if words else done.stdout, re.MULTILINE), words
 
 
+# The supervising shell with another start: the first is signalled as soon as the runtime's shell is there.
+PROMPT = """
+name=prompt
+run=/nowhere
+start() { exec sleep 30; }
+identify() { kill -15 $$; return 1; }
+retire() { :; }
+"""
+
+
+@pytest.mark.parametrize("shell", [("sh",), (BUSYBOX, "sh")])
+def test_a_signal_that_comes_while_the_runtime_is_started_reaches_it(shell: tuple[str, ...], tmp_path: Path) -> None:
+    text = render.run_script(model.RunScript("prompt", "1.0", BASE))
+    functions = [found.group() for found in re.finditer(r"(?ms)^(supervise|forward)\(\) \{$.*?^\}$", text)]
+    assert len(functions) == 2
+    (tmp_path / "run").write_text("\n".join([PROMPT, *functions, "supervise"]))
+    started = time.monotonic()
+    done = subprocess.run([*shell, str(tmp_path / "run")], stdin=subprocess.DEVNULL, timeout=60, check=False)
+    assert (done.returncode, time.monotonic() - started < 10) == (128 + signal.SIGTERM, True)
+
+
 def test_restart_no_starts_once(service: Service) -> None:
     service.make("true")
     refused = service.run("unit", "no")
