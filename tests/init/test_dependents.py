@@ -43,8 +43,10 @@ def test_an_upgrade_brings_back_what_it_took_down(host: Host) -> None:
     alone = host.appbox("apply", planned).out  # the others are not named, and come back nevertheless
     assert alone.count("start it (it requires db, and stopped with it)") == 2
     assert host.machine.run(["readlink", f"{CONTAINERS}/db"]).out.strip() == "db-two"
-    host.machine.wait_until(lambda: all(starts(host, name) == 2 for name in ("db", "web", "side")), 20, "three again")
-    assert all(host.is_active(name) for name in ("db", "web", "side"))
+    names = ("db", "web", "side")
+    # Under OpenRC the one that shares a network may be started twice.
+    host.machine.wait_until(lambda: all(starts(host, name) >= 2 for name in names), 30, "three starts again")
+    host.machine.wait_until(lambda: all(host.is_active(name) for name in names), 10, "three that run")
     assert "nothing to do" in host.appbox("apply", "/root/services").out
     assert (
         "is required by" in host.appbox("remove", "db", code=1).err

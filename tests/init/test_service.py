@@ -100,9 +100,9 @@ def test_a_service_that_never_stays_up_is_a_failed_start(host: Host) -> None:
     host.appbox("stop", "job")
     waiting = {**crashing, "health": {"exec": ["true"]}, "service": {"restart_limit": "2/60s"}}
     assert "failed: no configuration found" in host.apply(waiting, code=1).err
-    above = script_manifest("exec sleep 1000", name="above", service={"requires": ["job"]})
+    above = script_manifest(STAY, name="above", service={"requires": ["job"]})
     assert "no configuration found" not in host.apply(above, code=1).err
-    host.apply({**crashing, "process": {"entrypoint": ["sh", "-c", "exec sleep 1000"]}})
+    host.apply({**crashing, "process": {"entrypoint": ["sh", "-c", STAY]}})
     host.appbox("stop", "job")
     host.appbox("start", "above")
 
