@@ -40,7 +40,7 @@ _SAFE: Final = bytes(c for c in range(0x21, 0x7F) if c not in b"#*?[\\")
 _OCTAL: Final = {c: f"\\{c:03o}" for c in {*range(256)} - {*_SAFE}}
 _ASCII: Final = {c: text for c, text in _OCTAL.items() if c < 128}
 _ESCAPE: Final = re.compile(rb"\\([0-3][0-7]{2})")
-_NEVER: Final = re.compile(rb"[\x00/]|^\.{1,2}$|^$")
+_NEVER: Final = re.compile(rb"[\x00/]|\A\.{0,2}\Z")
 """What the last component of a path cannot be or have."""
 
 _WORD: Final = rb"[^\x00-\x20\x7f]+"

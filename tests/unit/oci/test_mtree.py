@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from appbox.errors import Refused
@@ -58,6 +58,8 @@ def listed(*nodes: Node) -> list[Node]:
 
 
 @given(nodes)
+@example(Node(b"\n", Kind.DIRECTORY, 0o755, 0, 0, 0))
+@example(Node(b"a/..\n", Kind.DIRECTORY, 0o755, 0, 0, 0))
 def test_what_is_written_is_read_back(node: Node) -> None:
     text = mtree.line(node)
     assert mtree.parse_line(text) == node
