@@ -6,6 +6,7 @@ root that is not running, and needs no process.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import time
@@ -38,6 +39,8 @@ State = Literal["active", "ended", "failed"]
 
 _STOPPED: Final = 3
 _CRASHED: Final = 32
+_DEPENDENCIES: Final = "/run/openrc/deptree"
+"""What OpenRC remembers of the dependencies of all scripts."""
 _FAILED: Final = "/run/openrc/failed"
 """Where OpenRC keeps a link for each service that has failed."""
 
@@ -153,7 +156,13 @@ class OpenRC:
     kind: InitKind = "openrc"
 
     def reload(self) -> None:
-        """Do nothing: OpenRC reads a script whenever it runs it."""
+        """Have OpenRC ask every script anew for its dependencies, at its next command.
+
+        It compares whole seconds (librc-depend.c, rc_deptree_update_needed): a script that came in the second in which
+        it last asked is not known to it. Such a service starts, but is not stopped when the machine goes down.
+        """
+        with contextlib.suppress(FileNotFoundError):
+            os.utime(_DEPENDENCIES, (0, 0))
 
     def start(self, name: str) -> None:
         """Run `rc-service start`, after forgetting an earlier crash."""
