@@ -65,7 +65,7 @@ def reporting(**process: Any) -> dict[str, Any]:
 def test_every_key_of_the_process_reaches_the_container(host: Host) -> None:
     host.machine.run(["mknod", "-m", "0666", "/dev/odd", "c", "10", "237"])  # loop-control, which every kernel has
     if not host.systemd:
-        # OpenRC must not take what it remembers for newer than the script: it is stopped at shutdown only if it is known.
+        # What OpenRC remembers looks newer than the script; only a service that it knows is stopped at shutdown.
         host.machine.run(["touch", "-d", "1 hour", "/run/openrc/deptree"])
     manifest = reporting()
     host.apply(manifest)

@@ -32,7 +32,13 @@ ONLY = {
     },
     "cryptography": {"appbox.oci.signature"},
     "rich": {"appbox.progress"},
-    "typer": {"appbox.commands"},
+    "typer": {
+        "appbox.commands.images",
+        "appbox.commands.installed",
+        "appbox.commands.manifests",
+        "appbox.commands.root",
+        "appbox.commands.running",
+    },
     "jinja2": {"appbox.configuration", "appbox.units.render"},
     "pydantic": {
         "appbox.tables",

@@ -1,0 +1,108 @@
+"""The commands that take manifests: check, plan, apply, render; init and schema, which help to write them."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import asdict
+from typing import Annotated, cast
+
+import typer
+
+from appbox.commands.root import Files, app, options_of
+from appbox.errors import printable
+from appbox.session import as_json
+
+
+@app.command(epilog="Example: appbox check services/; appbox check --image services/valkey.toml")
+def check(
+    context: typer.Context,
+    files: Files,
+    image: Annotated[bool, typer.Option("--image", help="Hold them against their images' configurations.")] = False,
+) -> None:
+    """Validate manifests and templates, without looking at the host.
+
+    With --image the configuration of each image is looked up, too, though no layer: what will fail or surprise is said,
+    with what to write instead.
+    """
+    from appbox import checking  # noqa: PLC0415
+
+    options = options_of(context)
+    found = checking.check(files)
+    services: list[dict[str, object]] = [{"name": n, "version": v, "file": f} for n, v, f in found]
+    if image:
+        from appbox import image_check  # noqa: PLC0415
+
+        services = [asdict(one) for one in image_check.check(options, files)]
+    for one in services:
+        options.say(f"{one['file']}: {one['name']} {one['version']}: ok\n")
+        for note in cast("tuple[str, ...]", one.get("notes", ())):
+            options.say(printable(f"  note: {note}\n"))
+    options.result({"ok": True, "services": services}, "")
+
+
+@app.command(epilog="Example: appbox plan --exit-code services/valkey.toml")
+def plan(
+    context: typer.Context,
+    files: Files,
+    exit_code: Annotated[bool, typer.Option("--exit-code", help="End with 4 when something would change.")] = False,
+) -> None:
+    """Show what apply would do, and change nothing."""
+    from appbox import reconcile  # noqa: PLC0415
+
+    pending = reconcile.show(options_of(context), files)
+    if exit_code and pending:
+        raise typer.Exit(4)
+
+
+@app.command(epilog="Example: appbox apply services/valkey.toml && rc-service valkey status")
+def apply(
+    context: typer.Context,
+    files: Files,
+    no_start: Annotated[bool, typer.Option("--no-start", help="Start and restart nothing.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Ask nothing.")] = False,
+    wait: Annotated[bool, typer.Option("--wait", help="Wait for another appbox to finish.")] = False,
+) -> None:
+    """Make the host as the manifests say. It pulls, unpacks, writes units and starts what changed."""
+    from appbox import reconcile  # noqa: PLC0415
+
+    del yes  # nothing that apply does so far is beyond a rollback
+    reconcile.apply(options_of(context), files, start=not no_start, wait=wait)
+
+
+@app.command(epilog="Example: appbox render services/valkey.toml -o /tmp/out")
+def render(
+    context: typer.Context,
+    files: Files,
+    output: Annotated[str, typer.Option("-o", "--output", metavar="DIR", help="An empty or new directory.")],
+    host: Annotated[str, typer.Option(metavar="NAME", help="As the host of that name would have them.")] = "",
+) -> None:
+    """Write every file that apply would generate to a directory. It needs no root and does not touch the host."""
+    from appbox import rendering  # noqa: PLC0415
+
+    options = options_of(context)
+    written = rendering.render(options, files, output, host)
+    options.result({"files": written}, "" if options.verbosity < 0 else "".join(f"{path}\n" for path in written))
+
+
+@app.command("init", epilog="Example: appbox init docker.io/valkey/valkey:9.0.0 > valkey.toml")
+def begin(
+    context: typer.Context,
+    image: Annotated[str, typer.Argument(metavar="IMAGE", help="HOST/NAME:TAG, oci:DIR:REF or an archive.")],
+    output: Annotated[str, typer.Option("-o", "--output", metavar="FILE", help="A new file to write it to.")] = "",
+) -> None:
+    """Print a manifest that is drawn from an image.
+
+    It has the volumes, ports, health check and whatever else the image's configuration says, with comments.
+    """
+    from appbox import beginning  # noqa: PLC0415
+
+    beginning.draft(options_of(context), image, output)
+
+
+@app.command(epilog="Example: appbox schema > appbox.schema.json")
+def schema(context: typer.Context) -> None:
+    """Print the JSON schema of manifests, for editors."""
+    from appbox.schema import schema as manifest_schema  # noqa: PLC0415
+
+    del context
+    sys.stdout.write(as_json(manifest_schema()))
