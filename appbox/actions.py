@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import shlex
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, fields
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from appbox.sizes import megabytes
 from appbox.store import paths
@@ -291,6 +292,154 @@ class Reload(Action):
     def sentence(self) -> str:
         """See `Action`."""
         return "reload it"
+
+
+@dataclass(frozen=True, slots=True)
+class Activate(Action):
+    """Make a generation that is there the current one of its version, with one rename."""
+
+    kind: ClassVar[str] = "activate"
+    directory: str
+    generation: int
+
+    @property
+    def sentence(self) -> str:
+        """See `Action`."""
+        return f"go back to generation {self.generation} of {self.directory}"
+
+
+@dataclass(frozen=True, slots=True)
+class BringBack(Action):
+    """Give a version that was replaced by another image of the same tag its place again, by an exchange."""
+
+    kind: ClassVar[str] = "bring-back"
+    directory: str
+    origin: str
+    replaces: str
+
+    @property
+    def sentence(self) -> str:
+        """See `Action`."""
+        return (
+            f"bring {paths.CONTAINERS}/{self.origin} back as {self.directory}, "
+            f"keeping what is there as {paths.CONTAINERS}/{self.replaces}"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class PutAside(Action):
+    """Keep the data that a version has of its own as a snapshot, since other data takes its place; by a rename."""
+
+    kind: ClassVar[str] = "put-aside"
+    directory: str
+
+    @property
+    def sentence(self) -> str:
+        """See `Action`."""
+        return f"keep the volumes in {self.directory}/{paths.DATA} as a snapshot"
+
+
+@dataclass(frozen=True, slots=True)
+class CopyData(Action):
+    """Give the new version a copy of the volumes; the previous one keeps its own."""
+
+    kind: ClassVar[str] = "copy-data"
+    origin: str
+    directory: str
+    how: Literal["clone", "copy"]
+
+    @property
+    def sentence(self) -> str:
+        """See `Action`."""
+        verb = "clone" if self.how == "clone" else "copy"
+        return (
+            f"{verb} the volumes of {self.origin} to {self.directory}/{paths.DATA}; "
+            f"a rollback finds those of {self.origin} as they are now"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class RunHook(Action):
+    """Run a command of the manifest in the service's container."""
+
+    kind: ClassVar[str] = "run-hook"
+    hook: Literal["before", "after"]
+    command: tuple[str, ...]
+
+    @property
+    def sentence(self) -> str:
+        """See `Action`."""
+        return f"run upgrade.{self.hook} in it: {shlex.join(self.command)}"
+
+
+@dataclass(frozen=True, slots=True)
+class Migrate(Action):
+    """Run the command that takes the data from one format to the next, in a container of the new version."""
+
+    kind: ClassVar[str] = "migrate"
+    directory: str
+    command: tuple[str, ...]
+    before: str
+    after: str
+
+    @property
+    def sentence(self) -> str:
+        """See `Action`."""
+        return f"take its data from format {self.before} to {self.after}: {shlex.join(self.command)}"
+
+
+@dataclass(frozen=True, slots=True)
+class NoteFormat(Action):
+    """Write down, beside the data, in which format it is."""
+
+    kind: ClassVar[str] = "note-format"
+    directory: str
+    format: str
+
+    @property
+    def sentence(self) -> str:
+        """See `Action`."""
+        return f"note that its data has the format {self.format}"
+
+
+@dataclass(frozen=True, slots=True)
+class RetireVersion(Action):
+    """Remove an old version; volumes that it has of its own stay."""
+
+    kind: ClassVar[str] = "retire-version"
+    directory: str
+
+    @property
+    def sentence(self) -> str:
+        """See `Action`."""
+        return f"remove the old version {self.directory}; data of its own stays"
+
+
+@dataclass(frozen=True, slots=True)
+class NoteSource(Action):
+    """Write down where a service's manifest is by now, for `--prune`; no generation is made for it."""
+
+    kind: ClassVar[str] = "note-source"
+    directory: str
+    path: str
+
+    @property
+    def sentence(self) -> str:
+        """See `Action`."""
+        return f"note that its manifest is {self.path}"
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveService(Action):
+    """Stop a service and remove its units and versions; what it has of data stays."""
+
+    kind: ClassVar[str] = "remove-service"
+    directory: str
+
+    @property
+    def sentence(self) -> str:
+        """See `Action`."""
+        return f"stop and remove it ({self.directory}); its data stays"
 
 
 def describe(action: Action) -> dict[str, Any]:

@@ -5,7 +5,6 @@ Modules are imported where they are used: `appbox --version` and `appbox status`
 
 from __future__ import annotations
 
-import errno
 import gc
 import os
 import re
@@ -53,7 +52,9 @@ def run(arguments: list[str]) -> int:
         sys.stderr.write("appbox: interrupted\n")
         return 130
     except OSError as error:
-        return _fail(_in_words(error), json=json)
+        from appbox.explain import in_words  # noqa: PLC0415
+
+        return _fail(in_words(error), json=json)
     except RecursionError:
         return _fail(AppboxError("the input is nested too deeply"), json=json)
     except Exception as error:  # the last line of defence: a fault of ours, still one sentence
@@ -116,18 +117,6 @@ def global_first(arguments: list[str]) -> tuple[list[str], list[str]]:
                 words.append(word)
         index += 1
     return front, rest
-
-
-def _in_words(error: OSError) -> Exception:
-    from appbox.errors import AppboxError, HostLacks  # noqa: PLC0415
-
-    names = [os.fsdecode(name) for name in (error.filename, error.filename2) if isinstance(name, str | bytes)]
-    what = error.strerror or str(error) or type(error).__name__
-    what, where = what[:1].lower() + what[1:], " → ".join(names)
-    if isinstance(error, PermissionError) and os.geteuid() != 0:
-        return HostLacks(what, where=where, hint="run it as root")
-    full = error.errno in {errno.ENOSPC, errno.EDQUOT}
-    return AppboxError(what, where=where, hint="make room and run the same command again" if full else "")
 
 
 def _fail(error: Exception, *, json: bool) -> int:

@@ -8,12 +8,18 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from functools import cache, lru_cache
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from appbox import toml_source
 from appbox.document import Document
 from appbox.errors import ManifestError, Problem
 from appbox.toml_source import Path
+
+if TYPE_CHECKING:
+    from jinja2 import Environment, Template
+
+Newline = Literal["\n", "\r\n"]
 
 SIZE_LIMIT: Final = 1 << 20
 """Bytes of one configuration file or template, before and after rendering."""
@@ -49,26 +55,11 @@ def render(source: ConfigSource, variables: Mapping[str, Any], facts: Mapping[st
     if not source.template:
         return source.data
     import jinja2  # noqa: PLC0415  # imported here: most commands render nothing
-    import jinja2.sandbox  # noqa: PLC0415
 
-    class Sandbox(jinja2.sandbox.ImmutableSandboxedEnvironment):
-        """Jinja2's sandbox, which also refuses to multiply into more than a file may hold."""
-
-        intercepted_binops = frozenset(("*", "**"))
-
-        def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
-            del context
-            return _bounded(operator, left, right)
-
-    env = Sandbox(
-        undefined=jinja2.StrictUndefined,
-        keep_trailing_newline=True,
-        newline_sequence=_newline(source),
-        autoescape=False,  # not HTML
-    )
+    newline = _newline(source)
     try:
-        text = env.from_string(source.data.decode("utf-8")).render(**variables, vars=dict(variables), facts=dict(facts))
-        data = text.encode("utf-8")
+        template = _compiled(source.data.decode("utf-8"), newline)
+        data = template.render(**variables, vars=dict(variables), facts=dict(facts)).encode("utf-8")
     except jinja2.TemplateSyntaxError as error:
         raise _refuse(source, f"template syntax: {error.message}", error.lineno) from error
     except (jinja2.TemplateError, TypeError, ValueError, ArithmeticError, LookupError, AttributeError) as error:
@@ -80,7 +71,34 @@ def render(source: ConfigSource, variables: Mapping[str, Any], facts: Mapping[st
     return data
 
 
-def _newline(source: ConfigSource) -> Literal["\n", "\r\n"]:
+@lru_cache(maxsize=64)
+def _compiled(text: str, newline: Newline) -> Template:
+    """Return a template ready to be rendered. Many services may share one, and compiling takes ten times as long."""
+    return _environment(newline).from_string(text)
+
+
+@cache
+def _environment(newline: Newline) -> Environment:
+    import jinja2.sandbox  # noqa: PLC0415
+
+    class Sandbox(jinja2.sandbox.ImmutableSandboxedEnvironment):
+        """Jinja2's sandbox, which also refuses to multiply into more than a file may hold."""
+
+        intercepted_binops = frozenset(("*", "**"))
+
+        def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
+            del context
+            return _bounded(operator, left, right)
+
+    return Sandbox(
+        undefined=jinja2.StrictUndefined,
+        keep_trailing_newline=True,
+        newline_sequence=newline,
+        autoescape=False,  # not HTML
+    )
+
+
+def _newline(source: ConfigSource) -> Newline:
     """Return how the lines of a template end: Jinja2 makes all ends of lines alike, which must change none."""
     returns, ends = source.data.count(b"\r"), source.data.count(b"\n")
     if returns and not returns == ends == source.data.count(b"\r\n"):

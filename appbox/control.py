@@ -102,12 +102,15 @@ def foreground(options: Options, name: str) -> NoReturn:
     process.become([f"{paths.CONTAINERS}/{name}/run"])
 
 
-def logs(options: Options, name: str, wanted: Wanted, *, stamps: bool) -> None:
-    """Show what a service wrote, as the journal has it, or its log files."""
+def logs(options: Options, name: str, wanted: Wanted, *, stamps: bool, hooks: bool = False) -> None:
+    """Show what a service wrote, as the journal has it, or its log files; or what its upgrades' commands printed."""
     from appbox import logs as reading  # noqa: PLC0415
 
     with options.open_root() as root:
         init = _ready(options, root, name)
+    if hooks:
+        reading.show(reading.from_files(name, wanted, paths.hook_log(name)), stamps=stamps, as_json=options.json)
+        return
     if init == "none":
         raise HostLacks("without an init system nothing keeps its logs", where=name, hint="they go where it was run")
     found = reading.from_journal(name, wanted) if init == "systemd" else reading.from_files(name, wanted)

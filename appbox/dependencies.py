@@ -38,8 +38,8 @@ def of(manifest: Manifest) -> Needs:
 
 def of_installed(meta: Mapping[str, Any]) -> Needs:
     """Return what an installed service names, by its bundle.toml; what somebody broke there names nothing."""
-    manifest = _table(meta.get("manifest"))
-    service, mode = _table(manifest.get("service")), _table(manifest.get("network")).get("mode")
+    manifest = table(meta.get("manifest"))
+    service, mode = table(manifest.get("service")), table(manifest.get("network")).get("mode")
     wants, after = _names(service.get("wants")), _names(service.get("after"))
     return _needs(_names(service.get("requires")), (*wants, *after), str(mode or ""))
 
@@ -50,7 +50,8 @@ def _needs(requires: Iterable[str], others: Iterable[str], mode: str) -> Needs:
     return Needs(needed, frozenset({*needed, *others} - {NETWORK}))
 
 
-def _table(value: object) -> Mapping[str, Any]:
+def table(value: object) -> Mapping[str, Any]:
+    """Return a table of bundle.toml; what somebody broke there is an empty one."""
     return value if isinstance(value, Mapping) else {}
 
 

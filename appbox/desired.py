@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Final, Literal
 
 import tomli_w
@@ -25,6 +25,7 @@ from appbox import (
     live,
     pasta,
     preflight,
+    remembered,
     resources,
     secrets,
     sharing,
@@ -32,30 +33,23 @@ from appbox import (
     volumes,
     writable,
 )
-from appbox.addresses import Attachment
+from appbox.desired_values import UNKNOWN, Desired, File, Upgrade
 from appbox.errors import ManifestError, Refused
 from appbox.host.facts import Facts, IdRange
-from appbox.live import LiveMount, OnChange
 from appbox.locked import Locked
 from appbox.manifest import as_table
 from appbox.oci import runtime_spec
-from appbox.oci.model import Descriptor
 from appbox.oci.rootfs import RootfsFacts
 from appbox.oci.runtime_spec import Container, IdMap, Mount
 from appbox.oci.users import User
-from appbox.policy import Signer
 from appbox.secrets import SecretSpec
 from appbox.store import paths
 from appbox.toml_source import Path
 from appbox.units.model import (
-    Link,
     Scratch,
-    UnitFile,
 )
 from appbox.units.render import run_script
 from appbox.volumes import VolumeSpec
-
-UNKNOWN: Final = "known after unpack"
 
 LOADERS: Final = (
     "/lib/ld-linux.so.2",
@@ -64,63 +58,6 @@ LOADERS: Final = (
     "/lib/ld-musl-armhf.so.1",
 )
 """The dynamic loaders of 32-bit programs, glibc's and musl's."""
-
-
-@dataclass(frozen=True, slots=True)
-class File:
-    """A file of a generation: path relative to it, owner in host ids.
-
-    When it changes, a running service must be restarted (`restarts`), or only told to reload (`reloads`), or neither.
-    """
-
-    path: str
-    data: bytes
-    mode: int
-    owner: tuple[int, int] = (0, 0)
-    restarts: bool = True
-    reloads: bool = False
-
-    @property
-    def on_change(self) -> OnChange:
-        """What a running service does when it changes."""
-        return "restart" if self.restarts else "reload" if self.reloads else "none"
-
-
-@dataclass(frozen=True, slots=True)
-class Desired:
-    """A service as it should be. `base` and `size` are its range of host ids; without a user namespace `base` is 0.
-
-    `units` are the files of the init system, the service's own first, none without one; `link` is what lets it start at
-    boot when `enable` is true. `signers` are who signed the image, where a policy asks. `live` is where the container
-    has its configuration.
-    `timed`: it is a job, which runs at its times.
-    `complete` is false before the unpacking: `files` then read `UNKNOWN` where a number has to come from the rootfs.
-    """
-
-    name: str
-    version: str
-    reference: str
-    digest: str
-    layers: tuple[Descriptor, ...]
-    base: int
-    size: int
-    mapped: bool
-    files: tuple[File, ...]
-    units: tuple[UnitFile, ...]
-    volumes: tuple[VolumeSpec, ...]
-    link: Link | None
-    enable: bool
-    notes: tuple[str, ...]
-    complete: bool
-    timed: bool = False
-    signers: tuple[Signer, ...] = ()
-    live: tuple[LiveMount, ...] = ()
-    attachment: Attachment | None = None
-
-    @property
-    def directory(self) -> str:
-        """The version's directory, relative to the containers."""
-        return paths.version_directory(self.name, self.version)
 
 
 def wanted_nodes(locked: Locked) -> tuple[str, ...]:
@@ -167,7 +104,7 @@ def build(locked: Locked, facts: Facts, base: int, rootfs: RootfsFacts | None) -
     files += [_run(locked, facts, base, scratch), _meta(locked, base, mapped, user)]
     if manifest.security.rootfs == "persistent":
         files.append(File(writable.MOUNT_POINTS, writable.mount_points(contained.mounts), 0o600, restarts=False))
-    return Desired(
+    desired = Desired(
         name=manifest.name,
         version=manifest.version,
         reference=locked.image.reference,
@@ -200,8 +137,17 @@ def build(locked: Locked, facts: Facts, base: int, rootfs: RootfsFacts | None) -
         signers=locked.signers,
         live=shown,
         attachment=locked.attachment,
+        upgrade=_upgrade(locked),
         complete=rootfs is not None,
+        source=os.path.abspath(locked.document.file),
     )
+    return remembered.with_record(desired)
+
+
+def _upgrade(locked: Locked) -> Upgrade:
+    table = locked.manifest.upgrade
+    migrate, limit = table.migrate or (), table.hook_timeout
+    return Upgrade(table.data, table.keep, table.before, table.after, migrate, table.data_format, hook_timeout=limit)
 
 
 def _signed(locked: Locked) -> list[str]:

@@ -14,6 +14,8 @@ from difflib import get_close_matches
 from typing import NoReturn, TypeVar
 from urllib.parse import urlsplit
 
+from appbox import constraints
+from appbox.constraints import ConstraintError, is_constraint
 from appbox.errors import UsageError
 from appbox.oci.reference import RegistryImage, parse_image
 
@@ -205,17 +207,18 @@ def label(value: object) -> str:
 def version(value: object) -> str:
     """The version: an image's tag, or a constraint (which `is_constraint` tells apart)."""
     found = text(value)
-    if is_constraint(found):
-        return found
-    return matching(found, VERSION_PATTERN, "a tag (letters, digits and . _ - after the first, at most 128 characters)")
+    if not is_constraint(found):
+        return tag(found)
+    try:
+        constraints.parse(found)
+    except ConstraintError as error:
+        raise BadValueError(error.message, error.hint) from None
+    return found
 
 
-_CONSTRAINT = re.compile(r"\*|(~|\^|>=?|<=?|!=|==?)\s*v?\d+([.-][A-Za-z0-9_]+)*")
-
-
-def is_constraint(value: str) -> bool:
-    """Return whether `value` is a version constraint such as "~9.0", ">=9,<10" or "*" and so no tag."""
-    return all(_CONSTRAINT.fullmatch(part.strip()) for part in value.split(","))
+def tag(value: object) -> str:
+    """A tag of a registry."""
+    return matching(value, VERSION_PATTERN, "a tag (letters, digits and . _ - after the first, at most 128 characters)")
 
 
 def digest(value: object) -> str:

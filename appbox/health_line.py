@@ -5,10 +5,16 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Final
 
 from appbox.errors import printable
+
+_RUNTIME: Final = re.compile(
+    r'time="[^"]*" level=error msg="(?:exec failed: )?(?:unable to start container process: )?(.*)"'
+)
+"""What the runtime says when it cannot start a command, as its log has it."""
 
 _STATES: Final = ("starting", "healthy", "unhealthy")
 _WORDS: Final = {
@@ -17,6 +23,7 @@ _WORDS: Final = {
     "no-answer": "there was no answer",
     "no-http": "the answer is not HTTP",
     "no-container": "its container does not run",
+    "missing": "the command cannot be started",
 }
 
 
@@ -60,6 +67,8 @@ def _fault(word: str, said: bytes) -> str:
     else:
         found = _WORDS.get(word, word)
     lines = [line.strip() for line in said.decode("utf-8", "replace").splitlines() if line.strip()]
+    if lines and (log := _RUNTIME.fullmatch(lines[0])):
+        lines[0] = log[1].replace('\\"', '"')
     return printable(f"{found}: {lines[0]}" if lines else found)
 
 

@@ -77,18 +77,27 @@ def unpack_image(
     durable: bool = True,
     recorder: Callable[[], Recorder] | None = None,
     limits: Limits = Limits(),  # noqa: B008 - a frozen value
+    check: Callable[[], None] | None = None,
 ) -> Report:
     """Unpack an image into an empty directory, and bring the layers that are not here yet meanwhile.
 
     It is unpacked again when a download starts over, and when a layer rotted in the cache, which is dropped and brought
-    anew, once. Raises as `unpack` and `Source.fetch` do.
+    anew, once. `check` is called now and then, and may raise to end it. Raises as `unpack` and `Source.fetch` do.
     """
 
     def write(open_: Opener) -> Report:
         # The first bytes of layers are on their way while this is loaded.
         from appbox.oci.unpack import unpack  # noqa: PLC0415
 
-        return unpack(layers_of(image, open_), root_fd, idmap, durable=durable, recorder=recorder, limits=limits)
+        return unpack(
+            layers_of(image, open_),
+            root_fd,
+            idmap,
+            durable=durable,
+            recorder=recorder,
+            limits=limits,
+            progress=lambda *_: check() if check else None,
+        )
 
     def once() -> Report:
         with source.arriving(image, progress) as open_:

@@ -53,9 +53,9 @@ class Line:
     resumed: bool = False
 
 
-def from_files(name: str, wanted: Wanted) -> Iterator[Line]:
-    """Return what the log files of a service have; AppboxError when there are none, unless they are waited for."""
-    path = paths.log_file(name)
+def from_files(name: str, wanted: Wanted, path: str = "") -> Iterator[Line]:
+    """Return what the log files of a service have, or those at `path`; AppboxError without any, unless it follows."""
+    path = path or paths.log_file(name)
     while not os.path.exists(path):
         if not wanted.follow:
             raise AppboxError("has not written anything yet", where=name, why=f"{path} does not exist")
@@ -192,13 +192,20 @@ def _successor(path: str, file: BinaryIO) -> BinaryIO | None:
 
 
 def from_journal(name: str, wanted: Wanted) -> Iterator[Line]:
-    """Yield what systemd's journal has of the service's own output. HostLacks without journalctl."""
+    """Yield what systemd's journal has of the output of the service and of its health check.
+
+    The check says there what it does about the service, as it does in the log files under OpenRC. HostLacks without
+    journalctl.
+    """
     argv = [process.need("journalctl", "systemd keeps the logs"), "--no-pager", "--quiet", "--all", "--output", "json"]
     argv += ["--output-fields=MESSAGE", f"--lines={'all' if wanted.lines is None else wanted.lines}"]
     # With both, journalctl before systemd 254 shows the first lines since then, not the last ones.
     argv += [f"--since=@{int(wanted.since)}"] if wanted.since is not None and wanted.lines is None else []
     argv += ["--follow"] if wanted.follow else []
-    with process.stream([*argv, f"_SYSTEMD_UNIT={name}.service"]) as output:
+    units = (
+        f"_SYSTEMD_UNIT={unit}.service" for unit in (name, f"{name}:health")
+    )  # either matches, systemd.journal-fields(7)
+    with process.stream([*argv, *units]) as output:
         yield from _younger(map(_entry, output), wanted.since)
 
 

@@ -7,19 +7,21 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from appbox import addresses, cni, peers, ports, quantities
+from appbox import addresses, cni, namesakes, peers, quantities
 from appbox.addresses import Attachment, Network, Record
-from appbox.desired import Desired
+from appbox.dependencies import table
+from appbox.desired_values import Desired
 from appbox.errors import AppboxError, ManifestError, Problem
 from appbox.fields import BadValueError
 from appbox.host import networks
 from appbox.manifest import Manifest
+from appbox.ordering import Neighbours
 from appbox.peers import Peer
-from appbox.plan import Observed
-from appbox.ports import Claim
+from appbox.plan_values import Observed
+from appbox.ports import Claim, Claims, Socket
 from appbox.sources import Loaded
 from appbox.store import addresses as stored
-from appbox.store import paths, state
+from appbox.store import paths
 from appbox.store.root import Root
 
 
@@ -48,8 +50,16 @@ class Addresses:
         found = addresses.attach(manifest.name, name, self._declared, self._record, taken)
         self._refuse_foreign(found.network)
         _refuse_ipv6(loaded, found.network)
-        self._record = self._record.with_(manifest.name, found)
+        if not self._record.holds(manifest.name, found):
+            self._record = self._record.with_(manifest.name, found)
         return found
+
+    def refuse_namesakes(self, loaded: Sequence[Loaded]) -> None:
+        """Raise ManifestError for services of which one has another one's name for a host name on the same bridge."""
+        used = {addresses.network_of(one.manifest.network.mode) for one in loaded} - {""}
+        installed = {name: [(peer.name, peer.names) for peer in self._known(name).every] for name in used}
+        if found := list(namesakes.problems([(one.manifest, one.document) for one in loaded], installed)):
+            raise ManifestError(found)
 
     def observe(self, desired: Desired, observed: Observed) -> Observed:
         """Return what was observed of a service, with what is known of its network."""
@@ -71,7 +81,7 @@ class Addresses:
         """
         found = []
         for network in sorted({before, after} - {""}):
-            peers_ = self._peers.setdefault(network, _Peers(peers.of(self._root, network)))
+            peers_ = self._known(network)
             wanted = lines if network == after else ""
             changed = peers_.lines(service) != wanted
             if not peers_.consistent or (changed and (peers_.running(service) or network in self._joined)):
@@ -79,13 +89,19 @@ class Addresses:
         self._joined.add(after)
         return tuple(found)
 
+    def _known(self, network: str) -> _Peers:
+        """Return the installed services of a network, which are read once: there may be a thousand."""
+        if network not in self._peers:
+            self._peers[network] = _Peers(peers.of(self._root, network))
+        return self._peers[network]
+
     @cached_property
     def _declared(self) -> dict[str, Network]:
         return stored.declared(self._root)
 
     @cached_property
     def _stored(self) -> Record:
-        return stored.load(self._root) if stored.recorded(self._root) else Record()
+        return stored.written(self._root)
 
     @cached_property
     def _record(self) -> Record:
@@ -119,10 +135,14 @@ class _Peers:
         return not peers.unaware(self.every)
 
     def lines(self, service: str) -> str:
-        return next((peer.lines for peer in self.every if peer.name == service), "")
+        return self._lines.get(service, "")
 
     def running(self, besides: str) -> bool:
         return any(peer.running is not None and peer.name != besides for peer in self.every)
+
+    @cached_property
+    def _lines(self) -> dict[str, str]:
+        return {peer.name: peer.lines for peer in self.every}
 
 
 def _refuse_ipv6(loaded: Loaded, network: Network) -> None:
@@ -139,18 +159,19 @@ def _refuse_ipv6(loaded: Loaded, network: Network) -> None:
         raise ManifestError(problems)
 
 
-def refuse_clashes(root: Root, loaded: Sequence[Loaded]) -> None:
+def refuse_clashes(root: Root, loaded: Sequence[Loaded], neighbours: Neighbours) -> None:
     """Refuse published ports that another manifest of this run, an installed service or a program of the host has."""
     wanted = [(one, index, claim) for one in loaded for index, claim in enumerate(_claims(one.manifest))]
     if not wanted:
         return
     problems: list[Problem] = []
-    installed = list(_installed(root, {one.manifest.name for one in loaded}))
-    for position, (one, index, claim) in enumerate(wanted):
-        earlier = [other for _, _, other in wanted[:position]]
-        rivals = [rival for _, rival in ports.clashes([claim], [*earlier, *installed])]
-        why = [f"the service {rival.owner}" for rival in rivals] or (_holder(claim) if root.live else [])
-        for who in why[:1]:
+    earlier, installed = Claims(), Claims(_installed(neighbours))
+    holders = _holders([claim for _, _, claim in wanted]) if root.live else {}
+    for one, index, claim in wanted:
+        rival = earlier.rival(claim) or installed.rival(claim)
+        earlier.add(claim)
+        who = f"the service {rival.owner}" if rival else holders.get(claim)
+        if who:
             message = f"{claim} of the host is taken by {who}"
             problems.append(one.document.problem(("network", "ports", index), message, "take another port"))
     if problems:
@@ -161,12 +182,11 @@ def _claims(manifest: Manifest) -> list[Claim]:
     return [Claim(manifest.name, port.address, port.host_port, port.protocol) for port in manifest.network.ports]
 
 
-def _installed(root: Root, planned: set[str]) -> Iterator[Claim]:
+def _installed(neighbours: Neighbours) -> Iterator[Claim]:
     """Yield the ports that other installed services publish."""
-    for name in state.names(root):
-        installed = state.load(root, name) if name not in planned else None
-        table = installed.meta.get("manifest", {}).get("network", {}) if installed else {}
-        for text in table.get("ports", ()):
+    for name, meta in neighbours.others.items():
+        ports = table(table(meta.get("manifest")).get("network")).get("ports")
+        for text in ports if isinstance(ports, list) else ():
             try:
                 port = quantities.port(text)
             except BadValueError:
@@ -174,11 +194,23 @@ def _installed(root: Root, planned: set[str]) -> Iterator[Claim]:
             yield Claim(name, port.address, port.host_port, port.protocol)
 
 
-def _holder(claim: Claim) -> list[str]:
-    """Return who of the host listens on a port, in words; what the service itself has open does not count."""
+def _holders(claims: Sequence[Claim]) -> dict[Claim, str]:
+    """Return which ports a program of the host listens on, and in words who; what the service itself has open does not
+    count. /proc is read once, however many services there are.
+    """
+    sockets: dict[tuple[int, str], list[Socket]] = {}
     for socket in networks.listening():
-        if socket.port == claim.port and socket.claim("").clashes(claim):
-            holder = networks.holder(socket)
-            if holder is None or not holder.is_of(claim.owner):
-                return [f"{holder.name} (process {holder.pid})" if holder else "a program of the host"]
-    return []
+        sockets.setdefault((socket.port, socket.protocol), []).append(socket)
+    clashing = [
+        (claim, socket)
+        for claim in claims
+        for socket in sockets.get((claim.port, claim.protocol), ())
+        if socket.claim("").clashes(claim)
+    ]
+    holders = networks.holders(socket for _, socket in clashing)
+    found: dict[Claim, str] = {}
+    for claim, socket in clashing:
+        holder = holders.get(socket.inode)
+        if holder is None or not holder.is_of(claim.owner):
+            found.setdefault(claim, f"{holder.name} (process {holder.pid})" if holder else "a program of the host")
+    return found

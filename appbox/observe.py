@@ -7,15 +7,19 @@ import os
 from dataclasses import replace
 from typing import Any, Final
 
+from appbox.data_plan import data_place, upgrading
+from appbox.desired_values import Desired
 from appbox.host import runc, services
 from appbox.host.facts import InitKind
-from appbox.host.inside import locate, read_inside
+from appbox.host.inside import locate_all, read_inside
 from appbox.host.runc import Running
 from appbox.oci.rootfs import TABLE_LIMIT, Node, RootfsFacts
-from appbox.plan import Observed, data_place
-from appbox.store import data, files, paths, seen, state, unitfiles
+from appbox.plan_values import Observed
+from appbox.store import clone, data, files, paths, seen, state, unitfiles
 from appbox.store.installed import GONE, Installed
 from appbox.store.root import Root
+
+_FORMAT_LIMIT: Final = 65536
 
 _SLACK: Final = 10_000_000
 """Nanoseconds by which a start may lie before the configuration and still count as later: file times are coarse."""
@@ -53,6 +57,57 @@ def observe(root: Root, init: InitKind, name: str, directory: str) -> Observed:
         unseen=bool(running and target and _unseen(root, name, running, target)),
         data=volumes,
     )
+
+
+def deeper(root: Root, desired: Desired, observed: Observed) -> Observed:
+    """Return what only a change needs to know: other versions, formats, whether there is data in the way."""
+    own = desired.replaced or desired.directory
+    try:
+        with root.directory(paths.CONTAINERS) as containers:
+            versions = tuple(
+                (path, numbers[-1]) for path, numbers in state.generations(containers, desired.name) if numbers
+            )
+            place = data_place(observed, desired.directory)
+            elsewhere = place not in {"", own}
+            return replace(
+                observed,
+                newest=max((number for _, number in versions), default=0),
+                versions=versions,
+                own=elsewhere and _has_own(containers, own),
+                format=_format(containers, place),
+                own_format=_format(containers, own) if elsewhere else "",
+                cloning=_cloning(containers, place) if upgrading(desired, observed) and observed.data else "",
+            )
+    except FileNotFoundError:
+        return observed
+
+
+def _has_own(containers: int, directory: str) -> bool:
+    """Return whether a version has data of its own that a service has seen."""
+    try:
+        with files.directory(f"{directory}/{paths.DATA}", containers) as fd:
+            return bool(data.names(fd)) and not files.exists(paths.COPIED, fd)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+
+
+def _format(containers: int, directory: str) -> str:
+    """Return what the data in a version's directory is written in; "" when nobody noted it."""
+    if not directory:
+        return ""
+    try:
+        with files.directory(f"{directory}/{paths.DATA}", containers) as fd:
+            return (files.read_if_present(paths.FORMAT, _FORMAT_LIMIT, fd) or b"").decode("utf-8", "replace")
+    except (FileNotFoundError, NotADirectoryError):
+        return ""
+
+
+def _cloning(containers: int, directory: str) -> str:
+    try:
+        with files.directory(f"{directory}/{paths.DATA}", containers) as source:
+            return clone.can(source, containers)
+    except (FileNotFoundError, NotADirectoryError):
+        return ""
 
 
 def _before(running: Running, written: int) -> bool:
@@ -108,7 +163,8 @@ def _kept(containers: int, name: str, directory: str) -> tuple[str, int | None]:
 
 def rootfs_facts(rootfs: int, base: int, wanted: tuple[str, ...]) -> RootfsFacts:
     """Return what an open root file system says of users and of the `wanted` paths; ids less `base`."""
-    nodes = {path: locate(rootfs, path, base) or Node(path, "below a file") for path in wanted}
+    located = locate_all(rootfs, wanted, base)
+    nodes = {path: node or Node(path, "below a file") for path, node in located.items()}
     return RootfsFacts(
         passwd=read_inside(rootfs, "etc/passwd", TABLE_LIMIT),
         group=read_inside(rootfs, "etc/group", TABLE_LIMIT),

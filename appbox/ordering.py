@@ -5,8 +5,10 @@ It reads bundles and looks for units of the host; the rules are in `dependencies
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
 
 from appbox import dependencies
 from appbox.actions import Restart, Start, Stop
@@ -15,27 +17,31 @@ from appbox.errors import AppboxError, ManifestError, Problem
 from appbox.fields import nearest
 from appbox.host import runc
 from appbox.host.facts import Facts
-from appbox.plan import ServicePlan
+from appbox.plan_values import ServicePlan
 from appbox.sources import Loaded
 from appbox.store import files, paths, state, unitfiles
 from appbox.store.root import Root
 
 
-def installed(root: Root, without: Iterable[str] = ()) -> dict[str, Needs]:
-    """Return the installed services and what they name, but for those of a run."""
-    names = [name for name in state.names(root) if name not in set(without)]
+def installed(root: Root) -> dict[str, Needs]:
+    """Return the installed services and what they name."""
+    return {name: dependencies.of_installed(meta) for name, meta in _metas(root, frozenset()).items()}
+
+
+def _metas(root: Root, without: Collection[str]) -> dict[str, dict[str, Any]]:
+    names = [name for name in state.names(root) if name not in without]
     if not names:
         return {}
     with root.directory(paths.CONTAINERS) as containers:
-        return {name: _needs(containers, name) for name in names}
+        return {name: _meta(containers, name) for name in names}
 
 
-def _needs(containers: int, name: str) -> Needs:
+def _meta(containers: int, name: str) -> dict[str, Any]:
     try:
         with files.directory(files.link_target(name, containers) or "", containers) as bundle:
-            return dependencies.of_installed(state.meta_of(bundle))
+            return state.meta_of(bundle)
     except (FileNotFoundError, NotADirectoryError):
-        return Needs()
+        return {}
 
 
 def cycles(loaded: Sequence[Loaded], others: Graph | None = None) -> list[Problem]:
@@ -52,30 +58,33 @@ def cycles(loaded: Sequence[Loaded], others: Graph | None = None) -> list[Proble
     return [one.document.problem(key, message, "take one of these names out")]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Neighbours:
     """The services of a run and, once somebody asks for them, those that are installed beside them."""
 
     root: Root
     facts: Facts
     loaded: Sequence[Loaded]
-    _others: dict[str, Needs] = field(default_factory=dict)
 
-    @property
-    def names(self) -> set[str]:
+    @cached_property
+    def names(self) -> frozenset[str]:
         """The services of the run."""
-        return {one.manifest.name for one in self.loaded}
+        return frozenset(one.manifest.name for one in self.loaded)
+
+    @cached_property
+    def _known(self) -> frozenset[str]:
+        """The services of the run and those that are installed. A thousand services ask for it."""
+        return self.names.union(state.names(self.root))
 
     def refuse(self) -> None:
         """Raise ManifestError for services that wait for one another, or that require what nobody has."""
         if not any(True for one in self.loaded for _ in dependencies.named(one.manifest)):
             return
-        known = {*self.names, *state.names(self.root)}
-        problems = cycles(self.loaded, self._installed())
+        problems = cycles(self.loaded, self._installed)
         for one in self.loaded:
             for key, name in dependencies.named(one.manifest):
-                if key[1] == "requires" and not self._is_there(name, known):
-                    hint = nearest(name, tuple(known)) or "name a service of appbox or of the host's init system"
+                if key[1] == "requires" and not self._is_there(name):
+                    hint = nearest(name, tuple(self._known)) or "name a service of appbox or of the host's init system"
                     problems.append(one.document.problem(key, f"there is no service {name}", hint))
         if problems:
             raise ManifestError(problems)
@@ -83,20 +92,24 @@ class Neighbours:
     def notes(self, one: Loaded) -> list[str]:
         """Return what should be known of the services that a manifest names without requiring them."""
         asked = [(key[1], name) for key, name in dependencies.named(one.manifest) if key[1] in {"wants", "after"}]
-        known = {*self.names, *state.names(self.root)} if asked else set()
         return [
             f"service.{key} names {name}, which is no service of this host"
             for key, name in asked
-            if not self._is_there(name, known)
+            if not self._is_there(name)
         ]
 
-    def _is_there(self, name: str, known: set[str]) -> bool:
-        return name in known or name == dependencies.NETWORK or unitfiles.is_unit(self.root, self.facts.init, name)
+    def _is_there(self, name: str) -> bool:
+        known = name in self._known or name == dependencies.NETWORK
+        return known or unitfiles.is_unit(self.root, self.facts.init, name)
 
+    @cached_property
+    def others(self) -> dict[str, dict[str, Any]]:
+        """The services that are installed but not of the run, with what their bundle.toml says ({}: nothing)."""
+        return _metas(self.root, self.names)
+
+    @cached_property
     def _installed(self) -> dict[str, Needs]:
-        if not self._others:
-            self._others.update(installed(self.root, self.names))
-        return self._others
+        return {name: dependencies.of_installed(meta) for name, meta in self.others.items()}
 
     def order(self) -> list[str]:
         """Return the services of the run, each after those that start before it."""
@@ -110,7 +123,7 @@ class Neighbours:
         stopped = [plan.desired.name for plan in plans if any(isinstance(a, Stop) for a in plan.actions)]
         if not stopped or not self.facts.live:
             return list(plans)
-        graph = {**self._installed(), **{one.manifest.name: dependencies.of(one.manifest) for one in self.loaded}}
+        graph = {**self._installed, **{one.manifest.name: dependencies.of(one.manifest) for one in self.loaded}}
         found = list(plans)
         for name in stopped:
             down = dependencies.requirers(graph, name)

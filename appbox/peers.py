@@ -31,6 +31,11 @@ class Peer:
     own: str
     running: str | None
 
+    @property
+    def names(self) -> set[str]:
+        """What it is called by the others."""
+        return {word for line in self.lines.splitlines() for word in line.split()[1:]}
+
 
 def hosts_text(own: str, lines: Iterable[str]) -> str:
     """Return /etc/hosts of a service: what its generation says, and the lines of each service of its network."""

@@ -5,29 +5,33 @@
 
 from __future__ import annotations
 
-import difflib
-import posixpath
-import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import Final
 
-from appbox import live, secrets
+from appbox import remembered
 from appbox.actions import (
     Action,
+    Activate,
     AllocateAddress,
     AllocateRange,
+    BringBack,
     CarryData,
+    CopyData,
     Enable,
     InstallUnit,
     KeepWrites,
     MakeVolume,
+    Migrate,
+    NoteFormat,
+    NoteSource,
     Publish,
+    PutAside,
     Reload,
     RemoveUnit,
     RenderConfig,
     Replace,
     Restart,
+    RetireVersion,
+    RunHook,
     Schedule,
     Start,
     Stop,
@@ -35,77 +39,30 @@ from appbox.actions import (
     TellPeers,
     Unpack,
 )
-from appbox.desired import UNKNOWN, Desired, File
-from appbox.errors import AppboxError
-from appbox.host import ranges
-from appbox.store import paths
-from appbox.store.installed import GONE, Installed, Stored
-from appbox.units.model import Link
-from appbox.volumes import VolumeSpec
-
-_DIFF_LINES: Final = 400
-"""Lines of a diff that are kept; what follows is counted."""
-_ADDED: Final = (b"created = ", b"effective = ", b"visible = ", b"rootfs_mtree = ")
-"""Lines of bundle.toml that an apply adds; they stand before its first table."""
-_COMMAND: Final = re.compile(
-    r"^(\[manifest\.secrets\..*\]\n(?:[^\[\n].*\n)*?command = )(\[(?:\]|\n(?:    .*\n)*\]))\n", re.MULTILINE
+from appbox.data_plan import (
+    carry_origin,
+    copy_origin,
+    data_holder,
+    data_place,
+    data_reason,
+    format_problem,
+    migrating,
+    rebuilding,
+    replaced_by,
+    replaced_path,
+    upgrading,
+    usable,
+    uses_own,
+    way,
+    writes_origin,
 )
-"""The command of a secret in bundle.toml, as tomli_w writes it."""
-_OF_THE_RUN: Final = (*_ADDED, b"appbox = ")
-"""The same, and the line that says which appbox did it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Observed:
-    """A service on the host: `current` is its current version, `target` what is in the desired version's directory.
-
-    `units` are the texts of its files for the init system by path, `links` those that start it at boot. `running` is
-    the version directory that the running container was made from ("" when none runs); `stale` means that it was
-    started before the configuration that is current now, and `unseen` that it does not see yet, or was not told of,
-    files that are replaced while it runs. `data` are the names of the volumes that there are; `kept` is the directory
-    of a version that is not current and has the data, `kept_base` the first id of its range. `writes`: the desired
-    version's directory has what the service wrote to its root file system; `writes_origin` is the directory from which
-    an interrupted run was about to move that there.
-    """
-
-    current: Installed | None = None
-    target: Installed | None = None
-    units: Mapping[str, str] = field(default_factory=dict)
-    links: frozenset[Link] = frozenset()
-    running: str = ""
-    armed: bool = False
-    stale: bool = False
-    unseen: bool = False
-    kept: str = ""
-    kept_base: int | None = None
-    writes: bool = False
-    writes_origin: str = ""
-    data: frozenset[str] = frozenset()
-    new_address: bool = False
-    untold: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class ServicePlan:
-    """All that will be done for one service, in order; `notes` are what its operator should know."""
-
-    desired: Desired
-    observed: Observed
-    actions: tuple[Action, ...]
-    notes: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """What `apply` does: each service after those that it names, otherwise by name; `notes` are about the host."""
-
-    services: tuple[ServicePlan, ...]
-    notes: tuple[str, ...] = ()
-
-    @property
-    def actions(self) -> tuple[Action, ...]:
-        """Every action of every service, in order."""
-        return tuple(action for service in self.services for action in service.actions)
+from appbox.desired_values import UNKNOWN, Desired
+from appbox.differences import changed_files, changes_of, diff_of, needs_restart, shown, unified
+from appbox.errors import AppboxError
+from appbox.plan_values import Observed, ServicePlan
+from appbox.retention import retired
+from appbox.store.installed import GONE, Installed, Stored
+from appbox.volumes import VolumeSpec
 
 
 def diff(desired: Desired, observed: Observed, *, live: bool, start: bool, new_range: bool) -> ServicePlan:
@@ -123,18 +80,27 @@ def diff(desired: Desired, observed: Observed, *, live: bool, start: bool, new_r
         )
     if live and start and desired.units:
         actions += _running_actions(desired, observed, actions)
+    actions += _last_actions(desired, observed, actions)
     return ServicePlan(desired, observed, tuple(actions), desired.notes)
+
+
+def is_settled(desired: Desired, observed: Observed) -> bool:
+    """Return whether the version that is asked for is there and current as it should be: no more need be looked at."""
+    target = observed.target
+    if target is None or desired.upgrade.format or desired.generation or rebuilding(desired, observed):
+        return False
+    return not _switching(desired, observed) and not changed_files(desired, target.files)
 
 
 def _actions(desired: Desired, observed: Observed, *, new_range: bool) -> Iterator[Action]:
     name, directory = desired.name, desired.directory
     current, target = observed.current, observed.target
-    _refuse_new_ids(desired, observed)
+    _refuse(desired, observed)
     if current is not None and current.carry and data_place(observed, directory) != data_holder(observed, directory):
         yield CarryData(name, "an interrupted run left them there", current.carry, current.directory)
     if observed.writes_origin:
         yield KeepWrites(name, "an interrupted run left it there", observed.writes_origin, directory)
-    rebuild = rebuild_reason(desired.digest, desired.base, target, desired.size)
+    rebuild = rebuilding(desired, observed)
     if rebuild:
         yield _unpack(desired, rebuild)
     if new_range and desired.mapped:
@@ -145,26 +111,114 @@ def _actions(desired: Desired, observed: Observed, *, new_range: bool) -> Iterat
         why = "it has no address there yet, or another one"
         yield AllocateAddress(name, why, network.name, str(network.subnet), desired.attachment.all)
     yield from _volume_actions(desired, observed)
-    generation = _generation(desired, None if rebuild else target, rebuild)
+    switching = _switching(desired, observed)
+    generation = _generation(desired, observed, rebuild, switching=switching)
     if generation:
         yield generation
-    previous = current.directory if current else ""
-    switching = previous != directory or (current is not None and current.problem == GONE)
-    if (rebuild or switching) and observed.running:
-        yield Stop(name, "its version changes" if switching else "its root file system changes")
-    if rebuild:
-        yield Publish(name, "it is complete", directory, replaced_path(target, observed) if target else "")
-        if written := writes_origin(desired, observed):
-            yield KeepWrites(name, "the image is the same", written, directory)
-    if switching:
-        why = "the manifest names this version" if previous else "no version is current"
-        yield Switch(name, why, previous, directory)
-    origin = carry_origin(desired, observed)
-    if origin:
-        yield CarryData(name, "data goes with the service", origin, directory)
+    if rebuild and target is None:
+        # Nothing else has its name, so the service need not wait for it.
+        yield Publish(name, "it is complete", directory)
+    yield from _stopping(desired, observed, rebuild, switching=switching)
+    yield from _moving(desired, observed, rebuild, switching=switching)
     yield from _unit_actions(desired, observed)
+    if desired.source and target is not None and not rebuild and target.source != desired.source:
+        yield NoteSource(name, f"it was {target.source or 'not known'}", directory, desired.source)
     for untold in observed.untold:
         yield TellPeers(name, "they find each other by name", untold)
+
+
+def _refuse(desired: Desired, observed: Observed) -> None:
+    _refuse_new_ids(desired, observed)
+    if problem := format_problem(desired, observed):
+        raise AppboxError(
+            problem,
+            where=desired.name,
+            hint="restore a snapshot of that format, or give upgrade.migrate"
+            if desired.generation
+            else "upgrade.migrate takes it from one to the other",
+        )
+
+
+def _switching(desired: Desired, observed: Observed) -> bool:
+    current = observed.current
+    return (current.directory if current else "") != desired.directory or (
+        current is not None and current.problem == GONE
+    )
+
+
+def _stopping(desired: Desired, observed: Observed, rebuild: str, *, switching: bool) -> Iterator[Action]:
+    """Yield what ends the present version, after its hooks."""
+    if not observed.running:
+        return
+    if switching:
+        why = "its version changes"
+    elif rebuild or desired.replaced:
+        why = "its root file system changes"
+    elif migrating(desired, observed):
+        why = "the format of its data changes"
+    else:
+        return
+    if upgrading(desired, observed):
+        for command in desired.upgrade.before:
+            yield RunHook(desired.name, "before the upgrade", "before", command)
+    yield Stop(desired.name, why)
+
+
+def _moving(desired: Desired, observed: Observed, rebuild: str, *, switching: bool) -> Iterator[Action]:
+    """Yield what gives a version its data and its place."""
+    name, directory, target = desired.name, desired.directory, observed.target
+    if observed.own and not uses_own(desired, observed) and data_holder(observed, directory) != directory:
+        yield PutAside(name, "other data takes its place", desired.replaced or directory)
+    copied = copy_origin(desired, observed)
+    early = bool(copied) and (not rebuild or target is None)
+    if copied:
+        how = way(desired, observed)
+        yield CopyData(name, data_reason(desired, observed), copied, directory, "clone" if how == "clone" else "copy")
+    if early:
+        # The present version stays the current one until its data has another format.
+        yield from _migration(desired, observed)
+    if rebuild and target is not None:
+        yield Publish(name, "it is complete", directory, replaced_path(target, observed))
+        if written := writes_origin(desired, observed):
+            yield KeepWrites(name, "the image is the same", written, directory)
+    if desired.replaced:
+        yield BringBack(name, "it was replaced", directory, desired.replaced, replaced_by(desired, observed))
+    if switching:
+        previous = observed.current.directory if observed.current else ""
+        why = "the manifest names this version" if previous else "no version is current"
+        yield Switch(name, "it is gone back to" if desired.generation else why, previous, directory)
+    origin = carry_origin(desired, observed)
+    if origin:
+        yield CarryData(name, data_reason(desired, observed), origin, directory)
+    if not early:
+        yield from _migration(desired, observed)
+    if _unnoted(desired, observed):
+        yield NoteFormat(name, "upgrade.data_format says so", directory, desired.upgrade.format)
+
+
+def _migration(desired: Desired, observed: Observed) -> Iterator[Action]:
+    if migrating(desired, observed):
+        upgrade = desired.upgrade
+        why = "upgrade.data_format changes"
+        yield Migrate(desired.name, why, desired.directory, upgrade.migrate, observed.format, upgrade.format)
+
+
+def _unnoted(desired: Desired, observed: Observed) -> bool:
+    """Return whether nobody has written down yet what the data is in; a migration does it itself."""
+    wanted = desired.upgrade.format
+    found = observed.own_format if uses_own(desired, observed) else observed.format
+    return bool(wanted) and found != wanted and not migrating(desired, observed) and not desired.generation
+
+
+def _last_actions(desired: Desired, observed: Observed, actions: list[Action]) -> Iterator[Action]:
+    """Yield what comes once the new version runs."""
+    if not upgrading(desired, observed):
+        return
+    if any(isinstance(action, Start) for action in actions):
+        for command in desired.upgrade.after:
+            yield RunHook(desired.name, "after the upgrade", "after", command)
+    for directory in retired(desired, observed):
+        yield RetireVersion(desired.name, f"upgrade.keep is {desired.upgrade.keep}", directory)
 
 
 def _unit_actions(desired: Desired, observed: Observed) -> Iterator[Action]:
@@ -198,45 +252,9 @@ def _refuse_new_ids(desired: Desired, observed: Observed) -> None:
     )
 
 
-def rebuild_reason(digest: str, base: int, target: Installed | None, size: int = ranges.SIZE) -> str:
-    """Return why the version's directory has to be made, or made anew; empty when its rootfs is the right one.
-
-    `base` and `size` are the service's range of ids.
-    """
-    if target is None:
-        return "this version is not on the host"
-    if target.problem:
-        return f"{target.directory} {target.problem}"
-    if target.digest != digest:
-        return f"the image has another digest now ({digest[:19]}…)"
-    same = target.base == base and (not base or target.size == size)
-    return "" if same else "its range of user ids changed"
-
-
 def _unpack(desired: Desired, reason: str) -> Unpack:
     size = sum(layer.size for layer in desired.layers)
     return Unpack(desired.name, reason, desired.directory, desired.reference, desired.digest, len(desired.layers), size)
-
-
-def replaced_path(target: Installed, observed: Observed) -> str:
-    """Return where below the containers a version directory is kept when the same version is built anew.
-
-    It is never where the service's data is waiting to be moved.
-    """
-    path = f"{paths.REPLACED}/{target.directory}@{target.digest.partition(':')[2][:12] or 'broken'}"
-    return f"{path}+" if data_holder(observed, target.directory) == path else path
-
-
-def writes_origin(desired: Desired, observed: Observed) -> str:
-    """Return whence what a service wrote to its root file system moves when that is unpacked anew; "" for nothing.
-
-    Over another image it would hide what is new there, so it stays with the one that it was written over.
-    """
-    target = observed.target
-    there = observed.writes or bool(observed.writes_origin)
-    if target is None or not there or (target.digest, target.base) != (desired.digest, desired.base):
-        return ""
-    return replaced_path(target, observed)
 
 
 def _volume_actions(desired: Desired, observed: Observed) -> Iterator[Action]:
@@ -258,122 +276,38 @@ def _is_missing(volume: VolumeSpec, observed: Observed) -> bool:
     return volume.make or (volume.take and volume.source not in used)
 
 
-def _generation(desired: Desired, target: Installed | None, rebuild: str) -> RenderConfig | None:
+def _generation(desired: Desired, observed: Observed, rebuild: str, *, switching: bool) -> Action | None:
+    target = None if rebuild else observed.target
+    if desired.generation:
+        return _activation(desired, target)
     before: Mapping[str, Stored] = target.files if target else {}
     changes = changed_files(desired, before)
-    if not changes:
+    if not changes and (not switching or _is_newest(observed, target)):
         return None
-    number = (target.generation if target else 0) + 1
-    shown = sorted({_shown(path) for path in changes})
-    reason = "the version is new" if rebuild else "the manifest, the image or the file on disk changed"
+    reason = "the manifest, the image or the file on disk changed" if changes else "its version changes"
     return RenderConfig(
         service=desired.name,
-        reason=reason,
+        reason="the version is new" if rebuild else reason,
         directory=desired.directory,
-        generation=number,
-        changes=tuple(shown),
+        generation=1 + max(observed.newest, target.generation if target else 0),
+        changes=tuple(sorted({shown(path) for path in changes if path != remembered.NAME})) or ("bundle.toml",),
         new=not before,
-        diff=_diff(desired, before, changes),
+        diff=diff_of(desired, before, changes),
     )
 
 
-def _shown(path: str) -> str:
-    """Return how a generation's file is called in a sentence: by its place in the container, if it is for there."""
-    return path.removeprefix("config") if path.startswith("config/") else path
+def _is_newest(observed: Observed, target: Installed | None) -> bool:
+    """Return whether a run that was killed has made the version a generation for this very change."""
+    current = usable(observed)
+    before = current.generation if current else 0
+    return target is not None and target.generation >= observed.newest and target.meta.get("previous", 0) == before
 
 
-def changed_files(desired: Desired, before: Mapping[str, Stored]) -> list[str]:
-    """Return the paths of the generation's files that differ in bytes, mode or owner, sorted."""
-    after = {file.path: file for file in desired.files}
-    return sorted(p for p in {*after, *before} if not _same(after.get(p), before.get(p)))
-
-
-def _same(file: File | None, stored: Stored | None) -> bool:
-    if file is None or stored is None:
-        return False
-    if file.path == "bundle.toml":
-        return desired_meta(file.data) == desired_meta(stored.data)
-    return file.data == stored.data and file.mode == stored.mode and file.owner == stored.owner
-
-
-def desired_meta(text: bytes, without: tuple[bytes, ...] = _OF_THE_RUN) -> bytes:
-    """Return bundle.toml without the lines that only the apply could know."""
-    head, table, rest = text.partition(b"\n[")
-    lines = head.splitlines(keepends=True)
-    return b"".join(line for line in lines if not line.startswith(without)) + table + rest
-
-
-def _diff(desired: Desired, before: Mapping[str, Stored], changes: list[str]) -> str:
-    after = {file.path: file.data for file in desired.files}
-    texts = []
-    for path in changes:
-        stored, new = before.get(path), after.get(path, b"")
-        old = stored.data if stored else b""
-        words = _size if path.startswith(f"{secrets.FOLDER}/") and not path.endswith("/list") else _text
-        if path == "bundle.toml":
-            old, words = desired_meta(old, _ADDED), _without_commands
-        texts.append(unified(words(old), words(new), _shown(path)))
-    return "".join(texts)
-
-
-def _size(data: bytes) -> str:
-    """Return what may be shown of how a secret is found: commands may hold more than their authors thought of."""
-    return f"({len(data)} bytes)\n" if data else ""
-
-
-def _without_commands(data: bytes) -> str:
-    """Return bundle.toml as it may be shown: the same commands stand in it."""
-    return _COMMAND.sub(lambda found: f"{found[1]}{_size(found[2].encode())}", _text(data))
-
-
-def _text(data: bytes) -> str:
-    try:
-        return data.decode("utf-8")
-    except UnicodeDecodeError:
-        return f"(binary, {len(data)} bytes)\n"
-
-
-def unified(old: str, new: str, path: str) -> str:
-    """Return a unified diff of a file's old and new text; empty when they are equal."""
-    name = posixpath.join("/", path).lstrip("/")
-    lines = list(
-        difflib.unified_diff(
-            old.splitlines(), new.splitlines(), f"a/{name}" if old else "/dev/null", f"b/{name}", lineterm=""
-        )
-    )
-    if len(lines) > _DIFF_LINES:
-        lines[_DIFF_LINES:] = [f"… {len(lines) - _DIFF_LINES} more lines"]
-    return "".join(f"{line}\n" for line in lines)
-
-
-def carry_origin(desired: Desired, observed: Observed) -> str:
-    """Return the directory whose volumes move to the desired version, relative to the containers; empty for none."""
-    target = observed.target
-    holder = data_holder(observed, desired.directory)
-    if holder != desired.directory:
-        return holder
-    if target is None or not rebuild_reason(desired.digest, desired.base, target, desired.size):
-        return ""
-    return replaced_path(target, observed)
-
-
-def data_holder(observed: Observed, directory: str) -> str:
-    """Return the directory in which the service's volumes are before the change; empty when it has none yet.
-
-    `directory` is that of the desired version. What another version still waits for has come to it by then.
-    """
-    current = observed.current
-    if current is not None and current.problem != GONE:
-        return (current.carry if current.directory == directory else "") or current.directory
-    return observed.kept or (directory if observed.target is not None else "")
-
-
-def data_place(observed: Observed, directory: str) -> str:
-    """Return the directory in which the service's volumes are now; empty when it has none yet."""
-    current = observed.current
-    if current is not None and current.problem != GONE and current.carry:
-        return current.carry
-    return data_holder(observed, directory)
+def _activation(desired: Desired, target: Installed | None) -> Activate | None:
+    if target is not None and target.generation == desired.generation:
+        return None
+    where = desired.replaced or desired.directory
+    return Activate(desired.name, "it is gone back to", where, desired.generation)
 
 
 def _running_actions(desired: Desired, observed: Observed, actions: list[Action]) -> list[Action]:
@@ -403,7 +337,7 @@ def _untimed_actions(desired: Desired, observed: Observed, actions: list[Action]
     if not observed.running:
         if desired.enable:
             return [Start(desired.name, "it is enabled and does not run")]
-        return []
+        return [Start(desired.name, "a run that was killed had stopped it")] if observed.interrupted else []
     if any(isinstance(a, Stop) for a in actions):
         return [Start(desired.name, "it was stopped for the change")]
     changed = [a for a in actions if isinstance(a, RenderConfig | InstallUnit)]
@@ -416,7 +350,7 @@ def _untimed_actions(desired: Desired, observed: Observed, actions: list[Action]
 
 def _replacing_actions(desired: Desired, observed: Observed) -> list[Action]:
     """Return how a running service gets files that are replaced while it runs, those included that it still lacks."""
-    changed = {path: change for path, change in _changes(desired, observed).items() if path.startswith("config/")}
+    changed = {path: change for path, change in changes_of(desired, observed).items() if path.startswith("config/")}
     owed = [file for file in desired.files if observed.unseen and file.path.startswith("config/") and not file.restarts]
     paths_ = {*changed, *(file.path for file in owed)}
     mounts = [mount for mount in desired.live if any(mount.holds(path) for path in paths_)]
@@ -427,22 +361,3 @@ def _replacing_actions(desired: Desired, observed: Observed) -> list[Action]:
     if "reload" in {*changed.values(), *(file.on_change for file in owed)}:
         found.append(Reload(desired.name, "config.*.on_change asks for it"))
     return found
-
-
-def needs_restart(desired: Desired, observed: Observed) -> bool:
-    """Return whether a new generation changes anything that a running service would have to be restarted for."""
-    return "restart" in _changes(desired, observed).values()
-
-
-def needs_replacing(desired: Desired, observed: Observed) -> bool:
-    """Return whether a new generation changes files that are replaced in a running container."""
-    changes = _changes(desired, observed)
-    return any(path.startswith("config/") and change != "restart" for path, change in changes.items())
-
-
-def _changes(desired: Desired, observed: Observed) -> dict[str, live.OnChange]:
-    """Return what each changed file of a new generation asks of a running service."""
-    before = observed.target.files if observed.target else {}
-    after = {file.path: file for file in desired.files}
-    changed = [path for path in changed_files(desired, before) if path != "bundle.toml"]
-    return {path: live.change_of(path, after, desired.live) for path in changed}

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import PurePosixPath
 
-from appbox import admission, container, demands, networking, observe, plan, resolve, sharing
+from appbox import admission, container, demands, drift, networking, observe, plan, resolve, sharing, touched
 from appbox import desired as desires
-from appbox.actions import MakeVolume
-from appbox.desired import Desired
-from appbox.errors import HostLacks, ManifestError
+from appbox.actions import MakeVolume, Restart, Start, Stop
+from appbox.data_plan import format_problem, rebuild_reason
+from appbox.dependencies import table
+from appbox.desired_values import Desired
+from appbox.differences import fingerprint
+from appbox.errors import AppboxError, HostLacks, ManifestError
 from appbox.fields import is_below
 from appbox.host import abilities, gather
 from appbox.host import ranges as id_ranges
@@ -19,12 +23,13 @@ from appbox.networking import Addresses
 from appbox.oci import runtimes
 from appbox.oci.cache import Cache
 from appbox.ordering import Neighbours
-from appbox.plan import Plan, ServicePlan
+from appbox.plan_values import Observed, Plan, Removal, ServicePlan
 from appbox.resolve import Images
 from appbox.sources import Loaded
-from appbox.store import paths, ranges, state
+from appbox.store import failed, journal, paths, ranges, state
 from appbox.store.installed import Installed
 from appbox.store.root import Root
+from appbox.touched import NOWHERE, Scope
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,62 +45,100 @@ class Prepared:
 class Planned:
     """All services' plans and the host that they were made for.
 
-    `silent` maps registries that did not answer to the reason; what is installed from them was taken as it is.
+    `silent` maps registries that did not answer to the reason; what is installed from them was taken as it is. `failed`
+    are services that cannot be planned, by name, `removals` those whose manifests are gone. `locks` maps services to
+    what somebody should know about their locks.
     """
 
     facts: Facts
     services: tuple[Prepared, ...]
     silent: dict[str, str] = field(default_factory=dict)
+    failed: dict[str, AppboxError] = field(default_factory=dict)
+    removals: tuple[Removal, ...] = ()
+    locks: dict[str, list[str]] = field(default_factory=dict)
 
     @property
     def plan(self) -> Plan:
         """The plan as pure data."""
         runtime = self.facts.abilities.runtime if self.facts.abilities else None
         note = runtimes.note(runtime) if runtime else ""
-        return Plan(tuple(one.plan for one in self.services), (note,) if note else ())
+        return Plan(tuple(one.plan for one in self.services), (note,) if note else (), self.removals)
 
 
-def prepare(root: Root, loaded: Sequence[Loaded], cache: Cache, *, init: str, start: bool) -> Planned:
-    """Return what `apply` would do for the given manifests.
+def prepare(
+    root: Root,
+    loaded: Sequence[Loaded],
+    cache: Cache,
+    *,
+    init: str,
+    start: bool,
+    scope: Scope = NOWHERE,
+    retry: bool = False,
+) -> Planned:
+    """Return what `apply` would do for the given manifests; `scope` says whose root file systems are looked at.
 
-    Raises ManifestError, Unavailable, Refused or AppboxError when a service cannot be as its manifest says.
+    `retry`: what did not get well before is tried again.
+
+    What cannot be had for one of several services, its image above all, is that one's failure. Raises ManifestError or
+    HostLacks for what must be mended before anything is touched, and whatever the only service, or all, failed by.
     """
-    facts = gather.gather(root, init, ranges.load(root))
+    ledger = ranges.read(root)
+    facts = gather.gather(root, init, ledger.table)
     if facts.live:
         facts = replace(facts, abilities=abilities.gather([one.manifest for one in loaded]))
     # Nobody may be given ids that another manifest of this run names.
     fixed = {one.manifest.name: ids for one in loaded if (ids := container.fixed_ids(one.manifest))}
-    given, facts = facts.ranges, replace(facts, ranges={**facts.ranges, **fixed})
+    facts = replace(facts, ranges={**facts.ranges, **fixed})
     _refuse_shared_directories(loaded)
-    _refuse_nested_sources(root, loaded)
-    networking.refuse_clashes(root, loaded)
+    neighbours = Neighbours(root, facts, loaded)
+    _refuse_nested_sources(loaded, neighbours)
+    networking.refuse_clashes(root, loaded, neighbours)
     work = _Work(
         root,
         Images(cache, facts.platform, admission.load(root)),
         start=start,
-        given=given if ranges.recorded(root) else {},
+        given=ledger.written,
         addresses=Addresses(root),
         others=_others(root, loaded),
+        scope=scope,
+        retry=retry,
+        stopped=frozenset(entry.service for entry in journal.load(root) if entry.running),
     )
-    neighbours = Neighbours(root, facts, loaded)
+    work.addresses.refuse_namesakes(loaded)
     neighbours.refuse()
     found: list[Prepared] = []
+    faults: dict[str, AppboxError] = {}
     for one in loaded:
-        prepared = _service(work, one, facts)
-        notes = (*prepared.plan.notes, *neighbours.notes(one))
+        try:
+            prepared = _service(work, one, facts)
+        except (ManifestError, HostLacks):
+            raise
+        except AppboxError as error:
+            faults[one.manifest.name] = error
+            if len(faults) == len(loaded):
+                raise
+            continue
+        notes = (*prepared.plan.notes, *neighbours.notes(one), *_added(root, prepared.plan))
         prepared = replace(prepared, plan=replace(prepared.plan, notes=notes))
         found.append(prepared)
         if prepared.plan.desired.mapped:
             # The next service must not be given the range that this one is about to get.
             ids = IdRange(prepared.plan.desired.base, prepared.plan.desired.size)
             facts = replace(facts, ranges={**facts.ranges, one.manifest.name: ids})
-    return Planned(facts, tuple(_in_order(neighbours, found)), dict(work.images.silent))
+    return Planned(
+        facts, tuple(_in_order(neighbours, found)), dict(work.images.silent), faults, locks=work.images.told()
+    )
+
+
+def _added(root: Root, service: ServicePlan) -> tuple[str, ...]:
+    """Return what somebody added beside the units of a service that changes."""
+    return drift.notes(root, service.desired.name) if service.actions else ()
 
 
 def _in_order(neighbours: Neighbours, found: Sequence[Prepared]) -> list[Prepared]:
     """Return the services in the order in which they start, with what starts again because of another's stop."""
     by_name = {one.loaded.manifest.name: one for one in found}
-    ordered = [by_name[name] for name in neighbours.order()]
+    ordered = [by_name[name] for name in neighbours.order() if name in by_name]
     plans = neighbours.started_again([one.plan for one in ordered])
     return [replace(one, plan=plan) for one, plan in zip(ordered, plans, strict=True)]
 
@@ -110,6 +153,10 @@ class _Work:
     given: Mapping[str, IdRange]
     addresses: Addresses
     others: Mapping[str, Shared | None]
+    scope: Scope = NOWHERE
+    retry: bool = False
+    stopped: frozenset[str] = frozenset()
+    """Services that a killed run may have stopped."""
     made: dict[str, str] = field(default_factory=dict)
     """Paths of the host that a service of this run makes for a volume, and which one."""
 
@@ -117,7 +164,7 @@ class _Work:
 def _service(work: _Work, loaded: Loaded, facts: Facts) -> Prepared:
     name, root = loaded.manifest.name, work.root
     directory = paths.version_directory(name, loaded.manifest.version)
-    observed = observe.observe(root, facts.init, name, directory)
+    observed = touched.with_rootfs(root, observe.observe(root, facts.init, name, directory), name, work.scope)
     mapped = container.is_mapped(loaded.manifest)
     ids = _ids(loaded, facts, observed.current)
     target, rootfs = observed.target, None
@@ -125,16 +172,47 @@ def _service(work: _Work, loaded: Loaded, facts: Facts) -> Prepared:
     shared = sharing.find(loaded.manifest, loaded.document, work.others)
     locked = replace(resolve.resolve(loaded, work.images, root, target, ids), attachment=attachment, shared=shared)
     refuse_what_the_host_lacks(locked, facts)
-    if target is not None and not plan.rebuild_reason(str(locked.image.digest), ids.base, target, ids.size):
+    if target is not None and not rebuild_reason(str(locked.image.digest), ids.base, target, ids.size):
         rootfs = observe.installed_rootfs(root, target, desires.wanted_nodes(locked))
     desired = volumes_made_by_others(desires.build(locked, facts, ids.base, rootfs), work.made)
+    if not plan.is_settled(desired, observed):
+        observed = observe.deeper(root, desired, observed)
+    observed = replace(observed, interrupted=name in work.stopped)
     new_range = mapped and work.given.get(name) != ids
     observed = work.addresses.observe(desired, observed)
+    _refuse_data(locked, desired, observed)
     service = plan.diff(desired, observed, live=facts.live, start=work.start, new_range=new_range)
+    if service.actions and not work.retry:
+        _refuse_again(root, desired)
+    if facts.live and any(isinstance(action, Stop | Start | Restart) for action in service.actions):
+        drift.refuse_foreign(name)
     for action in service.actions:
         if isinstance(action, MakeVolume):
             work.made.setdefault(action.path, name)
     return Prepared(loaded, locked, service)
+
+
+def _refuse_data(locked: Locked, desired: Desired, observed: Observed) -> None:
+    """Refuse a version that must not get the data, or cannot get it in the way that its manifest wants."""
+    if wrong := format_problem(desired, observed):
+        hint = "give upgrade.migrate, the command that takes it there, or restore a snapshot of that format"
+        raise locked.refuse(("upgrade", "data_format"), wrong, hint)
+    if desired.upgrade.data == "snapshot" and observed.cloning == "copy":
+        what, hint = f"the file system of {paths.CONTAINERS} cannot clone files", 'take "copy", "move" or "auto"'
+        problem = locked.document.problem(("upgrade", "data"), what, hint)
+        raise HostLacks(what, where=f"{problem.file}:{problem.line}: {problem.key}", hint=hint)
+
+
+def _refuse_again(root: Root, desired: Desired) -> None:
+    """Refuse to try once more what did not get well, as it is."""
+    before = failed.load(root, desired.name)
+    if before is not None and before.fingerprint == fingerprint(desired):
+        raise AppboxError(
+            f"{desired.version} did not get well on {before.when}, and is not tried again",
+            where=desired.name,
+            why=before.why,
+            hint="change its manifest, or give --retry",
+        )
 
 
 def volumes_made_by_others(desired: Desired, made: Mapping[str, str]) -> Desired:
@@ -184,7 +262,7 @@ def _refuse_shared_directories(loaded: Sequence[Loaded]) -> None:
             raise ManifestError([one.document.problem(("version",), message, "change a name")])
 
 
-def _refuse_nested_sources(root: Root, loaded: Sequence[Loaded]) -> None:
+def _refuse_nested_sources(loaded: Sequence[Loaded], neighbours: Neighbours) -> None:
     """Refuse a volume within another volume's source, or within what is appbox's own.
 
     Who may write to the outer one could put a symlink where the inner one is, and so get at any path of the host.
@@ -193,12 +271,12 @@ def _refuse_nested_sources(root: Root, loaded: Sequence[Loaded]) -> None:
     if not wanted:
         return
     own = [(path, "appbox's own") for path in (paths.CONTAINERS, paths.STATE, paths.CACHE, paths.RUN)]
-    named = [(str(v.source), f"volume {name} of {one.manifest.name}") for one, name, v in wanted]
-    named += _installed_sources(root, {one.manifest.name for one in loaded})
+    named = {str(v.source): f"volume {name} of {one.manifest.name}" for one, name, v in wanted}
+    named = {**_installed_sources(neighbours), **named}
     problems = []
     for one, name, volume in wanted:
         source = str(volume.source)
-        inside = [(p, whose) for p, whose in named if p != source and is_below(source, p)]
+        inside = [(str(p), named[str(p)]) for p in PurePosixPath(source).parents if str(p) in named]
         if not volume.read_only:
             inside += [(p, whose) for p, whose in own if is_below(source, p) or is_below(p, source)]
         for path, whose in inside[:1]:
@@ -209,13 +287,13 @@ def _refuse_nested_sources(root: Root, loaded: Sequence[Loaded]) -> None:
         raise ManifestError(problems)
 
 
-def _installed_sources(root: Root, planned: set[str]) -> list[tuple[str, str]]:
+def _installed_sources(neighbours: Neighbours) -> dict[str, str]:
     """Return the host paths that other installed services have as volumes, and whose they are."""
-    found = []
-    for name in state.names(root):
-        installed = state.load(root, name) if name not in planned else None
-        volumes = installed.meta.get("manifest", {}).get("volumes", {}) if installed else {}
-        found += [(str(v["source"]), f"a volume of {name}") for v in volumes.values() if v.get("source")]
+    found: dict[str, str] = {}
+    for name, meta in neighbours.others.items():
+        volumes = table(table(meta.get("manifest")).get("volumes"))
+        sources = [table(volume).get("source") for volume in volumes.values()]
+        found |= {str(source): f"a volume of {name}" for source in sources if source}
     return found
 
 

@@ -127,7 +127,7 @@ def admit(demands: Sequence[Demand], name: str, *, pinned: bool) -> None:
             hint = "take the image from there, or change registries"
             raise Refused("the image is not from an allowed registry", where=name, why=why, hint=hint)
         if demand.require_digest and not pinned:
-            hint = 'pin it with digest = "sha256:…" in the manifest, or NAME@sha256:…; appbox image inspect shows it'
+            hint = 'run appbox lock, or pin it with digest = "sha256:…" in the manifest or NAME@sha256:…'
             raise Refused("the image is not pinned to a digest", where=name, why=f"{demand.origin} wants it", hint=hint)
 
 

@@ -57,16 +57,22 @@ def _overlap(one: str, other: str) -> bool:
     return first.is_unspecified or second.is_unspecified
 
 
-def clashes(wanted: Iterable[Claim], taken: Iterable[Claim]) -> Iterator[tuple[Claim, Claim]]:
-    """Yield each of `wanted` with the first of `taken` that somebody else has already."""
-    by_port: dict[tuple[int, str], list[Claim]] = {}
-    for claim in taken:
-        by_port.setdefault((claim.port, claim.protocol), []).append(claim)
-    for claim in wanted:
-        for other in by_port.get((claim.port, claim.protocol), ()):
-            if other.owner != claim.owner and claim.clashes(other):
-                yield claim, other
-                break
+class Claims:
+    """Claims by their ports, in the order in which they were made."""
+
+    def __init__(self, claims: Iterable[Claim] = ()) -> None:
+        self._by_port: dict[tuple[int, str], list[Claim]] = {}
+        for claim in claims:
+            self.add(claim)
+
+    def add(self, claim: Claim) -> None:
+        """Add one."""
+        self._by_port.setdefault((claim.port, claim.protocol), []).append(claim)
+
+    def rival(self, claim: Claim) -> Claim | None:
+        """Return the first one of somebody else that clashes with `claim`; None if there is none."""
+        others = self._by_port.get((claim.port, claim.protocol), ())
+        return next((other for other in others if other.owner != claim.owner and claim.clashes(other)), None)
 
 
 def sockets(lines: Iterable[str], protocol: Protocol) -> Iterator[Socket]:

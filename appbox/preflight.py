@@ -164,15 +164,6 @@ def _init(locked: Locked) -> Iterator[str]:
         yield f"the image starts {words[0]}, an init system that wants a whole machine; set process.entrypoint"
 
 
-def _root_file_system(locked: Locked) -> Iterator[str]:
-    words = command(locked.image.config, locked)
-    if locked.manifest.security.rootfs == "read-only" and words and words[0].endswith(".sh"):
-        yield (
-            f"{words[0]} may write below directories that are read-only now; run it once with the overlay, and "
-            f"appbox writes {locked.manifest.name} --suggest prints the volumes that it needs"
-        )
-
-
 def _variables(locked: Locked) -> Iterator[str]:
     given = {entry.partition("=")[0] for entry in locked.image.config.env}
     if locked.manifest.process.entrypoint is not None:
@@ -205,7 +196,6 @@ _RULES: Final[tuple[Callable[[Locked], Iterator[str]], ...]] = (
     _variables,
     _capabilities,
     _init,
-    _root_file_system,
     _working_directory,
     _health,
 )

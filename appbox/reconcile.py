@@ -2,116 +2,181 @@
 
 from __future__ import annotations
 
-import contextlib
+import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
-from appbox import planning, removal, report, resolve, sources
+from appbox import outcome, plan_data, planning, pruning, removal, report, reviewing, sources
 from appbox.actions import Action
-from appbox.errors import AppboxError, printable
+from appbox.errors import AppboxError, ManifestError, UsageError, printable
 from appbox.host import gather, process
 from appbox.oci.cache import Cache
-from appbox.plan import ServicePlan
-from appbox.planning import Planned, Prepared
+from appbox.outcome import Outcome
+from appbox.plan_file import PlanFile, Wish
+from appbox.planning import Planned
 from appbox.progress import progress
+from appbox.recovery import writing
 from appbox.session import Options, cache_path, require_root_user
 from appbox.sources import Loaded
-from appbox.store import lock
 from appbox.store.root import Root
 
 
-def show(options: Options, arguments: Sequence[str]) -> bool:
-    """Print the plan; return whether it holds any change."""
-    loaded = _load(options, arguments)
+def show(options: Options, wanted: Wish, *, output: str = "") -> tuple[bool, int]:
+    """Print the plan, and write it to `output` if that is given.
+
+    Return whether it holds any change, and how the command ends when some service could not be planned, else 0.
+    """
     with options.open_root() as root:
-        cache = Cache(cache_path(root))
-        planned = planning.prepare(root, loaded, cache, init=options.init, start=True)
+        loaded = _load(root, wanted)
+        planned = _plan(root, wanted, loaded)
     _say_silent(options, planned)
+    failed = [Outcome(name, "failed", error) for name, error in planned.failed.items()]
+    for name, error in planned.failed.items():
+        _say_failed(name, error)
     options.result(_data(planned), report.plan_text(planned.plan, verbosity=options.verbosity))
-    return bool(planned.plan.actions)
+    if output and not failed:
+        reviewing.write(output, reviewing.make(wanted, loaded, planned))
+        options.say(f"the plan is in {printable(output)}; appbox apply {printable(output)} carries it out\n")
+    return bool(planned.plan.actions), outcome.exit_code(failed)
 
 
-def apply(options: Options, arguments: Sequence[str], *, start: bool, wait: bool) -> None:
-    """Do what the plan says, service by service; stop at the first that fails."""
-    loaded = _load(options, arguments)
-    require_root_user("appbox apply")
-    with options.open_root() as root, _locked(root, wait=wait):
-        if root.live:
-            process.need("runc", "services run through it", hint="apt install runc, or apk add runc")
-        cache = Cache(cache_path(root))
-        planned = planning.prepare(root, loaded, cache, init=options.init, start=start)
-        _say_silent(options, planned)
-        done = _each(options, root, cache, planned)
-        options.say(report.notes_text(planned.plan))
-        if options.json:
-            options.result({**_data(planned), "done": True}, "")
-        options.say(report.summary(done, planned.plan))
-        if planned.plan.actions and planned.facts.init == "none":
-            options.say(
-                "no init system was found: no unit was made; appbox run NAME runs a service in the foreground\n"
-            )
-
-
-def _load(options: Options, arguments: Sequence[str]) -> list[Loaded]:
-    """Return the manifests as this host has them."""
+def apply(options: Options, wanted: Wish, *, wait: bool, fail_fast: bool = False) -> int:
+    """Do what the plan says, service by service, and return the exit code. The only service's failure is raised."""
+    reviewed = reviewing.read(wanted.manifests[0]) if reviewing.is_plan(wanted.manifests) else None
+    path = wanted.manifests[0]
+    if reviewed is not None:
+        wanted = _wish_of(wanted, reviewed, path)
     with options.open_root() as root:
-        return sources.load(arguments, gather.hostname(root))
+        loaded = _load_for(root, wanted, path) if reviewed is not None else _load(root, wanted)
+        require_root_user("appbox apply")
+        own = [one.manifest.name for one in loaded]
+        with writing(options, root, wait=None if wait else 0.0, own=own):
+            if root.live:
+                process.need("runc", "services run through it", hint="apt install runc, or apk add runc")
+            planned = _plan(root, wanted, loaded)
+            if reviewed is not None:
+                _refuse_failed(planned)
+                reviewing.refuse_changes(path, reviewed, reviewing.make(wanted, loaded, planned))
+            _say_silent(options, planned)
+            outcomes = _carry_out(options, root, planned, fail_fast=fail_fast)
+            _report(options, planned, outcomes)
+            return outcome.exit_code(outcomes)
+
+
+def _wish_of(given: Wish, reviewed: PlanFile, path: str) -> Wish:
+    """Return what a plan file is about: how to plan is in it, and cannot be said otherwise."""
+    wish = reviewed.wish
+    if given.prune or given.locked or given.verify or not given.start:
+        what = "what --prune, --locked, --verify and --no-start say is in it already"
+        raise UsageError(what, where=path, hint="give them to appbox plan -o")
+    if os.path.realpath(given.root) != wish.root:
+        raise AppboxError("is the plan of another root", where=path, why=wish.root, hint=f"use --root {wish.root}")
+    return replace(wish, init=wish.init if given.init == "auto" else given.init)
+
+
+def _load(root: Root, wanted: Wish) -> list[Loaded]:
+    """Return the manifests as this host has them."""
+    return sources.load(wanted.manifests, gather.hostname(root), strict=wanted.locked, none=wanted.prune)
+
+
+def _load_for(root: Root, wanted: Wish, path: str) -> list[Loaded]:
+    """Return the manifests of the plan in the file `path`."""
+    try:
+        return _load(root, wanted)
+    except (ManifestError, UsageError) as error:
+        why = str(error).splitlines()[0]
+        raise AppboxError("its manifests have changed since", where=path, why=why, hint="plan again") from error
+
+
+def _plan(root: Root, wanted: Wish, loaded: Sequence[Loaded]) -> Planned:
+    gone = pruning.removals(root, wanted.manifests, loaded) if wanted.prune else ()
+    planned = planning.prepare(
+        root, loaded, Cache(cache_path(root)), init=wanted.init, start=wanted.start, retry=wanted.retry
+    )
+    return replace(planned, removals=gone)
+
+
+def _refuse_failed(planned: Planned) -> None:
+    for error in planned.failed.values():
+        raise error
 
 
 def _data(planned: Planned) -> dict[str, Any]:
-    """Return the plan as JSON data; `silent` maps registries to why they did not answer."""
-    return {**report.plan_data(planned.plan), **({"silent": planned.silent} if planned.silent else {})}
+    """Return the plan as JSON data; `silent` maps registries to why they did not answer, `locks` services to notes."""
+    failed = {name: error.as_dict() for name, error in planned.failed.items()}
+    more = {"silent": planned.silent, "locks": planned.locks, "failed": failed}
+    facts = planned.facts.for_templates()
+    return {**plan_data.plan_data(planned.plan, facts), **{key: value for key, value in more.items() if value}}
 
 
 def _say_silent(options: Options, planned: Planned) -> None:
+    for name, notes in planned.locks.items():
+        options.say("".join(printable(f"{name}: note: {note}\n") for note in notes), stream=sys.stderr)
     for registry, why in planned.silent.items():
         options.say(f"note: {registry} did not answer ({why}); what is installed from it stays\n", stream=sys.stderr)
 
 
-def _each(options: Options, root: Root, cache: Cache, planned: Planned) -> list[ServicePlan]:
-    """Carry out every service's plan, in order; after one that fails, what is left is named and not begun."""
-    for number, one in enumerate(planned.services, start=1):
-        try:
-            _one(options, root, cache, planned, one)
-        except BaseException:
-            left = [other.plan.desired.name for other in planned.services[number:] if other.plan.actions]
-            if left:
-                options.say(f"not done because of that: {', '.join(left)}\n", stream=sys.stderr)
-            raise
-    return [one.plan for one in planned.services]
+def _say_failed(name: str, error: AppboxError | None) -> None:
+    """Write why a service failed, also with -q and --json; a message that does not name the service gets its name."""
+    for line in str(error).splitlines():
+        sys.stderr.write(f"appbox: {line}\n" if name in line else f"appbox: {name}: {line}\n")
 
 
-def _one(options: Options, root: Root, cache: Cache, planned: Planned, one: Prepared) -> ServicePlan:
-    if not one.plan.actions:
-        return one.plan
-    options.say(f"{one.plan.desired.name} {one.plan.desired.version}\n")
+def _carry_out(options: Options, root: Root, planned: Planned, *, fail_fast: bool) -> list[Outcome]:
+    from appbox import several  # noqa: PLC0415  # plan needs none of it
 
-    def told(action: Action) -> None:
-        options.say(f"  {printable(report.sentence(action))}\n")
-
-    from appbox import apply as applying  # noqa: PLC0415  # plan needs none of it
-
-    with progress(options) as shown:
-        applying.run(
-            applying.Work(
-                root=root,
-                facts=planned.facts,
-                cache=cache,
-                locked=one.locked,
-                plan=one.plan,
-                open_image=lambda: resolve.open_image(one.loaded, cache),
-                told=told,
-                progress=shown,
-            )
-        )
-    return one.plan
+    return several.carry_out(
+        root,
+        Cache(cache_path(root)),
+        planned,
+        _Told(options, alone=len(planned.services) + len(planned.failed) + len(planned.removals) == 1),
+        progress=lambda: progress(options),
+        fail_fast=fail_fast,
+    )
 
 
-@contextlib.contextmanager
-def _locked(root: Root, *, wait: bool) -> Iterator[None]:
-    with lock.exclusive(root, None if wait else 0.0):
-        yield
+class _Told:
+    """Says what happens; see `several.Listener`. What the only service fails by is said by the command line."""
+
+    def __init__(self, options: Options, *, alone: bool) -> None:
+        self._options, self._alone = options, alone
+
+    def preparing(self, names: Sequence[str]) -> None:
+        self._options.say(f"  unpacking the images of {', '.join(names)} side by side\n")
+
+    def begun(self, name: str, version: str) -> None:
+        self._options.say(f"{name} {version}\n")
+
+    def told(self, action: Action) -> None:
+        self._options.say(f"  {printable(report.sentence(action))}\n")
+
+    def failed(self, name: str, error: AppboxError) -> None:
+        if not self._alone:
+            _say_failed(name, error)
+
+    def left(self, names: Sequence[str]) -> None:
+        if names:
+            self._options.say(f"not done because of that: {', '.join(names)}\n", stream=sys.stderr)
+
+
+def _report(options: Options, planned: Planned, outcomes: Sequence[Outcome]) -> None:
+    """Say how it went. Raises what the only service failed by, which the command line then says."""
+    error = outcome.first_error(outcomes)
+    alone = len(outcomes) == 1
+    if options.json:
+        data = {**_data(planned), "done": error is None, "results": [one.as_dict() for one in outcomes]}
+        options.result({**data, **({"error": error.as_dict()} if error else {})}, "")
+        if error and alone:
+            _say_failed("", error)
+        return
+    if error and alone:
+        raise error
+    options.say(report.notes_text(planned.plan))
+    options.say(report.summary(outcomes))
+    if planned.plan.actions and planned.facts.init == "none":
+        options.say("no init system was found: no unit was made; appbox run NAME runs a service in the foreground\n")
 
 
 def remove(options: Options, name: str, *, purge: bool, wait: bool) -> None:
@@ -119,7 +184,7 @@ def remove(options: Options, name: str, *, purge: bool, wait: bool) -> None:
     require_root_user("appbox remove")
     if not name or "/" in name or name.startswith("."):
         raise AppboxError("is not installed", where=name, hint="appbox status lists what is")
-    with options.open_root() as root, _locked(root, wait=wait):
+    with options.open_root() as root, writing(options, root, wait=None if wait else 0.0):
         init = gather.detect_init(root) if options.init == "auto" else gather.known_init(options.init)
         done = removal.remove(root, init, name, purge=purge)
     text = "".join(f"{name}: {sentence}\n" for sentence in done.sentences)

@@ -10,7 +10,7 @@ from appbox.errors import AppboxError
 from appbox.host import process, runc, services
 from appbox.host.facts import IdRange, InitKind
 from appbox.host.inside import remove_tree
-from appbox.store import addresses, bundle, files, paths, ranges, state, unitfiles
+from appbox.store import addresses, bundle, files, paths, ranges, snapshots, state, unitfiles
 from appbox.store.root import Root
 
 
@@ -59,7 +59,7 @@ def remove(root: Root, init: InitKind, name: str, *, purge: bool) -> Removed:
     interrupted = _clean(root, name)
     found = versions(root, name)
     linked = name in state.names(root)
-    given = purge and name in ranges.load(root)
+    given = purge and (name in ranges.load(root) or _has_snapshots(root, name))
     if not (found or units or linked or interrupted or given):
         raise AppboxError("is not installed", where=name, hint="appbox status lists what is")
     if root.live:
@@ -83,7 +83,13 @@ def remove(root: Root, init: InitKind, name: str, *, purge: bool) -> Removed:
         peers.tell(root, network)
     if purge:
         _forget(root, name)
+    elif _has_snapshots(root, name):
+        done.sentences.append(f"kept its snapshots in {paths.CONTAINERS}/{snapshots.SNAPSHOTS}/{name}")
     return done
+
+
+def _has_snapshots(root: Root, name: str) -> bool:
+    return root.is_directory(f"{paths.CONTAINERS}/{snapshots.SNAPSHOTS}/{name}")
 
 
 def _refuse_shared(root: Root, name: str) -> None:
@@ -138,6 +144,15 @@ def _stop(init: InitKind, name: str, has_unit: bool, done: Removed) -> None:
             raise AppboxError("cannot be stopped", where=name, why=result.message)
 
 
+def retire(root: Root, name: str, directory: str) -> str:
+    """Remove an old version of a service, but for volumes of its own; return what was done."""
+    done = Removed(name)
+    ids = ranges.load(root).get(name)
+    with root.directory(paths.CONTAINERS) as containers:
+        _drop(containers, directory, _identity(name, directory, ids), purge=False, done=done)
+    return done.sentences[0]
+
+
 def _drop(containers: int, directory: str, identity: bytes, *, purge: bool, done: Removed) -> None:
     """Delete a version directory, or all of it but its volumes."""
     with files.directory(directory, containers) as version:
@@ -189,7 +204,13 @@ def _is_numbered(entry: str, log: str) -> bool:
 
 def _forget(root: Root, name: str) -> None:
     """Delete what a service leaves outside its bundles, and free its range of ids."""
-    left = [(paths.LOGS, f"{name}.log"), (paths.JOBS, name), (paths.TIMERS, f"stamp-{name}.timer"), (paths.RUN, name)]
+    left = [
+        (paths.LOGS, f"{name}.log"),
+        (paths.LOGS, f"{name}:hooks.log"),
+        (paths.JOBS, name),
+        (paths.TIMERS, f"stamp-{name}.timer"),
+        (paths.RUN, name),
+    ]
     for folder, leaf in left:
         if root.is_directory(folder):
             with root.directory(folder) as fd:
@@ -197,6 +218,9 @@ def _forget(root: Root, name: str) -> None:
                 numbered = [one for one in os.listdir(fd) if folder == paths.LOGS and _is_numbered(one, leaf)]
                 for one in (leaf, *numbered):
                     remove_tree(fd, one)
+    if root.is_directory(paths.CONTAINERS):
+        with root.directory(paths.CONTAINERS) as containers:
+            snapshots.delete_all(containers, name)
     record = addresses.load(root)
     if name in record.places:
         addresses.save(root, record.without(name))

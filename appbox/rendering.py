@@ -12,7 +12,7 @@ from functools import partial
 
 from appbox import admission, container, image_limits, planning, resolve, sources
 from appbox import desired as desires
-from appbox.desired import Desired
+from appbox.desired_values import Desired
 from appbox.errors import AppboxError
 from appbox.host import gather, ranges
 from appbox.host.facts import Facts, IdRange

@@ -1,25 +1,14 @@
-"""Plans, problems and states in words and as JSON. Prints nothing: text comes out, the command line writes it."""
+"""Plans and what became of them in words. Prints nothing: text comes out, the command line writes it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Sequence
 
-from appbox.actions import Action, InstallUnit, RenderConfig, describe
+from appbox.actions import Action, InstallUnit, RenderConfig
 from appbox.errors import printable
-from appbox.plan import Plan, ServicePlan
-
-
-def plan_data(plan: Plan) -> dict[str, Any]:
-    """Return a plan as JSON data: changes, actions in order, notes by service, and who signed their images."""
-    signed = {s.desired.name: [one.as_dict() for one in s.desired.signers] for s in plan.services if s.desired.signers}
-    return {
-        "changes": bool(plan.actions),
-        "actions": [describe(action) for action in plan.actions],
-        "notes": {s.desired.name: list(s.notes) for s in plan.services if s.notes},
-        "host_notes": list(plan.notes),
-        **({"signed_by": signed} if signed else {}),
-    }
+from appbox.outcome import Outcome
+from appbox.plan_data import downtime, restarts
+from appbox.plan_values import Plan, ServicePlan
 
 
 def plan_text(plan: Plan, *, verbosity: int = 0) -> str:
@@ -27,6 +16,8 @@ def plan_text(plan: Plan, *, verbosity: int = 0) -> str:
     lines: list[str] = []
     for service in plan.services:
         lines += _service(service, verbosity)
+    for removal in plan.removals:
+        lines += [f"{removal.installed.name} {removal.installed.version}", f"  {sentence(removal.action)}"]
     lines += [f"note: {note}" for note in plan.notes if plan.actions]
     if not plan.actions:
         lines.append("nothing to do")
@@ -42,6 +33,8 @@ def _service(service: ServicePlan, verbosity: int) -> Iterator[str]:
         yield f"  {sentence(action)}"
         if isinstance(action, RenderConfig | InstallUnit) and verbosity >= (1 if action.new else 0):
             yield from (f"      {line}" for line in action.diff.splitlines())
+    if restarts(service):
+        yield f"  it {downtime(service)}"
     for note in service.notes:
         yield f"  note: {note}"
 
@@ -58,10 +51,31 @@ def sentence(action: Action) -> str:
     return f"{action.sentence} ({action.reason})"
 
 
-def summary(done: list[ServicePlan], plan: Plan) -> str:
-    """Return the closing line of `apply`."""
-    changed = sum(1 for service in done if service.actions)
-    if not plan.actions:
-        return "nothing to do\n"
-    services = "service" if changed == 1 else "services"
-    return f"done: {changed} {services} changed\n"
+def summary(outcomes: Sequence[Outcome]) -> str:
+    """Return the closing lines of `apply`: what became of each service if not all is well, and how many changed."""
+    counts = {result: sum(1 for one in outcomes if one.result == result) for result in _IN_WORDS}
+    bad = counts["failed"] + counts["not begun"]
+    lines = [_outcome(one) for one in outcomes] if bad else []
+    said = [_count(counts["done"], "changed"), _count(counts["removed"], "removed")]
+    said += [_count(counts["failed"], "failed"), _count(counts["not begun"], "not begun")]
+    if any(said):
+        lines.append(f"{'' if bad else 'done: '}{', '.join(text for text in said if text)}")
+    return printable("".join(f"{line}\n" for line in lines)) or "nothing to do\n"
+
+
+_IN_WORDS = {
+    "done": "done",
+    "unchanged": "nothing to do",
+    "removed": "removed",
+    "failed": "failed",
+    "not begun": "not begun",
+}
+
+
+def _outcome(one: Outcome) -> str:
+    why = one.why or (str(one.error).splitlines() or [""])[0] if one.why or one.error else ""
+    return f"{one.name}: {_IN_WORDS[one.result]}{f': {why}' if why else ''}"
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {'service' if number == 1 else 'services'} {what}" if number else ""

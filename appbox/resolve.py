@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
 from appbox import policy
 from appbox.admission import Demands, Policies
-from appbox.errors import AppboxError, Unavailable
+from appbox.errors import AppboxError, Missing, Refused, Unavailable
 from appbox.host import borrow, mounts, trusted
 from appbox.host.facts import IdRange
 from appbox.host.trusted import Place
@@ -24,7 +24,7 @@ from appbox.oci.digest import Digest
 from appbox.oci.held import Held
 from appbox.oci.image_config import parse_config
 from appbox.oci.model import Image, Platform
-from appbox.oci.reference import RegistryImage, parse_image
+from appbox.oci.reference import ImageName, RegistryImage, parse_image
 from appbox.oci.settings import Settings, Timing
 from appbox.oci.source import Source
 from appbox.policy import Demand, Signer
@@ -36,7 +36,7 @@ from appbox.store.root import Root
 _DOCUMENT_LIMIT = 4 << 20
 
 
-_HURRY: Final = Timing(connect=3.0, read=10.0, tries=1)
+HURRY: Final = Timing(connect=3.0, read=10.0, tries=1)
 """How patient a plan is with a registry that it can do without."""
 
 
@@ -56,28 +56,36 @@ class Found:
 class Images:
     """The images of one run: each reference is looked up once, and a registry that did not answer is not asked again.
 
-    `policies` are those of the host. `silent` maps registries to why they did not answer.
+    `policies` are those of the host. `silent` maps registries to why they did not answer, `notes` services to what
+    somebody should know about their locks.
     """
 
     def __init__(self, cache: Cache, platform: Platform, policies: Policies) -> None:
         self._cache, self._platform, self._policies = cache, platform, policies
         self._known: dict[tuple[str, str, str | None], Found] = {}
+        self._means: dict[tuple[str, str], Digest | None] = {}
         self.silent: dict[str, str] = {}
+        self.notes: dict[str, list[str]] = {}
+
+    def told(self) -> dict[str, list[str]]:
+        """Return the notes of the services that have any."""
+        return {name: notes for name, notes in self.notes.items() if notes}
 
     def look_up(self, loaded: Loaded, installed: Found | None) -> Found:
-        """Return the image of a manifest: what its tag means now, or what it meant when it was installed.
+        """Return the image of a manifest: what is pinned, what its tag means now, or meant when it was installed.
 
         `installed` is the image of the version that is on the host, if the manifest names the same one. It does for a
-        registry that does not answer, and where the manifest pins its digest. Raises Unavailable, or Refused, also for
-        an installed image that does not satisfy what the policies demand by now.
+        registry that does not answer, and where its digest is pinned, by the manifest or the lock. Raises Unavailable,
+        or Refused, also for an installed image that does not satisfy what the policies demand by now.
         """
         name = parse_image(loaded.manifest.image)
-        pinned = loaded.manifest.digest is not None
-        demands = self._policies.demands(name, pinned=pinned, base_dir=loaded.folder, more=_own_demands(loaded))
+        pinned = loaded.digest is not None
+        demands = self._policies.demands(name, pinned=pinned, base_dir=loaded.folder, more=own_demands(loaded))
+        self.notes[loaded.manifest.name] = [*self._moved(loaded, name), *([loaded.note] if loaded.note else [])]
         if installed is not None and isinstance(name, RegistryImage) and (pinned or name.registry in self.silent):
             return self._again(loaded, installed.image, installed.signers, demands)
         place = str(name) if isinstance(name, RegistryImage) else os.path.join(loaded.folder, str(name))
-        key = (place, loaded.manifest.version, loaded.manifest.digest)
+        key = (place, loaded.manifest.version, loaded.digest)
         if (known := self._known.get(key)) is not None:
             return self._again(loaded, known.image, known.signers + _signers_then(installed, known.image), demands)
         try:
@@ -90,15 +98,36 @@ class Images:
         return self._known[key]
 
     def _ask(self, loaded: Loaded, installed: Found | None, demands: Demands) -> Found:
-        digest = Digest.parse(loaded.manifest.digest) if loaded.manifest.digest else None
+        digest = Digest.parse(loaded.digest) if loaded.digest else None
         held = Held(self._cache)
         with self._open(loaded, held, hurry=installed is not None) as opened:
-            image = opened.resolve(loaded.manifest.version, digest, self._platform)
+            image = _resolved(loaded, opened, digest, self._platform)
             signers = demands.recorded(_signers_then(installed, image), _digests(image))
             if signers is None:
                 signers = demands.verify(opened, image.reference, _digests(image), self._cache)
         held.keep()
         return Found(image, signers)
+
+    def _moved(self, loaded: Loaded, name: ImageName) -> Iterator[str]:
+        """Say when a locked tag means another image by now; what does not answer is not waited for again."""
+        if loaded.pin is None or loaded.strict or not isinstance(name, RegistryImage) or name.registry in self.silent:
+            return
+        key = (str(name), loaded.manifest.version)
+        if key not in self._means:
+            try:
+                with self._open(loaded, self._cache, hurry=True) as opened:
+                    self._means[key] = means(opened, loaded.manifest.version)
+            except Missing:
+                self._means[key] = None
+            except Unavailable as error:
+                self.silent[name.registry] = error.why or error.what
+                return
+        now = self._means[key]
+        if now is not None and str(now) != loaded.pin.digest:
+            yield (
+                f"{name}:{key[1]} has moved: {short(loaded.pin.digest)} → {short(now)}; what is locked is used, and "
+                f"appbox lock --update {loaded.manifest.name} takes the new one"
+            )
 
     def _again(self, loaded: Loaded, image: Image, before: tuple[Signer, ...], demands: Demands) -> Found:
         """Return an image that was looked up before, with who signed it: these policies may demand more than those."""
@@ -109,7 +138,7 @@ class Images:
         return Found(image, signers)
 
     def _open(self, loaded: Loaded, cache: Cache, *, hurry: bool) -> Source:
-        return open_image(loaded, cache, Settings(timing=_HURRY) if hurry else None)
+        return open_image(loaded, cache, Settings(timing=HURRY) if hurry else None)
 
 
 def _signers_then(installed: Found | None, image: Image) -> tuple[Signer, ...]:
@@ -122,7 +151,30 @@ def _digests(image: Image) -> tuple[Digest, ...]:
     return tuple(digest for digest in (image.index_digest, image.digest) if digest is not None)
 
 
-def _own_demands(loaded: Loaded) -> tuple[Demand, ...]:
+def means(opened: Source, tag: str) -> Digest | None:
+    """Return what a tag of a registry means now; None when the registry does not say it in a HEAD."""
+    from appbox.oci.pull import RegistrySource  # noqa: PLC0415  # httpx costs 70 ms
+
+    return opened.said(tag) if isinstance(opened, RegistrySource) else None
+
+
+def short(digest: Digest | str) -> str:
+    """Return the beginning of a digest, enough to tell it from others."""
+    return f"{str(digest)[:19]}…"
+
+
+def _resolved(loaded: Loaded, opened: Source, digest: Digest | None, platform: Platform) -> Image:
+    try:
+        return opened.resolve(loaded.manifest.version, digest, platform)
+    except Refused as error:
+        if loaded.pin is None or loaded.manifest.digest or error.hint:
+            raise
+        hint = f"if that is meant to be so, appbox lock --update {loaded.manifest.name}"
+        raise Refused(error.what, where=error.where, why=error.why, hint=hint) from error
+
+
+def own_demands(loaded: Loaded) -> tuple[Demand, ...]:
+    """Return what a manifest itself demands of its image."""
     table = loaded.manifest.policy
     own = Demand(loaded.document.file, table.registries, loaded.keys, table.signed_as or "", table.require_digest)
     return (own,) if table.model_fields_set else ()
@@ -187,7 +239,7 @@ def _same_image(loaded: Loaded, name: RegistryImage, meta: Mapping[str, object])
     image = meta.get("image")
     if not isinstance(before, dict) or not isinstance(image, dict):
         return False
-    wanted = loaded.manifest.digest
+    wanted = loaded.digest
     return (
         before.get("version") == loaded.manifest.version
         and str(before.get("image", "")) != ""

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from ipaddress import ip_address
 
 from appbox import devices, health, rlimits
+from appbox.constraints import is_constraint
 from appbox.fields import quoted
 from appbox.findings import Finding
 from appbox.quantities import ANYWHERE, Port
@@ -36,6 +37,12 @@ def _image_or_build(manifest: Manifest) -> Iterator[Finding]:
         yield Finding(("image",), "is missing", hint, (("build",),))
     if manifest.image and manifest.build is not None:
         yield Finding(("build",), "the image is both pulled and made", "keep either image or [build]", (("image",),))
+
+
+def _version(manifest: Manifest) -> Iterator[Finding]:
+    if manifest.digest is not None and is_constraint(manifest.version):
+        hint = "take it out: appbox lock writes down the digest"
+        yield Finding(("digest",), "a constraint has no digest of its own", hint, (("version",),))
 
 
 def _exactly_one(manifest: Manifest) -> Iterator[Finding]:
@@ -286,8 +293,22 @@ def _policy(manifest: Manifest) -> Iterator[Finding]:
         yield Finding(("policy", "signed_as"), "stands without signed_by", "say whose signatures are meant")
 
 
+def _upgrade(manifest: Manifest) -> Iterator[Finding]:
+    upgrade = manifest.upgrade
+    for key in ("before", "after"):
+        if getattr(upgrade, key) and manifest.service.schedule:
+            message = "is run in the container of the service, and that of a timed job is not there between its times"
+            yield Finding(("upgrade", key), message, "take it out", (("service", "schedule"),))
+    if upgrade.migrate and not upgrade.data_format:
+        message = "is run when data_format changes, and there is none"
+        yield Finding(
+            ("upgrade", "migrate"), message, "name the format of the data, too", (("upgrade", "data_format"),)
+        )
+
+
 _RULES: tuple[Callable[[Manifest], Iterator[Finding]], ...] = (
     _image_or_build,
+    _version,
     _exactly_one,
     _process,
     _volumes,
@@ -297,6 +318,7 @@ _RULES: tuple[Callable[[Manifest], Iterator[Finding]], ...] = (
     _isolation,
     _ids,
     _service,
+    _upgrade,
     _secrets,
     health.rules,
     _resources,

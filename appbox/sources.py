@@ -5,15 +5,16 @@ from __future__ import annotations
 import os
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
-from appbox import config_directory, overlays
+from appbox import config_directory, overlays, pins
 from appbox import manifest as manifests
 from appbox.configuration import SIZE_LIMIT, ConfigSource
 from appbox.document import Document, Overlay
 from appbox.errors import AppboxError, ManifestError, Problem, UsageError
 from appbox.fields import quoted
+from appbox.lock_file import Entry, LockFile
 from appbox.manifest import Manifest
 from appbox.oci import public_key
 from appbox.oci.public_key import BadKeyError, PublicKey
@@ -31,6 +32,8 @@ class Loaded:
     """A parsed manifest, the path it came from and its configuration files by their path in the container.
 
     `keys` are those that `policy.signed_by` names; `encrypted` are the files of `secrets.*.age` by the secret's name.
+    `pin` is what the lock says of its version, which is a tag then; `note` what somebody should know about the lock.
+    With `strict` no registry may be asked what a tag means.
     """
 
     document: Document
@@ -38,6 +41,14 @@ class Loaded:
     configs: Mapping[str, ConfigSource]
     keys: tuple[PublicKey, ...] = ()
     encrypted: Mapping[str, bytes] = field(default_factory=dict)
+    pin: Entry | None = None
+    note: str = ""
+    strict: bool = False
+
+    @property
+    def digest(self) -> str | None:
+        """The digest that the image must have: the manifest's, or else the lock's."""
+        return self.manifest.digest or (self.pin.digest if self.pin else None)
 
     @property
     def folder(self) -> str:
@@ -45,30 +56,36 @@ class Loaded:
         return os.path.dirname(os.path.abspath(self.document.file))
 
 
-def find(arguments: Iterable[str]) -> list[str]:
-    """Return the manifests that the arguments name: files, and every `*.toml` of a directory, sorted, each once."""
+def find(arguments: Iterable[str], *, none: bool = False) -> list[str]:
+    """Return the manifests that the arguments name: files, and every `*.toml` of a directory, sorted, each once.
+
+    `none`: a directory may be without any.
+    """
     found: dict[str, str] = {}
     for argument in arguments:
-        for file in _of_directory(argument) if os.path.isdir(argument) else [argument]:
+        for file in _of_directory(argument, none=none) if os.path.isdir(argument) else [argument]:
             found.setdefault(os.path.realpath(file), file)
     return list(found.values())
 
 
-def _of_directory(folder: str) -> list[str]:
+def _of_directory(folder: str, *, none: bool = False) -> list[str]:
     names = sorted(n for n in os.listdir(folder) if n.endswith(".toml") and not n.startswith("."))
     inside = [os.path.join(folder, name) for name in names if os.path.isfile(os.path.join(folder, name))]
-    if not inside:
+    if not inside and not none:
         raise UsageError("there is no manifest in the directory", where=folder, hint="manifests end in .toml")
     return inside
 
 
-def load(arguments: Iterable[str], host: str = "") -> list[Loaded]:
+def load(arguments: Iterable[str], host: str = "", *, strict: bool = False, none: bool = False) -> list[Loaded]:
     """Return every manifest that the arguments name, sorted by service, as the overlay of `host` would have them.
+
+    Each version is a tag then: what a constraint means is in the lock beside its manifest. With `strict` all that a
+    registry would have to be asked for must be locked. `none`: a directory may be without any manifest.
 
     All problems are reported at once. Raises ManifestError, also for a service that two manifests describe and for an
     overlay of a service that there is not, and AppboxError for an unreadable file.
     """
-    found = find(arguments)
+    found = find(arguments, none=none)
     problems: list[Problem] = []
     chosen: dict[str, Overlay | None] = {}
     for folder in dict.fromkeys(os.path.dirname(file) for file in found):
@@ -80,13 +97,43 @@ def load(arguments: Iterable[str], host: str = "") -> list[Loaded]:
     problems += more
     if problems:
         raise ManifestError(problems)
-    return loaded
+    return _pinned(loaded, strict=strict)
+
+
+def _pinned(loaded: Sequence[Loaded], *, strict: bool) -> list[Loaded]:
+    """Return manifests with what the locks beside them say; ManifestError with what they lack."""
+    locks: dict[str, LockFile] = {}
+    found: list[Loaded] = []
+    problems: list[Problem] = []
+    for one in loaded:
+        lock = locks.get(one.folder) or locks.setdefault(one.folder, read_lock(one))
+        try:
+            pinned = pins.pin(one.manifest, one.document, lock, strict=strict)
+        except ManifestError as error:
+            problems += error.problems
+            continue
+        found.append(replace(one, manifest=pinned.manifest, pin=pinned.entry, note=pinned.note, strict=strict))
+    if problems:
+        raise ManifestError(problems)
+    return found
+
+
+def read_lock(loaded: Loaded) -> LockFile:
+    """Return the lock beside a manifest, an empty one when there is none; raises as `pins.read` does."""
+    return pins.read(loaded.folder, os.path.dirname(loaded.document.file))
+
+
+def holds_all_of(loaded: Sequence[Loaded]) -> bool:
+    """Return whether manifests of one directory are all that it has."""
+    folder = loaded[0].folder
+    here = {os.path.realpath(one.document.file) for one in loaded}
+    return all(os.path.realpath(file) in here for file in _of_directory(folder))
 
 
 def load_for_all_hosts(arguments: Iterable[str]) -> list[tuple[str, Loaded]]:
     """Return every manifest as it is and once more for each host with an overlay: pairs of host ("" for none) and it.
 
-    Raises as `load`, with the problems of every host.
+    Versions are as they are written: no lock is read. Raises as `load`, with the problems of every host.
     """
     found = find(arguments)
     plain, problems = _load_all(found, {})

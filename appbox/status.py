@@ -4,33 +4,35 @@ from __future__ import annotations
 
 import os
 import time
-import tomllib
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
-from appbox import sizes
+from appbox import drift, sizes
+from appbox.drift import Subject
 from appbox.errors import AppboxError, printable
 from appbox.health_line import sentence
 from appbox.host import health_state, runc
 from appbox.store import files, paths, state
+from appbox.store.ranges import Ledger
 from appbox.store.root import Root
 
 if TYPE_CHECKING:
     from appbox.host.cgroups import Usage
     from appbox.host.runc import Running
 
-_META_LIMIT: Final = 16 << 20
-
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """One service. `state` is running, stopped or broken; `since` is RFC 3339, "" when it does not run.
+    """One service. `state` is running, stopped, failed or broken; `since` is RFC 3339, "" when it does not run.
+
+    A service that is down because it ended badly, or did not start, has failed; it may be about to be tried again.
 
     `usage` is what it uses now; None when it does not run, or nobody asked. `health` is starting, healthy or
     unhealthy, since when, and what is wrong; "" without a check. A service that is down has it if it is down for it.
     `addresses` are those on a bridge, `ports` what is published of it.
     A timed job that does not run is waiting; `last_status` is the exit status of its last run, or a signal.
+    `drift` says in a few words each what is not as it was applied, `notes` what somebody added beside its units.
     """
 
     name: str
@@ -55,17 +57,24 @@ class Status:
     last_status: str = ""
     addresses: tuple[str, ...] = ()
     ports: tuple[str, ...] = ()
+    drift: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """Return the status as JSON data."""
         return asdict(self)
 
 
-def of(root: Root, name: str, *, usage: bool = False) -> Status:
+def of(root: Root, name: str, *, usage: bool = False, verify: bool = False) -> Status:
     """Return the status of an installed service; AppboxError when there is none of that name.
 
-    `usage` asks for what it uses, too, which is in some more files of the kernel.
+    `usage` asks for what it uses, too, which is in some more files of the kernel. Its root file system is looked at;
+    with `verify` every file of it is compared.
     """
+    return _of(root, name, drift.ledger(root), usage=usage, rootfs=True, verify=verify)
+
+
+def _of(root: Root, name: str, ledger: Ledger, *, usage: bool = False, rootfs: bool, verify: bool) -> Status:
     with _containers(root, name) as containers:
         if not state.is_current_link(name, containers):
             raise unknown(name)
@@ -74,14 +83,22 @@ def of(root: Root, name: str, *, usage: bool = False) -> Status:
         try:
             with files.directory(directory, containers) as bundle:
                 generation = state.current_generation(bundle)
-                path = f"{paths.GENERATIONS}/{generation}/bundle.toml"
-                meta = tomllib.loads(files.read(path, _META_LIMIT, bundle).decode())
+                with files.directory(f"{paths.GENERATIONS}/{generation}", bundle) as record:
+                    meta = state.read_meta(record)
+                found = runc.running(name) if root.live else None
+                subject = drift.Subject(name, directory, generation, meta, found)
+                drifted = drift.of(root, subject, bundle, ledger)
         except PermissionError:
             raise
         except (OSError, ValueError, AppboxError) as error:
             why = os.strerror(error.errno or 0) if isinstance(error, OSError) else str(error)
             return Status(name, version, "broken", "", 0, "", "", 0, "", f"{directory} cannot be read: {why}")
-    return _described(root, name, version, generation, meta, usage=usage)
+    shown = _described(root, subject, version, usage=usage)
+    if rootfs:
+        from appbox import touched  # noqa: PLC0415 - the list of all services does without
+
+        drifted = (*drifted, *touched.words(root, subject, full=verify))
+    return replace(shown, drift=drifted, notes=drift.notes(root, name))
 
 
 def _containers(root: Root, name: str) -> Any:
@@ -90,19 +107,19 @@ def _containers(root: Root, name: str) -> Any:
     return root.directory(paths.CONTAINERS)
 
 
-def _described(root: Root, name: str, version: str, generation: int, meta: dict[str, Any], *, usage: bool) -> Status:
-    found = runc.running(name) if root.live else None
+def _described(root: Root, subject: Subject, version: str, *, usage: bool) -> Status:
+    name, meta, found = subject.name, subject.meta, subject.running
     image, manifest = (_table(meta.get(key)) for key in ("image", "manifest"))
     job = _job(root, name, _table(manifest.get("service")), running=found is not None)
     return Status(
         name=name,
         version=version,
-        state="running" if found else str(job.pop("state", "stopped")),
+        state="running" if found else str(job.pop("state", "failed" if root.live and _failed(name) else "stopped")),
         since=found.since.strftime("%Y-%m-%dT%H:%M:%SZ") if found else "",
         pid=found.pid if found else 0,
         digest=str(image.get("digest", "")),
         image=str(image.get("reference", "")),
-        generation=generation,
+        generation=subject.generation,
         description=str(manifest.get("description", "")),
         problem="",
         addresses=_addresses(_table(meta.get("network"))),
@@ -110,6 +127,11 @@ def _described(root: Root, name: str, version: str, generation: int, meta: dict[
         usage=_usage(found) if found and usage else None,
         **{**(_health(name, running=found is not None) if root.live else {}), **job},
     )
+
+
+def _failed(name: str) -> bool:
+    """Return whether a service is down for a reason: as its run script heard from systemd, or as OpenRC keeps it."""
+    return os.path.exists(f"{paths.RUN}/{name}/failed") or os.path.lexists(f"/run/openrc/failed/{name}")
 
 
 def _addresses(network: dict[str, Any]) -> tuple[str, ...]:
@@ -130,7 +152,7 @@ def _job(root: Root, name: str, service: dict[str, Any], *, running: bool) -> di
         shown["next_run"] = jobs.next_time(expression, datetime.now(UTC))
     if waits and not running:
         shown["state"] = "waiting"
-    last = jobs.result(root.read(f"{paths.JOBS}/{name}", jobs.LIMIT) or b"")
+    last = jobs.result(_last_run(root, name, jobs.LIMIT))
     if last is not None:
         shown |= {
             "last_started": last.started,
@@ -139,6 +161,16 @@ def _job(root: Root, name: str, service: dict[str, Any], *, running: bool) -> di
             "last_status": last.status,
         }
     return shown
+
+
+def _last_run(root: Root, name: str, limit: int) -> bytes:
+    """Return the record of a job's last run; nothing where there is something else in its place."""
+    try:
+        return root.read(f"{paths.JOBS}/{name}", limit) or b""
+    except PermissionError:
+        raise
+    except (OSError, AppboxError):
+        return b""
 
 
 def _health(name: str, *, running: bool) -> dict[str, str]:
@@ -161,9 +193,10 @@ def _usage(found: Running) -> Usage:
     return cgroups.usage(found.cgroups)
 
 
-def every(root: Root) -> list[Status]:
-    """Return the status of every installed service, sorted by name."""
-    return [of(root, name) for name in state.names(root)]
+def every(root: Root, *, verify: bool = False) -> list[Status]:
+    """Return the status of every installed service, sorted by name; root file systems only with `verify`."""
+    ledger = drift.ledger(root)
+    return [_of(root, name, ledger, rootfs=verify, verify=verify) for name in state.names(root)]
 
 
 def unknown(name: str) -> AppboxError:
@@ -173,7 +206,7 @@ def unknown(name: str) -> AppboxError:
 
 def table(statuses: list[Status]) -> str:
     """Return the statuses as aligned columns with a heading; a line for each problem and description."""
-    rows = [("NAME", "VERSION", "STATE", "HEALTH", "SINCE", "PID", "DIGEST")]
+    rows = [("NAME", "VERSION", "STATE", "HEALTH", "SINCE", "PID", "DIGEST", "DRIFT")]
     rows += [
         (
             s.name,
@@ -183,6 +216,7 @@ def table(statuses: list[Status]) -> str:
             s.since or "-",
             str(s.pid or "-"),
             s.digest.partition(":")[2][:12] or "-",
+            ", ".join(s.drift) or "-",
         )
         for s in statuses
     ]

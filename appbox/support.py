@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from appbox.fields import is_constraint, quoted
+from appbox.fields import quoted
 from appbox.findings import Finding
 from appbox.tables import Manifest, Table
 from appbox.toml_source import Path, dotted
@@ -28,7 +28,6 @@ def _one_of(*words: str) -> Test:
 # Key, and which of its values are not acted on; a default never counts, since it is what happens anyway.
 # A key that is a table stands for all of its keys, and `*` for any name.
 NOT_YET: Mapping[str, Test] = {
-    "upgrade": every_value,
     "build": every_value,
 }
 
@@ -54,8 +53,6 @@ _TREE = _tree()
 
 def unsupported(manifest: Manifest) -> Iterator[Finding]:
     """Yield a finding for each key of `manifest` that would have no effect."""
-    if is_constraint(manifest.version):
-        yield Finding(("version",), "not supported yet: version constraint", "write the tag itself")
     yield from _refused(manifest, _TREE, ())
 
 

@@ -212,6 +212,7 @@ class Upgrade(Table):
     before: Annotated[v.Hooks, _key("Commands run in the old container before the upgrade.")] = ()
     after: Annotated[v.Hooks, _key("Commands run in the new container after it.")] = ()
     migrate: Annotated[v.Command | None, _key("The command that takes data from one data_format to the next.")] = None
+    hook_timeout: Annotated[v.SomeSeconds, _key("Seconds that each of these commands may take.")] = 600
     data_format: Annotated[v.Text, _key("A name for the format of the data; changing it needs migrate.")] = ""
 
 
@@ -225,7 +226,9 @@ class Policy(Table):
     signed_as: Annotated[
         v.RegistryPrefix | None, _key("The name that the signature is for, where the image was copied from elsewhere.")
     ] = None
-    require_digest: Annotated[bool, _key("Whether the manifest has to pin the image's digest.")] = False
+    require_digest: Annotated[
+        bool, _key("Whether the manifest, or the lock beside it, has to pin the image's digest.")
+    ] = False
 
 
 class Packages(Table):
@@ -249,7 +252,9 @@ class Manifest(Table):
     image: Annotated[
         v.Image, _key("Where the image is: HOST/REPOSITORY, oci:DIR, oci-archive:FILE or docker-archive:FILE.")
     ] = ""
-    version: Annotated[v.Version, _key("The image's tag.")]
+    version: Annotated[
+        v.Version, _key('The image\'s tag, or a constraint that appbox lock resolves: "~9.0", ">=9,<10", "*".')
+    ]
     digest: Annotated[v.Digest | None, _key("The digest that the image must have.")] = None
     description: Annotated[v.Text, _key("For people; shown by status.")] = ""
     process: Annotated[Process, _key("What runs.")] = Process()

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import Final
 
 _PART: Final = re.compile(r"[0-9]+|[a-z]+")
-_EARLY: Final = ("dev", "pre", "alpha", "a", "beta", "b", "rc")
+EARLY: Final = ("dev", "pre", "alpha", "a", "beta", "b", "rc")
 """What a version has before it is out, in this order; any other word is a variant of the version before it."""
 
 Key = tuple[tuple[int, int, str], ...]
@@ -29,4 +29,4 @@ def key(tag: str) -> Key:
 def _rank(part: str) -> tuple[int, int, str]:
     if part.isdigit():
         return 2, int(part), ""
-    return (-1, _EARLY.index(part), "") if part in _EARLY else (1, 0, part)
+    return (-1, EARLY.index(part), "") if part in EARLY else (1, 0, part)

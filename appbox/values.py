@@ -11,7 +11,7 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import AfterValidator, PlainSerializer, PlainValidator, Strict, WithJsonSchema
 
-from appbox import devices, fields, quantities, schedule
+from appbox import constraints, devices, fields, quantities, schedule
 from appbox.errors import AppboxError
 from appbox.fields import BadValueError, FrozenMap, kind, quoted
 from appbox.oci.capabilities import ALL_CAPABILITIES, canonical
@@ -45,7 +45,11 @@ _AS_TEXT = PlainSerializer(str, return_type=str, when_used="unless-none")
 
 Name = Annotated[str, PlainValidator(fields.name), _string(fields.NAME_PATTERN)]
 Label = Annotated[str, PlainValidator(fields.label), _string(fields.LABEL_PATTERN)]
-Version = Annotated[str, PlainValidator(fields.version), _string(fields.VERSION_PATTERN)]
+Version = Annotated[
+    str,
+    PlainValidator(fields.version),
+    _either({"type": "string", "pattern": fields.VERSION_PATTERN}, {"type": "string", "pattern": constraints.PATTERN}),
+]
 Digest = Annotated[str, PlainValidator(fields.digest), _string(fields.DIGEST_PATTERN)]
 Text = Annotated[str, PlainValidator(fields.text), _TEXT]
 Argument = Annotated[str, PlainValidator(fields.argument), _TEXT]

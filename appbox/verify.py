@@ -50,9 +50,13 @@ class Verdict:
 def every(root: Root) -> Iterator[Verdict]:
     """Yield the verdict on every installed service, sorted by name."""
     for name in state.names(root):
-        found = state.load(root, name)
+        try:
+            found = state.load(root, name)
+        except AppboxError as error:
+            yield Verdict(name, "", problem=str(error))
+            continue
         if found is not None:
-            yield _verdict(root, found)
+            yield judge(root, found)
 
 
 def of(root: Root, name: str) -> Verdict:
@@ -60,10 +64,11 @@ def of(root: Root, name: str) -> Verdict:
     found = state.load(root, name)
     if found is None:
         raise AppboxError("is not installed", where=name, hint="appbox status lists what is")
-    return _verdict(root, found)
+    return judge(root, found)
 
 
-def _verdict(root: Root, found: Installed) -> Verdict:
+def judge(root: Root, found: Installed) -> Verdict:
+    """Return the verdict on a version, be it current or not."""
     name, version = found.name, found.version
     if found.problem and not found.meta:
         return Verdict(name, version, problem=f"cannot be verified: {found.problem}")

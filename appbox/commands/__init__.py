@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from appbox.commands import images, installed, manifests, running
+from appbox.commands import data, images, installed, manifests, past, running, transfer, versions
 from appbox.commands.root import Misuse, app
 
-__all__ = ["Misuse", "app", "images", "installed", "manifests", "running"]
+__all__ = ["Misuse", "app", "data", "images", "installed", "manifests", "past", "running", "transfer", "versions"]

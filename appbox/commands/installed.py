@@ -12,17 +12,21 @@ from appbox.session import require_root_user
 
 
 @app.command(epilog="Example: appbox status --json valkey")
-def status(context: typer.Context, name: AnyName = None) -> None:
-    """Show the installed services: version, state, since when, digest."""
+def status(
+    context: typer.Context,
+    name: AnyName = None,
+    verify: Annotated[bool, typer.Option("--verify", help="Compare every file of the root file systems, too.")] = False,
+) -> None:
+    """Show the installed services: version, state, since when, digest, and what is not as it was applied."""
     from appbox import status as states  # noqa: PLC0415
 
     options = options_of(context)
     with options.open_root() as root:
         if name is None:
-            found = states.every(root)
+            found = states.every(root, verify=verify)
             options.result([one.as_dict() for one in found], states.table(found))
         else:
-            one = states.of(root, name, usage=True)
+            one = states.of(root, name, usage=True, verify=verify)
             options.result(one.as_dict(), states.details(one))
 
 

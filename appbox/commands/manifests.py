@@ -9,8 +9,20 @@ from typing import Annotated, cast
 import typer
 
 from appbox.commands.root import Files, app, options_of
-from appbox.errors import printable
+from appbox.errors import UsageError, printable
 from appbox.session import as_json
+
+Locked = Annotated[
+    bool, typer.Option("--locked", help="Take only what is in appbox.lock; ask no registry what a tag means.")
+]
+Verify = Annotated[
+    bool, typer.Option("--verify", help="Compare every file of the root file systems; changed ones are unpacked anew.")
+]
+Prune = Annotated[
+    bool, typer.Option("--prune", help="Remove the services whose manifests are gone from the directories; data stays.")
+]
+Retry = Annotated[bool, typer.Option("--retry", help="Try again what did not get well before.")]
+NoStart = Annotated[bool, typer.Option("--no-start", help="Start and restart nothing.")]
 
 
 @app.command(epilog="Example: appbox check services/; appbox check --image services/valkey.toml")
@@ -40,33 +52,57 @@ def check(
     options.result({"ok": True, "services": services}, "")
 
 
-@app.command(epilog="Example: appbox plan --exit-code services/valkey.toml")
-def plan(
+@app.command(epilog="Example: appbox plan -o today.plan services/ && appbox apply today.plan")
+def plan(  # noqa: PLR0917
     context: typer.Context,
     files: Files,
     exit_code: Annotated[bool, typer.Option("--exit-code", help="End with 4 when something would change.")] = False,
+    locked: Locked = False,
+    verify: Verify = False,
+    prune: Prune = False,
+    retry: Retry = False,
+    no_start: NoStart = False,
+    output: Annotated[str, typer.Option("-o", "--output", metavar="FILE", help="Write it down for apply FILE.")] = "",
 ) -> None:
-    """Show what apply would do, and change nothing."""
-    from appbox import reconcile  # noqa: PLC0415
+    """Show what apply would do, and change nothing.
 
-    pending = reconcile.show(options_of(context), files)
-    if exit_code and pending:
-        raise typer.Exit(4)
+    A plan that was written down is carried out as it is, or refused when anything has changed since.
+    """
+    from appbox import reconcile  # noqa: PLC0415
+    from appbox.plan_file import Wish  # noqa: PLC0415
+
+    options = options_of(context)
+    wish = Wish(tuple(files), options.root, options.init, not no_start, prune, locked, verify, retry)
+    pending, failed = reconcile.show(options, wish, output=output)
+    if failed or (exit_code and pending):
+        raise typer.Exit(failed or 4)
 
 
 @app.command(epilog="Example: appbox apply services/valkey.toml && rc-service valkey status")
-def apply(
+def apply(  # noqa: PLR0917
     context: typer.Context,
     files: Files,
-    no_start: Annotated[bool, typer.Option("--no-start", help="Start and restart nothing.")] = False,
+    no_start: NoStart = False,
     yes: Annotated[bool, typer.Option("--yes", help="Ask nothing.")] = False,
     wait: Annotated[bool, typer.Option("--wait", help="Wait for another appbox to finish.")] = False,
+    locked: Locked = False,
+    verify: Verify = False,
+    prune: Prune = False,
+    retry: Retry = False,
+    fail_fast: Annotated[bool, typer.Option("--fail-fast", help="Begin nothing more after a failure.")] = False,
 ) -> None:
-    """Make the host as the manifests say. It pulls, unpacks, writes units and starts what changed."""
+    """Make the host as the manifests say. It pulls, unpacks, writes units and starts what changed.
+
+    What fails with one service leaves the others, but for those that require it. FILE may be what plan -o has written.
+    """
     from appbox import reconcile  # noqa: PLC0415
+    from appbox.plan_file import Wish  # noqa: PLC0415
 
     del yes  # nothing that apply does so far is beyond a rollback
-    reconcile.apply(options_of(context), files, start=not no_start, wait=wait)
+    options = options_of(context)
+    wish = Wish(tuple(files), options.root, options.init, not no_start, prune, locked, verify, retry)
+    if code := reconcile.apply(options, wish, wait=wait, fail_fast=fail_fast):
+        raise typer.Exit(code)
 
 
 @app.command(epilog="Example: appbox render services/valkey.toml -o /tmp/out")
@@ -100,9 +136,19 @@ def begin(
 
 
 @app.command(epilog="Example: appbox schema > appbox.schema.json")
-def schema(context: typer.Context) -> None:
-    """Print the JSON schema of manifests, for editors."""
+def schema(
+    context: typer.Context,
+    what: Annotated[str, typer.Argument(metavar="[manifest|plan]", help="Of what.")] = "manifest",
+) -> None:
+    """Print the JSON schema of manifests, for editors, or of the plans that plan --json prints."""
+    del context
+    if what == "plan":
+        from appbox.plan_schema import schema as plan_schema  # noqa: PLC0415
+
+        sys.stdout.write(as_json(plan_schema()))
+        return
+    if what != "manifest":
+        raise UsageError(f"there is no schema of {what!r}", hint="choose manifest or plan")
     from appbox.schema import schema as manifest_schema  # noqa: PLC0415
 
-    del context
     sys.stdout.write(as_json(manifest_schema()))

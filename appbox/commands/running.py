@@ -67,6 +67,7 @@ def logs(  # noqa: PLR0917
     timestamps: Annotated[
         bool, typer.Option("-t", "--timestamps", help="Begin each line with its time, in UTC.")
     ] = False,
+    hooks: Annotated[bool, typer.Option("--hooks", help="What the commands of its upgrades printed instead.")] = False,
 ) -> None:
     """Show what a service wrote. It comes from the journal, or from its log files under OpenRC.
 
@@ -80,7 +81,7 @@ def logs(  # noqa: PLR0917
 
     start = moment(since, datetime.now().astimezone()) if since else None
     shown = 100 if lines is None and not since else lines
-    control.logs(options_of(context), name, Wanted(shown, start, follow), stamps=timestamps)
+    control.logs(options_of(context), name, Wanted(shown, start, follow), stamps=timestamps, hooks=hooks)
 
 
 @app.command(

@@ -9,7 +9,8 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from functools import cache
 from typing import Final
 
 from appbox.errors import AppboxError, HostLacks, Refused
@@ -17,6 +18,7 @@ from appbox.host import syscalls
 from appbox.oci import walk
 from appbox.oci.rootfs import Node
 from appbox.oci.walk import Found
+from appbox.store import files
 
 _IN_ROOT: Final = syscalls.RESOLVE_IN_ROOT | syscalls.RESOLVE_NO_MAGICLINKS
 _PLAIN: Final = _IN_ROOT | syscalls.RESOLVE_NO_SYMLINKS
@@ -53,10 +55,14 @@ def read_inside(root_fd: int, path: str | bytes, limit: int) -> bytes | None:
 
 
 def _read_regular(place: int, path: str | bytes, limit: int) -> bytes:
-    if not stat.S_ISREG(os.fstat(place).st_mode):
+    status = os.fstat(place)
+    if not stat.S_ISREG(status.st_mode):
         raise Refused("not a regular file", where=os.fsdecode(path))
-    with open(f"/proc/self/fd/{place}", "rb") as file:
-        content = file.read(limit + 1)
+    fd = os.open(f"/proc/self/fd/{place}", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        content = files.read_regular(fd, status.st_size, limit)
+    finally:
+        os.close(fd)
     if len(content) > limit:
         raise Refused(f"larger than {limit} bytes", where=os.fsdecode(path))
     return content
@@ -69,7 +75,13 @@ def locate(root_fd: int, path: str, base: int = 0) -> Node | None:
     where it would be made. None when there can be nothing: below a file. Raises `Refused` for a loop of symlinks. Ids
     are returned less `base`, the host's id of the container's root.
     """
+    return locate_all(root_fd, (path,), base)[path]
 
+
+def locate_all(root_fd: int, paths: Iterable[str], base: int = 0) -> dict[str, Node | None]:
+    """Return what each of `paths` leads to, as `locate` does. What several of them pass is looked at once."""
+
+    @cache
     def look(place: bytes) -> Found | None:
         try:
             fd = open_inside(root_fd, place, os.O_PATH | os.O_NOFOLLOW, resolve=_PLAIN)
@@ -82,7 +94,7 @@ def locate(root_fd: int, path: str, base: int = 0) -> Node | None:
         finally:
             os.close(fd)
 
-    return walk.node(os.fsencode(path), look)
+    return {path: walk.node(os.fsencode(path), look) for path in paths}
 
 
 def _found(fd: int, base: int) -> Found:

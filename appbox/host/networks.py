@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from ipaddress import IPv4Network
 from typing import Final
@@ -90,15 +90,25 @@ class Holder:
         return any(part in units for path in self.cgroups for part in path.split("/"))
 
 
-def holder(socket: Socket) -> Holder | None:
-    """Return a process that has `socket`; None when it is the kernel's, or that of another PID namespace."""
-    wanted = f"socket:[{socket.inode}]"
-    for pid in filter(str.isdigit, os.listdir("/proc")):
+def holders(sockets: Iterable[Socket]) -> dict[int, Holder]:
+    """Return a process that has each of `sockets`, by inode. The kernel's are not in it, nor those of other PID
+    namespaces. All are looked for in one walk through /proc, whose length is the host's number of open files.
+    """
+    wanted = {f"socket:[{socket.inode}]": socket.inode for socket in sockets}
+    found: dict[int, Holder] = {}
+    for pid in filter(str.isdigit, os.listdir("/proc") if wanted else ()):
         with contextlib.suppress(OSError):
-            if any(target == wanted for target in _descriptors(pid)):
-                name = "".join(_lines(f"/proc/{pid}/comm"))
-                return Holder(int(pid), name, tuple(line.split(":", 2)[2] for line in _lines(f"/proc/{pid}/cgroup")))
-    return None
+            if inodes := {wanted[target] for target in _descriptors(pid) if target in wanted} - found.keys():
+                one = _process(pid)
+                found |= dict.fromkeys(inodes, one)
+        if len(found) == len(wanted):
+            break
+    return found
+
+
+def _process(pid: str) -> Holder:
+    cgroups = tuple(line.split(":", 2)[2] for line in _lines(f"/proc/{pid}/cgroup"))
+    return Holder(int(pid), "".join(_lines(f"/proc/{pid}/comm")), cgroups)
 
 
 def _descriptors(pid: str) -> Iterator[str]:

@@ -8,7 +8,7 @@ import selectors
 import signal
 import subprocess
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import IO, NoReturn
 
@@ -16,6 +16,9 @@ from appbox.errors import AppboxError, HostLacks
 
 OUTPUT_LIMIT = 1 << 20
 """Bytes kept of each of a program's outputs; the rest is read and dropped, so that it never blocks."""
+
+_GLANCE = 0.2
+"""Seconds after which a program that prints nothing is looked at: it may have ended while another holds its output."""
 
 SEARCH = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin")
 """Where programs are looked for: fixed, because appbox runs as root and PATH may hold a user's directory."""
@@ -118,6 +121,56 @@ def _communicate(process: subprocess.Popen[bytes], stdin: bytes, timeout: float)
     return bytes(outputs[process.stdout]), bytes(outputs[process.stderr])
 
 
+def follow(argv: Sequence[str], sink: Callable[[bytes], None], *, timeout: float) -> int:
+    """Run a program to its end, hand what it prints to `sink` as it comes, and return how it ended, as `Result.code`.
+
+    Raises AppboxError when it takes longer than `timeout` seconds, HostLacks when it cannot be started. What it leaves
+    behind and what still holds its outputs is not waited for.
+    """
+    try:
+        process = subprocess.Popen(
+            list(argv),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            env=environment(),
+            cwd="/",
+            start_new_session=True,
+        )
+    except OSError as error:
+        raise HostLacks("cannot be started", where=argv[0], why=error.strerror or str(error)) from error
+    with process:
+        try:
+            _hand_on(process, sink, timeout)
+        except BaseException:
+            os.killpg(process.pid, signal.SIGKILL)
+            raise
+    return process.returncode
+
+
+def _hand_on(process: subprocess.Popen[bytes], sink: Callable[[bytes], None], timeout: float) -> None:
+    assert process.stdout is not None  # noqa: S101
+    deadline = time.monotonic() + timeout
+    with selectors.DefaultSelector() as selector:
+        selector.register(process.stdout, selectors.EVENT_READ)
+        while True:
+            left = deadline - time.monotonic()
+            if left <= 0:
+                raise AppboxError(f"took longer than {timeout:g} s and was stopped")
+            ready = selector.select(min(left, _GLANCE))
+            data = os.read(process.stdout.fileno(), 65536) if ready else b""
+            if data:
+                sink(data)
+            elif ready:
+                break
+            elif process.poll() is not None:
+                return
+    try:
+        process.wait(max(0.1, deadline - time.monotonic()))
+    except subprocess.TimeoutExpired as error:
+        raise AppboxError(f"took longer than {timeout:g} s and was stopped") from error
+
+
 @contextlib.contextmanager
 def stream(argv: Sequence[str]) -> Iterator[IO[bytes]]:
     """Start a program and give its standard output as it comes; it is ended when the caller has seen enough.
@@ -136,6 +189,32 @@ def stream(argv: Sequence[str]) -> Iterator[IO[bytes]]:
             yield process.stdout
         finally:
             process.terminate()
+
+
+@contextlib.contextmanager
+def guard(argv: Sequence[str]) -> Iterator[None]:
+    """Run a program if this process dies before the block ends, however it dies: a small shell waits for that.
+
+    It waits for the end of a pipe, which only this process can write to; after the block it is told to go home.
+    """
+    waiting = [need("sh", "every host has one"), "-c", 'read -r _ || exec "$@"', "sh", *argv]
+    process = subprocess.Popen(
+        waiting,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env=environment(),
+        cwd="/",
+        start_new_session=True,
+    )
+    with process:
+        assert process.stdin is not None  # noqa: S101
+        try:
+            yield
+        finally:
+            with contextlib.suppress(BrokenPipeError):  # somebody has ended it
+                process.stdin.write(b"done\n")
+                process.stdin.flush()
 
 
 def become(argv: Sequence[str], extra: Mapping[str, str] | None = None) -> NoReturn:

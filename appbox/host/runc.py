@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Final, NoReturn
+from typing import Any, Final, NoReturn
 
 from appbox.errors import AppboxError
 from appbox.host import process
@@ -34,23 +34,50 @@ class Running:
 
 def running(name: str) -> Running | None:
     """Return the running container of a service, or None: no state, another's, or its first process is gone."""
-    data = files.read_if_present(f"{STATE}/{name}/state.json", _LIMIT)
-    if data is None:
+    state = _state(name)
+    bundle = _bundle(state)
+    if state is None or not _is_ours(name, bundle):
         return None
     try:
-        state = json.loads(data)
         pid, started = int(state["init_process_pid"]), int(state["init_process_start"])
         since = _time(str(state["created"]))
-        labels = state.get("config", {}).get("labels") or []
         cgroups = {str(name): str(path) for name, path in (state.get("cgroup_paths") or {}).items()}
     except (ValueError, KeyError, TypeError, AttributeError):
         return None
-    if start_time(pid) != started:
-        return None
-    bundle = next((str(label)[7:] for label in labels if str(label).startswith("bundle=")), "")
-    if not bundle.startswith(f"{paths.CONTAINERS}/{name}-"):
-        return None  # somebody else's container of that name
-    return Running(pid, since, bundle, cgroups)
+    return Running(pid, since, bundle, cgroups) if start_time(pid) == started else None
+
+
+def foreign(name: str) -> str:
+    """Return the bundle of the container that has a service's name and is not the service's, be it running or not.
+
+    "" when there is none; `unknown` for one whose state cannot be read. The run script will not start beside it.
+    """
+    state = _state(name)
+    bundle = _bundle(state)
+    return "" if state is None or _is_ours(name, bundle) else bundle or "unknown"
+
+
+def _is_ours(name: str, bundle: str) -> bool:
+    return bundle.startswith(f"{paths.CONTAINERS}/{name}-")
+
+
+def _state(name: str) -> dict[str, Any] | None:
+    """Return runc's state of a container, {} for one that cannot be read, None when there is none, or an empty one."""
+    try:
+        data = files.read_if_present(f"{STATE}/{name}/state.json", _LIMIT)
+        state = json.loads(data) if data else None
+    except PermissionError:
+        raise
+    except (OSError, AppboxError, ValueError, RecursionError):
+        return {}
+    return state if isinstance(state, dict) or state is None else {}
+
+
+def _bundle(state: dict[str, Any] | None) -> str:
+    config = state.get("config") if state else None
+    labels = config.get("labels") if isinstance(config, dict) else None
+    words = map(str, labels) if isinstance(labels, list) else ()
+    return next((word[7:] for word in words if word.startswith("bundle=")), "")
 
 
 def process_of(name: str) -> tuple[int, int] | None:
@@ -99,6 +126,14 @@ def kill(name: str, signal: str) -> None:
     result = process.run([process.need("runc", f"{name} runs through it"), "kill", name, signal])
     if result.code != 0:
         raise AppboxError("cannot be signalled", where=name, why=result.message)
+
+
+def pause(name: str, *, on: bool) -> None:
+    """Freeze all processes of a service's container, or let them go on; AppboxError when that fails."""
+    verb = "pause" if on else "resume"
+    result = process.run([process.need("runc", f"{name} runs through it"), verb, name])
+    if result.code != 0:
+        raise AppboxError(f"cannot be {verb}d", where=name, why=result.message)
 
 
 def version() -> str | None:

@@ -29,7 +29,9 @@ _OCTAL = re.compile(rb" *([0-7]{1,12})[ \0]*")
 
 
 @dataclass(frozen=True, slots=True)
-class _Extent:
+class Extent:
+    """Where a file lies in an archive."""
+
     offset: int
     size: int
 
@@ -64,7 +66,7 @@ class Archive:
         extent = self._files.get(self.target(path))
         if extent is None:
             return None
-        return io.BufferedReader(_Window(self._stream.fileno(), extent), 1 << 16)
+        return io.BufferedReader(Window(self._stream.fileno(), extent), 1 << 16)
 
     def target(self, path: str) -> str:
         """Return the name of the member that `path` leads to through links; whether there is one is another question.
@@ -85,10 +87,10 @@ class Archive:
         self._stream.close()
 
 
-class _Window(io.RawIOBase):
+class Window(io.RawIOBase):
     """A part of a file as a file of its own; several may be read at once, since none moves the file's position."""
 
-    def __init__(self, fd: int, extent: _Extent) -> None:
+    def __init__(self, fd: int, extent: Extent) -> None:
         self._fd, self._extent, self._position = fd, extent, 0
 
     def readable(self) -> bool:
@@ -116,10 +118,10 @@ class _Window(io.RawIOBase):
         return self._position
 
 
-def _scan(stream: BinaryIO, where: str) -> tuple[dict[str, _Extent], dict[str, str]]:
+def _scan(stream: BinaryIO, where: str) -> tuple[dict[str, Extent], dict[str, str]]:
     """Return where each regular file lies and where each link leads, under names without a leading "./"."""
     total = os.fstat(stream.fileno()).st_size
-    files: dict[str, _Extent] = {}
+    files: dict[str, Extent] = {}
     links: dict[str, str] = {}
     offset, entries, extended, overrides = 0, 0, 0, _Overrides()
     while True:
@@ -142,13 +144,13 @@ def _scan(stream: BinaryIO, where: str) -> tuple[dict[str, _Extent], dict[str, s
             extended += size
             if extended > _HEADERS_LIMIT:
                 raise Refused(f"the archive has more than {_HEADERS_LIMIT} bytes of extended headers", where=where)
-            overrides = _extended(stream, _Extent(data, size), kind, overrides, where)
+            overrides = _extended(stream, Extent(data, size), kind, overrides, where)
             continue
         clean = (overrides.name or name).removeprefix("./")
         if clean in files or clean in links:
             raise Refused("the archive has a file twice", where=where, why=repr(clean[:200]))
         if kind in _REGULAR:
-            files[clean] = _Extent(data, size)
+            files[clean] = Extent(data, size)
         elif kind in _LINKS:
             link = overrides.link or _text(header[157:257])
             # A hard link names a member, a symlink a path from its own directory.
@@ -185,7 +187,7 @@ def _number(raw: bytes, where: str) -> int:
     return int(match.group(1), 8)
 
 
-def _extended(stream: BinaryIO, extent: _Extent, kind: bytes, overrides: _Overrides, where: str) -> _Overrides:
+def _extended(stream: BinaryIO, extent: Extent, kind: bytes, overrides: _Overrides, where: str) -> _Overrides:
     """Return what a PAX or GNU header sets for the next entry."""
     if extent.size > _HEADER_LIMIT:
         raise Refused(f"the archive has a header of more than {_HEADER_LIMIT} bytes", where=where)

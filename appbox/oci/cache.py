@@ -174,13 +174,17 @@ class Cache:
         """Return when all that was stored is on the disk: once, as an fsync for each of a hundred blobs is slow."""
         if not self._unsettled:
             return
-        with self._explained():
-            fd = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            try:
-                syscalls.syncfs(fd)
-            finally:
-                os.close(fd)
-        self._unsettled = False
+        self._unsettled = False  # first: what another thread stores meanwhile may come too late for this
+        try:
+            with self._explained():
+                fd = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+                try:
+                    syscalls.syncfs(fd)
+                finally:
+                    os.close(fd)
+        except AppboxError:
+            self._unsettled = True
+            raise
 
     def publish(self, digest: Digest) -> None:
         """Give the finished file its name. For `BlobWriter` only."""

@@ -26,7 +26,7 @@ from appbox.oci.expand import compression_of
 from appbox.oci.image_config import parse_config
 from appbox.oci.json_document import DOCUMENT_LIMIT
 from appbox.oci.model import LAYER_LIMIT, OCI_CONFIG, OCI_MANIFEST, Descriptor, Image, Platform
-from appbox.oci.reference import DockerArchive, docker_name
+from appbox.oci.reference import DockerArchive, docker_name, tags_of
 from appbox.oci.source import Document, InPlace, Progress, assemble
 
 IMAGE_LIMIT: Final = 1024
@@ -76,6 +76,13 @@ class DockerArchiveSource(InPlace):
             if found := next((one for one in made if one.digest == digest), None):
                 return found
         return self._manifest(self._choose(items, version))
+
+    def tags(self) -> list[str]:
+        """Return the tags by which images are named, or that of the one that the reference names."""
+        items = _items(self._read("manifest.json"), self._where)
+        if self._ref is not None:
+            return tags_of(self._choose(items, None).names if self._ref.startswith("@") else [self._ref])
+        return tags_of(name for item in items for name in item.names)
 
     def entry(self, descriptor: Descriptor) -> bytes:
         """Return a document by its digest; archives have no indexes, so only the manifest's own."""

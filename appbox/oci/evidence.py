@@ -12,9 +12,10 @@ import contextlib
 import fcntl
 import json
 import os
+from collections.abc import Sequence
 from typing import Final
 
-from appbox.errors import AppboxError
+from appbox.errors import AppboxError, Refused
 from appbox.oci import json_document as fields
 from appbox.oci.cache import Cache, open_regular
 from appbox.oci.digest import Digest
@@ -43,13 +44,29 @@ def load(cache: Cache, digest: Digest) -> list[Evidence]:
         return []
 
 
+def stored(cache: Cache, digest: Digest) -> bytes:
+    """Return the file of signatures that is kept for an image's digest, for another cache; empty for none."""
+    known = load(cache, digest)
+    return _encoded(known) if known else b""
+
+
+def restore(cache: Cache, digest: Digest, data: bytes) -> None:
+    """Add what `stored` returned elsewhere; whether it counts is seen when it is used. Refused for anything else."""
+    document = parse_object(data, "the signatures", limit=_LIMIT)
+    try:
+        every = [_decoded(one) for one in fields.items(document, "signatures", "the signatures")]
+    except (ValueError, binascii.Error) as error:
+        raise Refused("the signatures are malformed", where=str(digest)) from error
+    for one in reversed(every):
+        save(cache, digest, one)
+
+
 def save(cache: Cache, digest: Digest, evidence: Evidence) -> None:
     """Add a signature to those kept for an image's digest. Idempotent; one that would not fit is not kept."""
     known = load(cache, digest)
     if evidence in known:
         return
-    texts = [[base64.b64encode(part).decode() for part in one] for one in (evidence, *known)]
-    data = json.dumps({"signatures": texts}).encode()
+    data = _encoded([evidence, *known])
     if len(data) > _LIMIT:
         return
     path = _path(cache, digest)
@@ -68,6 +85,11 @@ def save(cache: Cache, digest: Digest, evidence: Evidence) -> None:
         with contextlib.suppress(OSError):
             os.unlink(scratch)
         raise AppboxError("the cache cannot be written", where=path, why=error.strerror or str(error)) from error
+
+
+def _encoded(every: Sequence[Evidence]) -> bytes:
+    texts = [[base64.b64encode(part).decode() for part in one] for one in every]
+    return json.dumps({"signatures": texts}).encode()
 
 
 def _decoded(value: object) -> Evidence:

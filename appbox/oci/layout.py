@@ -18,6 +18,7 @@ from appbox.oci.contents import index_of
 from appbox.oci.digest import Digest
 from appbox.oci.json_document import DOCUMENT_LIMIT, parse_object
 from appbox.oci.model import OCI_INDEX, Descriptor, Image, Index, Platform, parse_index, select
+from appbox.oci.reference import tags_of
 from appbox.oci.simple_signing import is_companion, is_signatures
 from appbox.oci.source import Document, InPlace, Progress, assemble
 
@@ -83,6 +84,10 @@ class LayoutSource(InPlace):
     def resolve(self, version: str | None, digest: Digest | None, platform: Platform) -> Image:
         """Return the image that the layout's own REF names, else `version`, else the only one."""
         index = self._index()
+        # Entries that are one image for several platforms may be known by the digest of the index made of them.
+        made = digest is not None and digest not in {one.digest for one in index.manifests}
+        if made and digest == self.top(version, None).digest:
+            digest = None
         entry = self._choose(index, version, digest, platform)
         top = Document(entry.digest, self._document(entry), entry.media_type)
         image = assemble(self._reference, top, platform, self._document)
@@ -102,6 +107,13 @@ class LayoutSource(InPlace):
             return Document(entries[0].digest, self.entry(entries[0]), entries[0].media_type)
         data = index_of(entries)
         return Document(Digest.of(data), data, OCI_INDEX)
+
+    def tags(self) -> list[str]:
+        """Return the names of images that are tags, or the tag of the one that the reference names."""
+        if self._ref is not None:
+            return tags_of([self._ref])
+        named = [(entry.annotations, entry.annotations.get(REF_NAME, "")) for entry in self._index().manifests]
+        return tags_of(name for annotations, name in named if ":" not in name and not is_companion(annotations, name))
 
     def entry(self, descriptor: Descriptor) -> bytes:
         """Return an entry of an index, verified, whatever kind of document it is."""

@@ -128,6 +128,14 @@ class RegistrySource:
             raise UsageError(f"{self._image} needs a version or a digest")
         return self._tagged(check_tag(version))
 
+    def tags(self) -> list[str]:
+        """Return the tags of the repository."""
+        return self._registry.tags()
+
+    def said(self, tag: str) -> Digest | None:
+        """Return what the registry says that a tag means now; None when it does not say. Costs no metered pull."""
+        return self._registry.head(check_tag(tag))
+
     def entry(self, descriptor: Descriptor) -> bytes:
         """Return an entry of an index, from the cache if it is there."""
         if descriptor.media_type in INDEX_TYPES | MANIFEST_TYPES:

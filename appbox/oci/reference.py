@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -144,6 +145,11 @@ def check_tag(tag: str) -> str:
         hint = "a tag has up to 128 of A-Z a-z 0-9 _ . - and does not begin with . or -"
         raise UsageError(f"{tag[:160]!r} is not a tag", hint=hint)
     return tag
+
+
+def tags_of(names: Iterable[str]) -> list[str]:
+    """Return the tags at the ends of names of images, sorted, each once: of NAME:TAG, and names that are a tag."""
+    return sorted({tag for name in names if re.fullmatch(TAG_PATTERN, tag := name.rpartition(":")[2])})
 
 
 def split_host(registry: str) -> tuple[str, int | None]:

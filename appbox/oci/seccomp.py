@@ -12,6 +12,7 @@ Names that the host's libseccomp does not know are passed over by the runtime.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from functools import lru_cache
 from typing import Any, Final
 
 from appbox.errors import HostLacks
@@ -128,12 +129,17 @@ def profile(architecture: str, capabilities: Collection[str], *, programs_32_bit
         hint = 'set [security] seccomp = "unconfined" to run without a filter'
         raise HostLacks("no seccomp profile for this architecture", where=architecture, hint=hint)
     granted = {name for capability in capabilities for name in BY_CAPABILITY.get(capability, ())}
-    names = sorted({*ALWAYS, *BY_ARCHITECTURE[architecture], *granted})
+    names = _sorted(frozenset((*BY_ARCHITECTURE[architecture], *granted)))
     return {
         "defaultAction": "SCMP_ACT_ERRNO",
         "architectures": list(ARCHITECTURES[architecture][: 2 if programs_32_bit else 1]),
-        "syscalls": [{"names": names, "action": "SCMP_ACT_ALLOW"}, *_conditional(granted)],
+        "syscalls": [{"names": list(names), "action": "SCMP_ACT_ALLOW"}, *_conditional(granted)],
     }
+
+
+@lru_cache(maxsize=16)
+def _sorted(more: frozenset[str]) -> tuple[str, ...]:
+    return tuple(sorted(ALWAYS | more))
 
 
 def _conditional(granted: Collection[str]) -> list[dict[str, Any]]:

@@ -63,6 +63,13 @@ class Source(Protocol):
         """Return the index or manifest that is named, its bytes as they are. Raises as `resolve` does."""
         ...
 
+    def tags(self) -> list[str]:
+        """Return the versions that there are: a repository's tags, or those by which a layout or archive names images.
+
+        Where the reference itself names one image, only its tag.
+        """
+        ...
+
     def entry(self, descriptor: Descriptor) -> bytes:
         """Return an entry of an index, verified, whatever kind of document it is."""
         ...

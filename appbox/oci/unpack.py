@@ -11,6 +11,7 @@ import contextlib
 import errno
 import os
 import sys
+import threading
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal
@@ -81,7 +82,7 @@ def unpack(
     `Refused`, `HostLacks`, `Unavailable` (a layer that cannot be read), `AppboxError` (disk full); the directory then
     holds leftovers, which are the caller's to remove.
     """
-    with _in_words(), _quick_switching():
+    with _in_words(), _SWITCHING.quick():
         if os.listdir(root_fd):
             raise AppboxError("the directory to unpack into is not empty", hint="unpack into a new directory")
         unpacking = _Unpacking(layers, root_fd, idmap, limits, progress, devices == "empty", recorder)
@@ -141,7 +142,7 @@ def list_image(
     """
     from appbox.oci.listing import Listing  # noqa: PLC0415 - unpacking does without
 
-    with _in_words(), _quick_switching():
+    with _in_words(), _SWITCHING.quick():
         listing = Listing(wanted, digests=digests)
         _list(layers, listing, limits)
         if missed := listing.missed():
@@ -255,15 +256,32 @@ def _about(layer: Layer) -> Iterator[None]:
         raise Refused(error.what, where=where, why=error.why, hint=error.hint) from error
 
 
-@contextlib.contextmanager
-def _quick_switching() -> Iterator[None]:
-    syscalls.keep_freed_memory(_KEPT)
-    before = sys.getswitchinterval()
-    sys.setswitchinterval(_SWITCH)
-    try:
-        yield
-    finally:
-        sys.setswitchinterval(before)
+class _Switching:
+    """How quickly threads take turns: for the whole process, and so until the last one that unpacks has done."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._users = 0
+        self._usual = 0.0
+
+    @contextlib.contextmanager
+    def quick(self) -> Iterator[None]:
+        with self._lock:
+            if not self._users:
+                syscalls.keep_freed_memory(_KEPT)
+                self._usual = sys.getswitchinterval()
+                sys.setswitchinterval(_SWITCH)
+            self._users += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._users -= 1
+                if not self._users:
+                    sys.setswitchinterval(self._usual)
+
+
+_SWITCHING: Final = _Switching()
 
 
 @contextlib.contextmanager

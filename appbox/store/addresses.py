@@ -7,7 +7,7 @@ import tomllib
 from ipaddress import IPv4Address, IPv4Network
 from typing import Any
 
-from appbox import networks_file
+from appbox import cni, networks_file
 from appbox.addresses import Network, Place, Record
 from appbox.errors import AppboxError
 from appbox.store import files, paths, state
@@ -25,24 +25,22 @@ def declared(root: Root) -> dict[str, Network]:
 
 
 def load(root: Root) -> Record:
-    """Return what was given away. A file that was lost is made up for by what the bundles say.
+    """Return what was given away.
 
-    Raises AppboxError when the file cannot be trusted: two services would answer to one address.
+    A file that is lost or cannot be used is made up for by what the bundles say, and so is one that lacks a service.
     """
-    data = root.read(_PATH, _LIMIT)
-    if data is None:
-        return _of_bundles(root)
-    try:
-        table = tomllib.loads(data.decode("utf-8"))
-        networks = {name: IPv4Network(subnet) for name, subnet in table.get("networks", {}).items()}
-        places = {name: _place(one) for name, one in table.get("addresses", {}).items()}
-    except (ValueError, AttributeError, TypeError, KeyError) as error:
-        raise _broken(str(error)) from error
-    if not all(_NAME.fullmatch(name) for name in (*networks, *places)):
-        raise _broken("a name is not that of a service or a network")
-    if len({place.address for place in places.values()}) != len(places):
-        raise _broken("two services have the same address")
-    return Record(networks, places)
+    record, problem = _read(root)
+    return _with_bundles(root, Record() if problem else record)
+
+
+def written(root: Root) -> Record:
+    """Return what the file says itself, nothing when there is none that can be used."""
+    return _read(root)[0]
+
+
+def problem(root: Root) -> str:
+    """Return why the file cannot be used, "" when it can, or when there is none."""
+    return _read(root)[1]
 
 
 def recorded(root: Root) -> bool:
@@ -50,8 +48,34 @@ def recorded(root: Root) -> bool:
     return root.exists(_PATH)
 
 
+def _read(root: Root) -> tuple[Record, str]:
+    """Return what the file says, and why it cannot be used: two services would answer to one address."""
+    try:
+        data = root.read(_PATH, _LIMIT)
+        return (Record(), "") if data is None else (_parse(data), "")
+    except PermissionError:
+        raise
+    except AppboxError as error:
+        return Record(), f"cannot be used ({error.what})"
+    except OSError as error:
+        return Record(), f"cannot be used ({error.strerror})"
+    except (ValueError, AttributeError, TypeError, KeyError, RecursionError) as error:
+        return Record(), f"cannot be used ({error})"
+
+
+def _parse(data: bytes) -> Record:
+    table = tomllib.loads(data.decode("utf-8"))
+    networks = {name: IPv4Network(subnet) for name, subnet in table.get("networks", {}).items()}
+    places = {name: _place(one) for name, one in table.get("addresses", {}).items()}
+    if not all(_NAME.fullmatch(name) for name in (*networks, *places)):
+        raise ValueError("a name is not that of a service or a network")
+    if len({place.address for place in places.values()}) != len(places):
+        raise ValueError("two services have the same address")
+    return Record(networks, places)
+
+
 def save(root: Root, record: Record) -> None:
-    """Write the addresses durably."""
+    """Write the addresses durably. A file that could not be used is kept beside it, as `*.broken`."""
     lines = ["# The subnet of each network, and the address of each service on a bridge.", "[networks]"]
     lines += [f'"{name}" = "{subnet}"' for name, subnet in sorted(record.networks.items())]
     lines += ["[addresses]"]
@@ -60,7 +84,10 @@ def save(root: Root, record: Record) -> None:
         for name, place in sorted(record.places.items())
     ]
     root.make(paths.STATE)
+    broken = problem(root)
     with root.directory(paths.STATE) as fd:
+        if broken:
+            files.set_aside(paths.ADDRESSES, dir_fd=fd)
         files.replace(paths.ADDRESSES, ("\n".join(lines) + "\n").encode(), mode=0o644, dir_fd=fd)
 
 
@@ -70,10 +97,9 @@ def _place(table: Any) -> Place:
     return Place(table["network"], IPv4Address(table["address"]))
 
 
-def _of_bundles(root: Root) -> Record:
-    """Return the addresses that the installed versions were made with."""
-    record = Record()
-    for name in state.names(root):
+def _with_bundles(root: Root, record: Record) -> Record:
+    """Return a record with those installed services on a bridge that it lacks, as their bundles have them."""
+    for name in _missing(root, record):
         installed = state.load(root, name)
         table = installed.meta.get("network") if installed else None
         try:
@@ -82,10 +108,18 @@ def _of_bundles(root: Root) -> Record:
         except (ValueError, TypeError, KeyError):
             continue
         if all(other.address != place.address for other in record.places.values()):
-            record = Record({**record.networks, place.network: subnet}, {**record.places, name: place})
+            networks = {place.network: subnet, **record.networks}
+            record = Record(networks, {**record.places, name: place})
     return record
 
 
-def _broken(why: str) -> AppboxError:
-    hint = "repair it, or delete it: each bundle.toml names the address of its service"
-    return AppboxError("cannot be used", where=_PATH, why=why, hint=hint)
+def _missing(root: Root, record: Record) -> list[str]:
+    """Return the installed services on a bridge that a record lacks: only those have files for CNI plugins."""
+    if not root.is_directory(paths.CONTAINERS):
+        return []
+    with root.directory(paths.CONTAINERS) as containers:
+        return [
+            name
+            for name in state.names(root)
+            if name not in record.places and files.exists(f"{name}/{paths.CURRENT}/{cni.DIRECTORY}", containers)
+        ]

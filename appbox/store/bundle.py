@@ -9,42 +9,57 @@ import stat
 from collections.abc import Iterable, Iterator
 from typing import Final
 
-from appbox.desired import File
+from appbox.desired_values import File
 from appbox.errors import AppboxError
 from appbox.host import syscalls
 from appbox.host.inside import remove_tree
 from appbox.oci.digest import Digest
 from appbox.oci.recorder import Recorder
-from appbox.store import files, paths, state
+from appbox.store import files, paths, snapshots, state
+
+_META_LIMIT: Final = 16 << 20
 
 KEPT_GENERATIONS: Final = 5
 """Generations of one version that stay on disk, the current one included."""
 
 
-def stage(containers: int, *, base: int, mapped: bool) -> None:
-    """Make an empty version directory as `.staging`, removing what an interrupted run left there.
+def stage(containers: int, name: str, *, base: int, mapped: bool) -> None:
+    """Make an empty version directory for service `name` aside, removing what an interrupted run left there.
 
     Its mode is 0710 and its group the service's own root, so that the mapped root reaches its rootfs and users of the
     host do not reach setuid files in it.
     """
-    clean(containers)
-    os.mkdir(paths.STAGING, 0o700, dir_fd=containers)
-    with files.directory(paths.STAGING, containers) as fd:
+    staging = paths.staging(name)
+    remove_tree(containers, staging)
+    os.mkdir(staging, 0o700, dir_fd=containers)
+    with files.directory(staging, containers) as fd:
         os.fchown(fd, 0, base if mapped else 0)
         os.fchmod(fd, 0o710 if mapped else 0o700)
-        for name in (paths.ROOTFS, paths.GENERATIONS, paths.LIVE, paths.IMAGE):
-            os.mkdir(name, 0o700, dir_fd=fd)
+        for folder in (paths.ROOTFS, paths.GENERATIONS, paths.LIVE, paths.IMAGE):
+            os.mkdir(folder, 0o700, dir_fd=fd)
         os.chown(paths.ROOTFS, base, base, dir_fd=fd)
         os.chmod(paths.ROOTFS, 0o755, dir_fd=fd)  # noqa: S103  # what an image without an entry for / gets
-        for name in paths.GENERATION_LINKS:
-            os.symlink(f"{paths.CURRENT}/{name}", name, dir_fd=fd)
+        for link in paths.GENERATION_LINKS:
+            os.symlink(f"{paths.CURRENT}/{link}", link, dir_fd=fd)
+
+
+def unstage(containers: int, name: str) -> None:
+    """Remove what was made aside for a service and not published."""
+    remove_tree(containers, paths.staging(name))
 
 
 def clean(containers: int) -> list[str]:
-    """Remove what an interrupted run left in the containers directory, and return the names, sorted."""
-    found = sorted(n for n in os.listdir(containers) if n == paths.STAGING or n.endswith(files.TEMPORARY))
+    """Remove what interrupted runs left in the containers directory, and return the names, sorted.
+
+    Only for whoever begins to write: what other services of the same run are made of is gone, too.
+    """
+    begun = (paths.STAGING, f"{paths.STAGING}.")
+    found = sorted(
+        n for n in os.listdir(containers) if n == begun[0] or n.startswith(begun[1]) or n.endswith(files.TEMPORARY)
+    )
     for name in found:
         remove_tree(containers, name)
+    snapshots.sweep(containers)
     return found
 
 
@@ -172,40 +187,80 @@ def _sync_directories(fd: int) -> None:
     os.fsync(fd)
 
 
-def forget_generations(bundle: int) -> None:
-    """Delete all but the newest generations; the current one always stays."""
+def activate(bundle: int, generation: int, *, restarts: bool) -> None:
+    """Make a generation that is there the current one, durably, with one rename.
+
+    `restarts`: what runs has to be started again for it, so that it counts as written now.
+    """
+    if restarts:
+        with files.directory(f"{paths.GENERATIONS}/{generation}", bundle) as fd:
+            text = files.read("bundle.toml", _META_LIMIT, fd).decode()
+            lines = [_as_new(line, generation) for line in text.splitlines(keepends=True)]
+            files.replace("bundle.toml", "".join(lines).encode(), mode=0o644, dir_fd=fd)
+    files.link(paths.CURRENT, f"{paths.GENERATIONS}/{generation}", dir_fd=bundle)
+
+
+def _as_new(line: str, generation: int) -> str:
+    key = line.partition(" = ")[0]
+    return f"{key} = {generation}\n" if key in {"effective", "visible"} else line
+
+
+def bring_back(containers: int, origin: str, directory: str, replaces: str, carry: str) -> None:
+    """Give a replaced bundle its place again; what has it now is kept as `replaces`. Each step may be the last.
+
+    The replaced one takes the other's name first, so that the note of where its data is (`carry`, "" for none) is true
+    the moment it has its place.
+    """
+    with files.directory(paths.REPLACED, containers) as replaced:
+        name, kept = origin.rpartition("/")[2], replaces.rpartition("/")[2]
+        if name != kept:
+            syscalls.renameat2(replaced, name, replaced, kept, syscalls.RENAME_NOREPLACE)
+        with files.directory(kept, replaced) as fd:
+            if carry:
+                announce_carry(fd, carry)
+            else:
+                files.remove(paths.CARRY, dir_fd=fd)
+        os.fsync(replaced)
+        syscalls.renameat2(replaced, kept, containers, directory, syscalls.RENAME_EXCHANGE)
+        os.fsync(replaced)
+    os.fsync(containers)
+
+
+def forget_generations(bundle: int, needed: int = 0) -> None:
+    """Delete all but the newest generations; the current one always stays, and the `needed` one."""
     current = state.current_generation(bundle)
     with files.directory(paths.GENERATIONS, bundle) as generations:
         numbers = sorted(int(name) for name in os.listdir(generations) if name.isascii() and name.isdigit())
         for number in numbers[:-KEPT_GENERATIONS]:
-            if number != current:
+            if number not in {current, needed}:
                 remove_tree(generations, str(number))
 
 
-def publish(containers: int, directory: str, replaces: str) -> None:
-    """Give the staged bundle its name, durably, in one step.
+def publish(containers: int, name: str, directory: str, replaces: str) -> None:
+    """Give the staged bundle of service `name` its place, durably, in one step.
 
     With `replaces` (a path below the containers), what has the name now goes there: both change places at once.
     """
-    with files.directory(paths.STAGING, containers) as fd:
+    staging = paths.staging(name)
+    with files.directory(staging, containers) as fd:
         syscalls.syncfs(fd)
     if not replaces:
-        syscalls.renameat2(containers, paths.STAGING, containers, directory, syscalls.RENAME_NOREPLACE)
+        syscalls.renameat2(containers, staging, containers, directory, syscalls.RENAME_NOREPLACE)
         os.fsync(containers)
         return
     with contextlib.suppress(FileExistsError):
         os.mkdir(paths.REPLACED, 0o711, dir_fd=containers)
     with files.directory(paths.REPLACED, containers) as replaced:
-        name = replaces.rpartition("/")[2]
-        if files.exists(f"{name}/{paths.DATA}", replaced):
+        old = replaces.rpartition("/")[2]
+        if files.exists(f"{old}/{paths.DATA}", replaced):
             raise AppboxError(
                 "has data that would be lost", where=f"{paths.CONTAINERS}/{replaces}", hint="move it to a safe place"
             )
-        _put_writes_aside(replaced, name)
-        remove_tree(replaced, name)
-        os.rename(paths.STAGING, name, src_dir_fd=containers, dst_dir_fd=replaced)
+        _put_writes_aside(replaced, old)
+        remove_tree(replaced, old)
+        os.rename(staging, old, src_dir_fd=containers, dst_dir_fd=replaced)
         os.fsync(replaced)
-        syscalls.renameat2(replaced, name, containers, directory, syscalls.RENAME_EXCHANGE)
+        syscalls.renameat2(replaced, old, containers, directory, syscalls.RENAME_EXCHANGE)
         os.fsync(replaced)
     os.fsync(containers)
 

@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
-import shutil
-import stat
 from dataclasses import dataclass
 from typing import Final
 
-from appbox.errors import AppboxError, Refused
+from appbox.errors import AppboxError
 from appbox.host import syscalls
 from appbox.host.inside import open_inside, remove_tree
-from appbox.store import files
-
-_CHUNK: Final = 1 << 20
+from appbox.store import files, tree
 
 DEPTH: Final = 200
 """Levels of directories that are copied into a volume; deeper ones are no data of anybody."""
-
-_BELOW: Final = syscalls.RESOLVE_BENEATH | syscalls.RESOLVE_NO_SYMLINKS | syscalls.RESOLVE_NO_MAGICLINKS
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,88 +79,12 @@ def fill(fd: int, making: Making) -> None:
 
 
 def copy_tree(source: int, target: int, *, reachable: bool = False) -> None:
-    """Copy everything below one open directory into another: owners, modes, times, xattrs and hard links kept.
+    """Copy everything below one open directory of an image into another, with all that may be kept of it.
 
-    No symlink is followed. What users of the host can reach gets no setuid and setgid bits and no file capabilities:
-    they would be those of an image. Raises Refused for a device, and for a tree of more than `DEPTH` levels.
+    What users of the host can reach gets no setuid and setgid bits and no file capabilities: they would be those of an
+    image. Raises Refused for a device, and for a tree of more than `DEPTH` levels.
     """
-    _Copy(target, reachable=reachable).entries(source, target, ())
-
-
-class _Copy:
-    """One copying: `top` is where it goes, `seen` the paths below it of files with several names, by inode."""
-
-    def __init__(self, top: int, *, reachable: bool) -> None:
-        self.top, self.reachable = top, reachable
-        self.seen: dict[tuple[int, int], str] = {}
-
-    def entries(self, source: int, target: int, path: tuple[str, ...]) -> None:
-        if len(path) > DEPTH:
-            raise Refused(f"the image's volume has more than {DEPTH} directories within one another")
-        for name in sorted(os.listdir(source)):
-            info = os.lstat(name, dir_fd=source)
-            if stat.S_ISDIR(info.st_mode):
-                os.mkdir(name, 0o700, dir_fd=target)
-                with files.directory(name, source) as inner, files.directory(name, target) as copy:
-                    self.entries(inner, copy, (*path, name))
-                    self.attributes(inner, copy, info)
-            elif stat.S_ISREG(info.st_mode):
-                self.file(source, target, (*path, name), info)
-            else:
-                self.node(source, target, name, info)
-
-    def file(self, source: int, target: int, path: tuple[str, ...], info: os.stat_result) -> None:
-        name, identity = path[-1], (info.st_dev, info.st_ino)
-        if identity in self.seen:
-            self.link(self.seen[identity], target, name)
-            return
-        with contextlib.ExitStack() as stack:
-            read = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=source)
-            origin = stack.enter_context(open(read, "rb"))
-            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-            copy = stack.enter_context(open(os.open(name, flags, 0o600, dir_fd=target), "wb"))
-            shutil.copyfileobj(origin, copy, _CHUNK)
-            copy.flush()
-            self.attributes(origin.fileno(), copy.fileno(), info)
-        if info.st_nlink > 1:
-            self.seen[identity] = "/".join(path)
-
-    def link(self, first: str, target: int, name: str) -> None:
-        """Give a file another name, by a descriptor of it (open(2), O_PATH)."""
-        fd = syscalls.openat2(self.top, first, os.O_PATH | os.O_CLOEXEC, resolve=_BELOW)
-        try:
-            os.link(f"/proc/self/fd/{fd}", name, dst_dir_fd=target, follow_symlinks=True)
-        finally:
-            os.close(fd)
-
-    def attributes(self, source: int, target: int, info: os.stat_result) -> None:
-        """Owner, mode, xattrs, times: in the order in which none of them undoes another."""
-        os.fchown(target, info.st_uid, info.st_gid)
-        os.fchmod(target, self.mode(info))
-        for name in os.listxattr(source):
-            if name.startswith("user.") or (name == "security.capability" and not self.reachable):
-                os.setxattr(target, name, os.getxattr(source, name))
-        os.utime(target, ns=(info.st_atime_ns, info.st_mtime_ns))
-
-    def mode(self, info: os.stat_result) -> int:
-        mode = stat.S_IMODE(info.st_mode)
-        setid = stat.S_ISUID | (0 if stat.S_ISDIR(info.st_mode) else stat.S_ISGID)
-        return mode & ~setid if self.reachable else mode
-
-    def node(self, source: int, target: int, name: str, info: os.stat_result) -> None:
-        if stat.S_ISLNK(info.st_mode):
-            os.symlink(os.readlink(name, dir_fd=source), name, dir_fd=target)
-        elif stat.S_ISFIFO(info.st_mode) or stat.S_ISSOCK(info.st_mode):
-            os.mknod(name, stat.S_IFMT(info.st_mode) | 0o600, 0, dir_fd=target)
-            fd = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=target)
-            try:
-                syscalls.fchmod_path(fd, self.mode(info))
-            finally:
-                os.close(fd)
-        else:
-            raise Refused(f"the image has the device {name} in a volume", hint='set seed = "never" for the volume')
-        os.chown(name, info.st_uid, info.st_gid, dir_fd=target, follow_symlinks=False)
-        os.utime(name, ns=(info.st_atime_ns, info.st_mtime_ns), dir_fd=target, follow_symlinks=False)
+    tree.copy(source, target, tree.Rules(image=True, reachable=reachable, depth=DEPTH), top=False)
 
 
 def open_seed(rootfs: int, path: str) -> int | None:

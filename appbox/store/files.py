@@ -13,6 +13,8 @@ from collections.abc import Iterator
 
 from appbox.errors import AppboxError
 
+_BLOCK = 1 << 20
+
 TEMPORARY = ".appbox-tmp"
 """Suffix of a file that is not yet in its place; whoever holds the lock may delete it."""
 
@@ -38,13 +40,31 @@ def read(name: str, limit: int, dir_fd: int | None = None) -> bytes:
 
 def read_descriptor(fd: int, limit: int, *, where: str) -> bytes:
     """Return the bytes of an open regular file of at most `limit` bytes, and close it."""
-    if not stat.S_ISREG(os.fstat(fd).st_mode):
+    try:
+        info = os.fstat(fd)
+        if not stat.S_ISREG(info.st_mode):
+            raise AppboxError("is not a regular file", where=where)
+        data = read_regular(fd, info.st_size, limit)
+    finally:
         os.close(fd)
-        raise AppboxError("is not a regular file", where=where)
-    with open(fd, "rb") as file:
-        data = file.read(limit + 1)
     if len(data) > limit:
         raise AppboxError(f"is larger than {limit} bytes", where=where)
+    return data
+
+
+def read_regular(fd: int, size: int, limit: int) -> bytes:
+    """Return what an open regular file holds, or the first `limit` + 1 bytes of it; `size` is what fstat(2) says.
+
+    A plan of a thousand services reads ten thousand small files. Python's own objects take six more system calls for
+    each, two of which map and unmap `limit` bytes: 28 µs a file instead of 5.
+    """
+    # One byte more than there should be: a read that comes back short has met the end. Files of /proc say 0.
+    data = os.read(fd, min(size, limit) + 1)
+    while data and len(data) != size and len(data) <= limit:
+        more = os.read(fd, min(limit + 1 - len(data), _BLOCK))
+        if not more:
+            break
+        data += more
     return data
 
 
@@ -85,6 +105,26 @@ def replace(name: str, data: bytes, *, mode: int, dir_fd: int, owner: tuple[int,
             os.unlink(temporary, dir_fd=dir_fd)
         raise
     os.fsync(dir_fd)
+
+
+def set_aside(name: str, *, dir_fd: int) -> str:
+    """Keep what has a name as `NAME.broken` (or `.broken.2` and so on), durably, and return what it is called then.
+
+    A file keeps its own name, too, until it is replaced; anything else loses it.
+    """
+    info = os.lstat(name, dir_fd=dir_fd)
+    number, aside = 1, f"{name}.broken"
+    while exists(aside, dir_fd):
+        if os.path.samestat(info, os.lstat(aside, dir_fd=dir_fd)):
+            return aside  # a run that was killed had begun
+        number += 1
+        aside = f"{name}.broken.{number}"
+    if stat.S_ISREG(info.st_mode):
+        os.link(name, aside, src_dir_fd=dir_fd, dst_dir_fd=dir_fd, follow_symlinks=False)
+    else:
+        os.rename(name, aside, src_dir_fd=dir_fd, dst_dir_fd=dir_fd)
+    os.fsync(dir_fd)
+    return aside
 
 
 def link(name: str, target: str, *, dir_fd: int) -> None:

@@ -9,6 +9,45 @@ from typing import Any, Final
 GONE: Final = "is missing"
 REMOVED: Final = "was removed, and its data kept"
 
+_SHAPE: Final[dict[tuple[str, ...], type]] = {
+    ("name",): str,
+    ("version",): str,
+    ("userns",): bool,
+    ("uid_base",): int,
+    ("uid_size",): int,
+    ("effective",): int,
+    ("visible",): int,
+    ("rootfs_mtree",): str,
+    ("image",): dict,
+    ("image", "digest"): str,
+    ("image", "reference"): str,
+    ("image", "platform"): str,
+    ("network",): dict,
+    ("manifest",): dict,
+    ("manifest", "volumes"): dict,
+    ("manifest", "network"): dict,
+    ("manifest", "network", "ports"): list,
+    ("manifest", "service"): dict,
+}
+"""Keys of bundle.toml that are read without a second look, where they are there, and what they are."""
+
+
+def misshapen(meta: Mapping[str, Any]) -> str:
+    """Return a key of bundle.toml that is missing or has a value of another kind, as after a disk went bad; "" if none.
+
+    What only some readers need they look at themselves.
+    """
+    if not meta.get("name") or not meta.get("version"):
+        return "name or version"
+    for path, kind in _SHAPE.items():
+        value: Any = meta
+        for key in path:
+            value = value.get(key) if isinstance(value, dict) else None
+        if value is not None and type(value) is not kind:
+            return ".".join(path)
+    volumes = (meta.get("manifest") or {}).get("volumes") or {}
+    return "" if all(type(one) is dict for one in volumes.values()) else "manifest.volumes"
+
 
 @dataclass(frozen=True, slots=True)
 class Stored:
@@ -27,7 +66,8 @@ class Installed:
     path. `problem` says why the bundle cannot be used, if so. `written` is when the configuration that a running
     service must have was written (nanoseconds since 1970). `carry`: data of the previous version still has to be
     moved here: the directory below the containers in which it is. `visible` is the generation whose configuration files
-    a running container must see at least, `visible_written` when it was written.
+    a running container must see at least, `visible_written` when it was written. `moved` is where its manifest was seen
+    since.
     """
 
     name: str
@@ -41,6 +81,13 @@ class Installed:
     written: int = 0
     visible: int = 0
     visible_written: int = 0
+    moved: str = ""
+
+    @property
+    def source(self) -> str:
+        """Where the manifest is that it came from, as far as that was noted."""
+        value = self.meta.get("source", "")
+        return self.moved or (value if isinstance(value, str) else "")
 
     @property
     def digest(self) -> str:

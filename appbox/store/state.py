@@ -12,7 +12,7 @@ from typing import Any
 
 from appbox.errors import AppboxError
 from appbox.store import files, paths
-from appbox.store.installed import GONE, REMOVED, Installed, Stored
+from appbox.store.installed import GONE, REMOVED, Installed, Stored, misshapen
 from appbox.store.root import Root
 
 _FILE_LIMIT = 16 << 20
@@ -83,13 +83,13 @@ def _load(name: str, directory: str, bundle: int) -> Installed:
             with files.directory(f"{paths.GENERATIONS}/{generation}", bundle) as fd:
                 meta, problem = read_meta(fd), ""
     except (OSError, AppboxError, ValueError) as error:
-        problem = f"its bundle.toml cannot be read ({error})"
+        problem = f"has a bundle.toml that cannot be read ({_in_words(error)})"
     if meta and (meta.get("name") != name or meta.get("version") != version):
         raise foreign(directory, f"it is {meta.get('name')} {meta.get('version')}")
     if not problem:
-        problem = _damage(bundle, meta)
+        problem = damage(bundle, meta)
     if problem:
-        if not meta and not looks_like_bundle(bundle):
+        if not meta and not looks_like_bundle(bundle) and os.listdir(bundle):
             raise foreign(directory, "it was not made by appbox")
         return Installed(name, version, directory, generation, meta, problem=problem, carry=carry)
     with files.directory(f"{paths.GENERATIONS}/{generation}", bundle) as fd:
@@ -103,21 +103,75 @@ def _load(name: str, directory: str, bundle: int) -> Installed:
         meta,
         stored,
         carry=carry,
-        written=_written(bundle, generation, meta.get("effective", generation)),
+        written=written(bundle, generation, meta.get("effective", generation)),
         visible=visible,
-        visible_written=_written(bundle, generation, visible) if visible else 0,
+        visible_written=written(bundle, generation, visible) if visible else 0,
+        moved=files.link_target(paths.SOURCE, bundle) or "",
     )
+
+
+def _in_words(error: OSError | AppboxError | ValueError) -> str:
+    if isinstance(error, AppboxError):
+        return error.what
+    return error.strerror or "unreadable" if isinstance(error, OSError) else str(error)
+
+
+def _suppressed() -> contextlib.suppress:
+    """Return what makes a loop end at a folder that is not there, or is none."""
+    return contextlib.suppress(FileNotFoundError, NotADirectoryError)
 
 
 def version_directories(containers: int) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield every version directory, replaced ones included, with what its bundle.toml says ({} if nothing), sorted."""
     for prefix in ("", f"{paths.REPLACED}/"):
-        with contextlib.suppress(FileNotFoundError), files.directory(prefix or ".", containers) as folder:
+        with _suppressed(), files.directory(prefix or ".", containers) as folder:
             for name in sorted(os.listdir(folder)):
                 if name.startswith(".") or not stat.S_ISDIR(os.lstat(name, dir_fd=folder).st_mode):
                     continue
                 with files.directory(name, folder) as bundle:
                     yield f"{prefix}{name}", meta_of(bundle)
+
+
+def generations(containers: int, name: str) -> list[tuple[str, list[int]]]:
+    """Return the version directories of a service, replaced ones included, with the numbers of their generations.
+
+    Both are sorted. One that was removed but for its data has none.
+    """
+    found = []
+    for prefix in ("", f"{paths.REPLACED}/"):
+        with _suppressed(), files.directory(prefix or ".", containers) as folder:
+            for entry in sorted(os.listdir(folder)):
+                if not entry.startswith(f"{name}-") or not stat.S_ISDIR(os.lstat(entry, dir_fd=folder).st_mode):
+                    continue
+                with files.directory(entry, folder) as bundle:
+                    if meta_of(bundle).get("name") == name:
+                        found.append((f"{prefix}{entry}", _numbers(bundle)))
+    return found
+
+
+def _numbers(bundle: int) -> list[int]:
+    try:
+        with files.directory(paths.GENERATIONS, bundle) as fd:
+            return sorted(int(one) for one in os.listdir(fd) if one.isascii() and one.isdigit() and len(one) < 10)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
+def stored(containers: int, name: str, directory: str, generation: int) -> Installed:
+    """Return one generation of a version, current or not; `directory` may be that of a replaced version.
+
+    Raises AppboxError when it is not there, or cannot be read.
+    """
+    try:
+        with files.directory(f"{directory}/{paths.GENERATIONS}/{generation}", containers) as fd:
+            meta, found = read_meta(fd), dict(_walk(fd, ""))
+    except (OSError, ValueError) as error:
+        where = f"generation {generation} of {name}"
+        raise AppboxError("cannot be read", where=where, why=str(error), hint="appbox history lists what is") from error
+    version = str(meta["version"])
+    if meta.get("name") != name:
+        raise foreign(directory, f"it is {meta.get('name')} {version}")
+    return Installed(name, version, paths.version_directory(name, version), generation, meta, found)
 
 
 def meta_of(bundle: int) -> dict[str, Any]:
@@ -132,7 +186,7 @@ def meta_of(bundle: int) -> dict[str, Any]:
         return {}
 
 
-def _damage(bundle: int, meta: Mapping[str, Any]) -> str:
+def damage(bundle: int, meta: Mapping[str, Any]) -> str:
     """Return what a version directory lacks without which it could not start, or could be got at; empty if nothing."""
     for name in paths.GENERATION_LINKS:
         if files.link_target(name, bundle) != f"{paths.CURRENT}/{name}":
@@ -157,7 +211,7 @@ def looks_like_bundle(bundle: int) -> bool:
     return files.link_target("run", bundle) == f"{paths.CURRENT}/run"
 
 
-def _written(bundle: int, generation: int, wanted: object) -> int:
+def written(bundle: int, generation: int, wanted: object) -> int:
     """Return when the generation `wanted` was written; 0 for one that is not there any more."""
     name = paths.CURRENT if wanted == generation else f"{paths.GENERATIONS}/{wanted}"
     try:
@@ -195,8 +249,14 @@ def current_generation(bundle: int) -> int:
 
 
 def read_meta(generation: int) -> dict[str, Any]:
-    """Return bundle.toml of an open generation directory; ValueError when it is no TOML."""
-    return tomllib.loads(files.read("bundle.toml", _FILE_LIMIT, generation).decode("utf-8"))
+    """Return bundle.toml of an open generation directory; ValueError when it is none that appbox wrote."""
+    try:
+        meta = tomllib.loads(files.read("bundle.toml", _FILE_LIMIT, generation).decode("utf-8"))
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    if wrong := misshapen(meta):
+        raise ValueError(f"{wrong} is not what appbox writes")
+    return meta
 
 
 def _walk(fd: int, prefix: str) -> list[tuple[str, Stored]]:

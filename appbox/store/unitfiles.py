@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import posixpath
+import stat
 from typing import Final
 
 from appbox.errors import AppboxError
@@ -34,27 +36,83 @@ def read(root: Root, kind: InitKind, name: str) -> dict[str, str]:
     """
     if kind == "systemd":
         _refuse_hidden(root, name)
-    texts = ((path, _read(root, path, name)) for path in places.files_of(kind, name))
+    texts = ((path, read_file(root, path, name)) for path in places.files_of(kind, name))
     return {path: text for path, text in texts if text is not None}
 
 
-def _read(root: Root, path: str, name: str) -> str | None:
+def read_file(root: Root, path: str, name: str) -> str | None:
+    """Return the text of one file of a service, None when there is none.
+
+    Raises AppboxError when it belongs to somebody else, or when the unit is masked.
+    """
     if crontab.split(path):
         return crontab.read(root, name)
     folder, _, leaf = path.rpartition("/")
     try:
         with root.directory(folder) as fd:
-            if files.link_target(leaf, fd) is not None:
-                raise _foreign(path, "it is a symlink", name)
-            data = files.read_if_present(leaf, _LIMIT, fd)
+            target = files.link_target(leaf, fd)
+            if target is None and _is_directory(leaf, fd):
+                raise _foreign(path, "it is a directory", name)
+            data = files.read_if_present(leaf, _LIMIT, fd) if target is None else b""
     except FileNotFoundError:
         return None
     if data is None:
         return None
+    if target == "/dev/null" or (not data and target is None and leaf.endswith((".service", ".timer"))):
+        # systemd takes a link to nothing and an empty file for the same (systemd.unit(5)).
+        raise AppboxError("the unit is masked", where=path, why="masked", hint=f"systemctl unmask {leaf} undoes that")
+    if target is not None:
+        raise _foreign(path, "it is a symlink", name)
     text = data.decode("utf-8", "replace")
     if owner(text) != name:
         raise _foreign(path, "it was not made by appbox", name)
     return text
+
+
+def _is_directory(leaf: str, folder: int) -> bool:
+    try:
+        return stat.S_ISDIR(os.lstat(leaf, dir_fd=folder).st_mode)
+    except FileNotFoundError:
+        return False
+
+
+def has_mode(root: Root, path: str, mode: object) -> bool:
+    """Return whether a file of the init system belongs to root and has this mode; a part of a table has none."""
+    if crontab.split(path):
+        return True
+    fd = root.open(path, os.O_PATH | os.O_NOFOLLOW)
+    try:
+        info = os.fstat(fd)
+        return (info.st_uid, info.st_gid, stat.S_IMODE(info.st_mode)) == (0, 0, mode)
+    finally:
+        os.close(fd)
+
+
+def drop_ins(root: Root, name: str) -> list[str]:
+    """Return the directories whose files systemd merges into a service's unit (systemd.unit(5)), if they have any."""
+    found = [f"{folder}/{name}.service.d" for folder in (paths.SYSTEMD_UNITS, *_SYSTEMD_PATH[:2])]
+    return [folder for folder in found if any(leaf.endswith(".conf") for leaf in _listed(root, folder))]
+
+
+def overrides(root: Root, name: str) -> list[str]:
+    """Return the file of settings that OpenRC reads before a service's script (openrc-run(8)), if there is one."""
+    return [path for path in (f"{paths.OPENRC_SETTINGS}/{name}",) if root.exists(path)]
+
+
+def other_runlevels(root: Root, name: str) -> list[str]:
+    """Return the runlevels of OpenRC that a service is in besides the one that appbox puts it in, sorted."""
+    folder, _, own = paths.RUNLEVEL.rpartition("/")
+    levels = [level for level in _listed(root, folder) if level != own]
+    return [level for level in levels if root.exists(f"{folder}/{level}/{name}")]
+
+
+def _listed(root: Root, folder: str) -> list[str]:
+    """Return the names in a directory, sorted; none where there is no directory."""
+    try:
+        with root.directory(folder) as fd:
+            return sorted(os.listdir(fd))
+    except (FileNotFoundError, NotADirectoryError):
+        return []
 
 
 def owned(root: Root, kind: InitKind, name: str) -> bool:
@@ -104,16 +162,19 @@ def _foreign(path: str, why: str, name: str) -> AppboxError:
 
 def enabled(root: Root, kind: InitKind, name: str) -> frozenset[Link]:
     """Return the links that are there of those that may start the service at boot."""
-    return frozenset(link for link in places.links_of(kind, name) if _is_link(root, link))
+    found = ((link.path, link_target(root, link.path)) for link in places.links_of(kind, name))
+    return frozenset(Link(path, target) for path, target in found if target is not None)
 
 
-def _is_link(root: Root, link: Link) -> bool:
-    folder, _, leaf = link.path.rpartition("/")
+def link_target(root: Root, path: str) -> str | None:
+    """Return where a link leads, however that is written; None when there is none."""
+    folder, _, leaf = path.rpartition("/")
     try:
         with root.directory(folder) as fd:
-            return files.link_target(leaf, fd) is not None
-    except FileNotFoundError:
-        return False
+            target = files.link_target(leaf, fd)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return None if target is None else posixpath.normpath(posixpath.join(folder, target))
 
 
 def write(root: Root, unit: UnitFile) -> None:

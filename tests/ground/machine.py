@@ -249,7 +249,8 @@ class Machine:
             cgroup = next(line for line in (proc / "cgroup").read_text().splitlines() if line.startswith("0::"))
         except (FileNotFoundError, ProcessLookupError):
             return None
-        if status["State"].startswith(("Z", "X")):
+        # Whoever brings a command inside is not there itself.
+        if status["State"].startswith(("Z", "X")) or len(status["NSpid"].split()) < 2:
             return None
         inside = "/" + os.path.relpath(cgroup.removeprefix("0::"), f"/{self.cgroup.name}")
         user = int(status["Uid"].split()[0])

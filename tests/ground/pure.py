@@ -10,7 +10,7 @@ from typing import Any
 from appbox import desired as desires
 from appbox import manifest as manifests
 from appbox.configuration import ConfigSource
-from appbox.desired import Desired
+from appbox.desired_values import Desired
 from appbox.document import Document
 from appbox.host.facts import EXAMPLE, Facts
 from appbox.locked import HostSource, Locked

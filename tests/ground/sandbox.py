@@ -190,8 +190,8 @@ class Sandbox:
 
     def debris(self) -> list[str]:
         """Return what an interrupted run may have left."""
-        names = {".staging", ".removing"}
-        return [path for path in self.snapshot() if path.rpartition("/")[2] in names or path.endswith(".appbox-tmp")]
+        names = [path.rpartition("/")[2] for path in self.snapshot()]
+        return [name for name in names if name.startswith((".staging", ".removing")) or name.endswith(".appbox-tmp")]
 
     def current(self, name: str = "web") -> Path:
         """Return the current version's directory."""

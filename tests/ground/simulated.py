@@ -6,27 +6,37 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from appbox import data_plan, differences, remembered
 from appbox import plan as plans
 from appbox.actions import (
     Action,
+    Activate,
     AllocateRange,
+    BringBack,
     CarryData,
+    CopyData,
     Enable,
     InstallUnit,
     MakeVolume,
+    Migrate,
+    NoteFormat,
+    NoteSource,
     Publish,
+    PutAside,
     Reload,
     RemoveUnit,
     RenderConfig,
     Replace,
     Restart,
+    RetireVersion,
+    RunHook,
     Start,
     Stop,
     Switch,
     Unpack,
 )
-from appbox.desired import Desired
-from appbox.plan import Observed, ServicePlan
+from appbox.desired_values import Desired
+from appbox.plan_values import Observed, ServicePlan
 from appbox.store.installed import GONE, REMOVED, Installed, Stored
 from appbox.units.model import Link
 
@@ -44,6 +54,9 @@ class Host:
     stale: bool = False
     unseen: bool = False
     base: int | None = None
+    cloning: str = "copy"
+    formats: dict[str, str] = field(default_factory=dict)
+    aside: list[frozenset[str]] = field(default_factory=list)
     staged: Installed | None = None
     staged_data: frozenset[str] | None = None
 
@@ -68,7 +81,17 @@ class Host:
             kept=holder,
             kept_base=self.versions[holder].base if holder else None,
         )
-        return replace(found, data=self.data.get(plans.data_place(found, directory), frozenset()))
+        place = data_plan.data_place(found, directory)
+        return replace(
+            found,
+            data=self.data.get(place, frozenset()),
+            own=place != directory and bool(self.data.get(directory)),
+            format=self.formats.get(place, ""),
+            own_format=self.formats.get(directory, ""),
+            cloning=self.cloning,
+            newest=max((v.generation for v in self.versions.values()), default=0),
+            versions=tuple((name, v.generation) for name, v in self.versions.items() if not v.problem),
+        )
 
     def plan(self, desired: Desired) -> ServicePlan:
         """Return the plan for a service on this host."""
@@ -92,18 +115,75 @@ class Host:
                 del self.versions[directory]
                 self.data.pop(directory, None)
 
+    def roll_back(self, directory: str, generation: Installed) -> ServicePlan:
+        """Return the plan that goes back to a generation of a version, as it was."""
+        desired = replace(remembered.recall(generation), replaced=directory if "/" in directory else "")
+        observed = replace(self.observe(desired.directory), target=self.versions[directory])
+        if desired.replaced:
+            observed = replace(observed, own=bool(self.data.get(directory)))
+        return plans.diff(desired, observed, live=True, start=True, new_range=False)
+
+    def _activate(self, plan: ServicePlan, action: Activate) -> None:
+        stored = {f.path: Stored(f.data, f.mode, f.owner) for f in plan.desired.files}
+        version = self.versions[action.directory]
+        self.versions[action.directory] = replace(version, generation=action.generation, files=stored)
+        self.stale = bool(self.running) and differences.needs_restart(plan.desired, plan.observed)
+
+    def _bringback(self, plan: ServicePlan, action: BringBack) -> None:
+        for table in (self.versions, self.data, self.formats):
+            back, there = table.pop(action.origin, None), table.pop(action.directory, None)  # type: ignore[attr-defined]
+            table.update({k: v for k, v in ((action.directory, back), (action.replaces, there)) if v is not None})
+        origin = data_plan.carry_origin(plan.desired, plan.observed)
+        self.versions[action.directory] = replace(self.versions[action.directory], carry=origin)
+
+    def _putaside(self, plan: ServicePlan, action: PutAside) -> None:
+        self.aside.append(self.data.pop(action.directory))
+        self.formats.pop(action.directory, None)
+
+    def _copydata(self, plan: ServicePlan, action: CopyData) -> None:
+        found = self.data[action.origin]
+        if action.origin in self.formats:
+            self.formats[action.directory] = self.formats[action.origin]
+        if self.staged is not None:
+            self.staged_data = found
+        else:
+            assert not self.data.get(action.directory), "data would be lost"
+            self.data[action.directory] = found
+
+    def _runhook(self, plan: ServicePlan, action: RunHook) -> None:
+        assert self.running
+
+    def _migrate(self, plan: ServicePlan, action: Migrate) -> None:
+        assert not self.running
+        assert self.data[action.directory]
+        self.formats[action.directory] = action.after
+
+    def _noteformat(self, plan: ServicePlan, action: NoteFormat) -> None:
+        self.formats[action.directory] = action.format
+
+    def _notesource(self, plan: ServicePlan, action: NoteSource) -> None:
+        version = self.versions[action.directory]
+        self.versions[action.directory] = replace(version, meta={**version.meta, "source": action.source})
+
+    def _retireversion(self, plan: ServicePlan, action: RetireVersion) -> None:
+        assert self.link != action.directory
+        version = self.versions.pop(action.directory)
+        if self.data.get(action.directory):
+            self.versions[action.directory] = replace(version, generation=0, files={}, problem=REMOVED)
+
     def _allocaterange(self, plan: ServicePlan, action: AllocateRange) -> None:
         self.base = action.base
 
     def _unpack(self, plan: ServicePlan, action: Unpack) -> None:
         wanted = plan.desired
-        origin = plans.carry_origin(wanted, plan.observed)
-        meta: dict[str, Any] = {"image": {"digest": wanted.digest}, "uid_base": wanted.base}
+        origin = data_plan.carry_origin(wanted, plan.observed)
+        image = {"digest": wanted.digest, "reference": wanted.reference}
+        meta: dict[str, Any] = {"image": image, "uid_base": wanted.base}
         self.staged = Installed("web", wanted.version, wanted.directory, 0, meta, carry=origin)
         self.staged_data = None if origin else frozenset()
 
     def _makevolume(self, plan: ServicePlan, action: MakeVolume) -> None:
-        holder = plans.data_holder(plan.observed, plan.desired.directory)
+        holder = data_plan.data_holder(plan.observed, plan.desired.directory)
         if holder:
             self.data[holder] = self.data.get(holder, frozenset()) | {action.volume}
         elif self.staged is not None:
@@ -114,13 +194,17 @@ class Host:
 
     def _renderconfig(self, plan: ServicePlan, action: RenderConfig) -> None:
         stored = {f.path: Stored(f.data, f.mode, f.owner) for f in plan.desired.files}
+        current = plan.observed.current
+        previous = {"previous": current.generation if current else 0, "source": plan.desired.source}
         if self.staged is not None:
-            self.staged = replace(self.staged, generation=action.generation, files=stored)
+            meta = {**self.staged.meta, **previous}
+            self.staged = replace(self.staged, generation=action.generation, files=stored, meta=meta)
         else:
             version = self.versions[action.directory]
-            self.versions[action.directory] = replace(version, generation=action.generation, files=stored)
-            self.stale = bool(self.running) and plans.needs_restart(plan.desired, plan.observed)
-            if self.running and plans.needs_replacing(plan.desired, plan.observed):
+            meta = {**version.meta, **previous}
+            self.versions[action.directory] = replace(version, generation=action.generation, files=stored, meta=meta)
+            self.stale = bool(self.running) and differences.needs_restart(plan.desired, plan.observed)
+            if self.running and differences.needs_replacing(plan.desired, plan.observed):
                 self.unseen = True
 
     def _publish(self, plan: ServicePlan, action: Publish) -> None:
@@ -129,8 +213,9 @@ class Host:
             assert not self.data.get(action.replaces), "data would be lost"
             self.data.pop(action.replaces, None)
             self.versions[action.replaces] = self.versions.pop(action.directory)
-            if action.directory in self.data:
-                self.data[action.replaces] = self.data.pop(action.directory)
+            for table in (self.data, self.formats):
+                if action.directory in table:
+                    table[action.replaces] = table.pop(action.directory)  # type: ignore[attr-defined]
         else:
             assert action.directory not in self.versions
         self.versions[action.directory] = self.staged
@@ -139,7 +224,7 @@ class Host:
         self.staged = self.staged_data = None
 
     def _switch(self, plan: ServicePlan, action: Switch) -> None:
-        origin = plans.carry_origin(plan.desired, plan.observed)
+        origin = data_plan.carry_origin(plan.desired, plan.observed)
         if origin:
             assert not self.data.pop(action.directory, None), "two places with data"
         self.versions[action.directory] = replace(self.versions[action.directory], carry=origin)
@@ -150,6 +235,8 @@ class Host:
         assert version.carry == action.origin
         if action.directory not in self.data:
             self.data[action.directory] = self.data.pop(version.carry, frozenset())
+            if version.carry in self.formats:
+                self.formats[action.directory] = self.formats.pop(version.carry)
         self.versions[action.directory] = replace(version, carry="")
 
     def _installunit(self, plan: ServicePlan, action: InstallUnit) -> None:

@@ -49,6 +49,7 @@ def test_a_start_is_complete_when_the_service_is_healthy_and_a_sick_one_is_resta
     assert "unhealthy" in host.appbox("status").out
     time.sleep(2)
     assert starts(host) == 2  # one restart in ten minutes, and no more
+    assert "is unhealthy (exit-7) and is restarted" in host.appbox("logs", "job").out
     if host.systemd:
         assert "job:health.service" in host.machine.run(["systemctl", "--failed", "--plain"]).out
     well(host, "job", yes=True)
@@ -96,6 +97,18 @@ def test_a_service_that_never_gets_healthy_fails_to_start(host: Host) -> None:
     host.machine.wait_until(lambda: not host.traces("job"), 10, f"the end of {host.traces('job')}")
     assert not host.is_active("job")
     assert health(host, "job")["health"] == "unhealthy"
+    assert health(host, "job")["state"] == "failed"
+    began = time.monotonic()
+    missing = script_manifest(STAY, health={"exec": ["nope"], "start_period": 600})
+    missing["service"] = {"restart_delay": 0, "restart_limit": "1000/60s"}
+    error = host.apply(missing, code=1).err
+    assert 'is unhealthy: the command cannot be started: exec: "nope": executable file not found in $PATH' in error
+    assert time.monotonic() - began < 60
+    # Where the init system tries again at once, that try still runs when the manifest is repaired.
+    host.apply({**missing, "health": {"exec": ["true"]}})
+    assert health(host, "job")["health"] == "healthy"
+    host.control("stop", "job")
+    assert health(host, "job")["state"] == "stopped"
 
 
 def test_ports_and_pages_are_asked_for_in_the_network_of_the_service(host: Host) -> None:

@@ -390,6 +390,5 @@ def test_sockets_of_the_host_are_found_with_their_process() -> None:
         port = server.getsockname()[1]
         found = [one for one in networks.listening() if one.port == port and one.protocol == "tcp"]
         assert [(one.address, one.protocol) for one in found] == [("127.0.0.1", "tcp")]
-        holder = networks.holder(found[0])
-        assert holder is not None
-        assert holder.pid == os.getpid()
+        holders = networks.holders(found)
+        assert {number: holder.pid for number, holder in holders.items()} == {found[0].inode: os.getpid()}

@@ -344,7 +344,8 @@ def test_every_command_speaks_json(box: Sandbox) -> None:
     planned = box.appbox("plan", "--json", path).data()
     assert planned["changes"] is True
     applied = box.appbox("apply", path, "--json").data()
-    assert applied == {**planned, "done": True}
+    results = [{"name": "web", "result": "done", "error": None, "why": ""}]
+    assert applied == {**planned, "done": True, "results": results}
     assert box.appbox("apply", path, "--json").data() == {
         "changes": False,
         "actions": [],

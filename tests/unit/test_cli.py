@@ -13,7 +13,7 @@ import typer.main
 from hypothesis import given
 from hypothesis import strategies as st
 
-from appbox import __version__, cli, commands
+from appbox import __version__, cli, commands, explain
 from appbox.errors import AppboxError, HostLacks
 from appbox.store import state
 
@@ -218,10 +218,10 @@ def test_every_error_is_in_words(
 def test_without_permission_root_is_what_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
     error = PermissionError(errno.EACCES, "Permission denied", "/opt")
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
-    found = cli._in_words(error)
+    found = explain.in_words(error)
     assert (type(found), str(found)) == (HostLacks, "/opt: permission denied; run it as root")
     monkeypatch.setattr(os, "geteuid", lambda: 0)
-    assert type(cli._in_words(error)) is AppboxError
+    assert type(explain.in_words(error)) is AppboxError
 
 
 def test_an_interrupt_is_no_error_of_ours(capsys: Captured, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from appbox import desired as desires
-from appbox.desired import UNKNOWN
+from appbox.desired_values import UNKNOWN
 from appbox.errors import ManifestError, Refused
 from appbox.oci.rootfs import Node, RootfsFacts
 from tests.ground.pure import BASE, FACTS, build, locked, rootfs, spec, text
@@ -29,6 +29,7 @@ def test_a_service_consists_of_these_files() -> None:
         ("etc/hostname", 0o644, (0, 0)),
         ("etc/hosts", 0o644, (0, 0)),
         ("run", 0o755, (0, 0)),
+        ("service.json", 0o600, (0, 0)),
     ]
     assert found.directory == "web-1.0"
     assert (found.complete, found.mapped, found.base, found.size) == (True, True, BASE, 65536)

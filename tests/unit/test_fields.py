@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from appbox import fields
+from appbox import constraints, fields
 from appbox.fields import BadValueError, FrozenMap
 
 ANYTHING = st.one_of(
@@ -38,7 +38,7 @@ def test_no_names(name: str) -> None:
 )
 def test_versions(version: str, *, constraint: bool) -> None:
     assert fields.version(version) == version
-    assert fields.is_constraint(version) is constraint
+    assert constraints.is_constraint(version) is constraint
 
 
 @pytest.mark.parametrize("version", ["", ".1", "-1", "a" * 129, "1 2", "1\n", ">=", "~", ",", "1,2", "1/2", "1:2", "é"])

@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from appbox import data_plan
 from appbox import plan as plans
 from appbox.actions import CarryData, InstallUnit, Publish, RenderConfig, Switch
-from appbox.desired import Desired
+from appbox.desired_values import Desired
 from appbox.errors import AppboxError
 from appbox.locked import HostSource
 from appbox.store.installed import REMOVED, Installed
@@ -111,14 +112,16 @@ def test_another_version_takes_the_data_along() -> None:
     host = installed()
     plan = host.plan(service(version="2.0"))
     assert [action.kind for action in plan.actions] == [
-        *("unpack", "render-config", "stop", "publish", "switch", "carry-data"),
+        *("unpack", "render-config", "publish", "stop", "switch", "carry-data"),
         *("install-unit", "start"),
     ]
     assert next(a for a in plan.actions if isinstance(a, CarryData)).origin == "web-1.0"
     host.carry_out(plan)
     assert host.data == {"web-2.0": {"data"}}
     back = host.plan(service())
-    assert [a.kind for a in back.actions] == ["stop", "switch", "carry-data", "install-unit", "start"]
+    assert [a.kind for a in back.actions] == [
+        *("render-config", "stop", "switch", "carry-data", "install-unit", "start"),
+    ]
     host.carry_out(back)
     assert host.data == {"web-1.0": {"data"}}
 
@@ -170,7 +173,7 @@ def test_a_version_that_is_missing_is_made_again() -> None:
     host = installed()
     del host.versions["web-1.0"], host.data["web-1.0"]
     found = host.plan(service())
-    assert [a.kind for a in found.actions][:5] == ["unpack", "make-volume", "render-config", "stop", "publish"]
+    assert [a.kind for a in found.actions][:5] == ["unpack", "make-volume", "render-config", "publish", "stop"]
     (switch,) = (a for a in found.actions if isinstance(a, Switch))
     assert switch.sentence == "point /opt/containers/web to web-1.0"
     host.carry_out(found)
@@ -369,10 +372,10 @@ def test_the_same_command_again_ends_where_it_would_have(version: str, content: 
 def test_replaced_names_say_which_image_it_was() -> None:
     found = Installed("web", "1", "web-1", 1, {"image": {"digest": "sha256:0123456789abcdef"}})
     place = ".replaced/web-1@0123456789ab"
-    assert plans.replaced_path(found, plans.Observed(current=found)) == place
-    assert plans.replaced_path(found, plans.Observed(current=replace(found, carry=place))) == f"{place}+"
-    assert plans.replaced_path(Installed("web", "1", "web-1", 1, {}), plans.Observed()) == ".replaced/web-1@broken"
-    assert plans.rebuild_reason("sha256:1", 0, replace(found, problem=REMOVED)) == f"web-1 {REMOVED}"
+    assert data_plan.replaced_path(found, plans.Observed(current=found)) == place
+    assert data_plan.replaced_path(found, plans.Observed(current=replace(found, carry=place))) == f"{place}+"
+    assert data_plan.replaced_path(Installed("web", "1", "web-1", 1, {}), plans.Observed()) == ".replaced/web-1@broken"
+    assert data_plan.rebuild_reason("sha256:1", 0, replace(found, problem=REMOVED)) == f"web-1 {REMOVED}"
 
 
 CALM = """

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from appbox import ports
-from appbox.ports import Claim, Socket
+from appbox.ports import Claim, Claims, Socket
 
 
 @pytest.mark.parametrize(
@@ -39,7 +39,8 @@ def test_clashes_name_the_first_other_owner() -> None:
         Claim("c", "::1", 80, "tcp"),
         Claim("d", "", 80, "tcp"),
     ]
-    assert list(ports.clashes([mine], taken)) == [(mine, taken[2])]
+    assert Claims(taken).rival(mine) == taken[2]
+    assert Claims(taken[:2]).rival(mine) is None
     assert str(mine) == "port 80/tcp"
 
 

@@ -100,12 +100,6 @@ def test_inits_in_images() -> None:
     assert said('[process]\nentrypoint = ["/bin/app"]\n' + NETWORK, Cmd=["/sbin/init"]) == ""
 
 
-def test_a_read_only_root_and_an_entrypoint_that_writes() -> None:
-    table = NETWORK + '[security]\nrootfs = "read-only"\n'
-    assert "appbox writes web --suggest" in said(table, Entrypoint=["docker-entrypoint.sh"])
-    assert said(table, Entrypoint=["/bin/server"]) == ""
-
-
 def test_variables_without_which_the_first_start_fails() -> None:
     assert "POSTGRES_PASSWORD or its like" in said(Env=["PG_MAJOR=17"])
     given = '[process]\nenv = { POSTGRES_PASSWORD_FILE = "/run/secrets/x" }\n' + NETWORK

@@ -10,7 +10,7 @@ import pytest
 from appbox import actions, report, sizes
 from appbox.actions import Action, RenderConfig
 from appbox.errors import AppboxError, HostLacks, Locked, ManifestError, Problem, Refused, Unavailable, UsageError
-from appbox.plan import Observed, Plan, ServicePlan
+from appbox.plan_values import Observed, Plan, ServicePlan
 from tests.ground.pure import build
 
 EVERY: tuple[Action, ...] = (

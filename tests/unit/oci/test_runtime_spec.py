@@ -168,6 +168,13 @@ def test_the_same_container_is_written_the_same_way() -> None:
     assert runtime_spec.dumps({"a": 1}) == '{\n  "a": 1\n}\n'
 
 
+@pytest.mark.parametrize(
+    "data", [spec(), {"a": [], "b": {}, "c": [{}, [[]]], "d": (1, None, True, False, -1.5, 'é\n"\x00\ud800')}, {}]
+)
+def test_the_text_is_what_pythons_own_encoder_makes(data: dict[str, Any]) -> None:
+    assert runtime_spec.dumps(data) == json.dumps(data, indent=2) + "\n"
+
+
 def allowed(profile: dict[str, Any]) -> set[str]:
     rules = (rule for rule in profile["syscalls"] if rule["action"] == "SCMP_ACT_ALLOW" and "args" not in rule)
     return {name for rule in rules for name in rule["names"]}

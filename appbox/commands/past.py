@@ -1,0 +1,42 @@
+"""The commands that look at a service's past or go back to it: history, rollback."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from appbox.commands.root import Name, app, options_of
+
+
+@app.command(epilog="Example: appbox history valkey")
+def history(context: typer.Context, name: Name) -> None:
+    """List the generations of a service that are on the host, the newest first.
+
+    A generation is a version with its configuration and its unit. DATA says whether the version has data of its own.
+    """
+    from appbox import reverting  # noqa: PLC0415
+
+    reverting.show(options_of(context), name)
+
+
+@app.command(epilog="Example: appbox rollback valkey; appbox rollback valkey --to 8.1.3 --keep-data")
+def rollback(  # noqa: PLR0917
+    context: typer.Context,
+    name: Name,
+    to: Annotated[str, typer.Option("--to", metavar="VERSION|@GENERATION", help="Which, if not the one before.")] = "",
+    keep_data: Annotated[
+        bool, typer.Option("--keep-data", help="Take the present data along, not what that version had.")
+    ] = False,
+    plan: Annotated[bool, typer.Option("--plan", help="Only show what would be done.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Ask nothing.")] = False,
+    wait: Annotated[bool, typer.Option("--wait", help="Wait for another appbox to finish.")] = False,
+) -> None:
+    """Go back to the generation before the current one: its version, configuration and unit, and its data.
+
+    If the service does not get well, the present generation is brought back.
+    """
+    from appbox import reverting  # noqa: PLC0415
+
+    del yes  # what it leaves is kept
+    reverting.back(options_of(context), name, to, keep_data=keep_data, only_plan=plan, wait=None if wait else 0.0)

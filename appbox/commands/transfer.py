@@ -1,0 +1,73 @@
+"""The commands that carry services to other hosts: export, import."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from appbox.commands.root import app, options_of
+
+Wait = Annotated[bool, typer.Option("--wait", help="Wait for another appbox to finish.")]
+
+
+@app.command(
+    epilog="Example: appbox export web db --data -o shop.tar.zst; appbox export web -o - | ssh HOST appbox import -"
+)
+def export(
+    context: typer.Context,
+    names: Annotated[list[str], typer.Argument(help="Installed services.", metavar="NAME...")],
+    output: Annotated[
+        str,
+        typer.Option(
+            "-o",
+            "--output",
+            metavar="FILE",
+            help="A new file, compressed if called .gz or .zst; - for a pipe.",
+        ),
+    ],
+    data: Annotated[bool, typer.Option("--data", help="Take the data of stopped services along.")] = False,
+    wait: Wait = False,
+) -> None:
+    """Write services into one file, for a host without a registry.
+
+    It holds the images that are installed, the manifests with the files that they name, what was generated from them,
+    and a lock; with --data the volumes, too. Secrets stay here: what the other host must have is said. Other tools can
+    read the images: skopeo inspect oci-archive:FILE.
+    """
+    from appbox import exporting  # noqa: PLC0415
+
+    exporting.export(options_of(context), names, output, data=data, wait=wait)
+
+
+@app.command("import", epilog="Example: appbox import shop.tar.zst -d services && appbox apply --locked services")
+def import_(  # noqa: PLR0917
+    context: typer.Context,
+    file: Annotated[str, typer.Argument(help="What appbox export wrote; - for standard input.", metavar="FILE")],
+    folder: Annotated[
+        str, typer.Option("-d", "--directory", metavar="DIR", help="Where the manifests go.")
+    ] = "services",
+    apply: Annotated[bool, typer.Option("--apply", help="Apply them, too.")] = False,
+    no_data: Annotated[bool, typer.Option("--no-data", help="Leave the data in the file.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace manifests and files that are there.")] = False,
+    wait: Wait = False,
+) -> None:
+    """Bring services that another host exported here. Applying them asks no registry.
+
+    Everything is verified before anything is written. Images go into the cache, manifests with their files and lock
+    into a directory, and data becomes that of the service if it has none.
+    """
+    from appbox import importing  # noqa: PLC0415
+
+    options = options_of(context)
+    asked = importing.Request(file, folder, force=force, data=not no_data, wait=wait)
+    done = importing.run(options, asked)
+    if not (apply and options.json):
+        options.result(importing.as_dict(asked, done), importing.text(asked, done) if options.verbosity >= 0 else "")
+    if apply:
+        from appbox import reconcile  # noqa: PLC0415
+        from appbox.plan_file import Wish  # noqa: PLC0415
+
+        wish = Wish(tuple(done.manifests.values()), options.root, options.init, locked=True)
+        if code := reconcile.apply(options, wish, wait=wait):
+            raise typer.Exit(code)

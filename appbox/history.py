@@ -1,0 +1,136 @@
+"""The generations of a service that are on the host, and which of them a rollback goes to. Reads only."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from appbox.errors import AppboxError, UsageError, printable
+from appbox.status import unknown
+from appbox.store import failed, files, paths, state
+from appbox.store.root import Root
+
+
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """One generation: `directory` is its version's below the containers, `created` is RFC 3339.
+
+    `state` is current, target (of a rollback), failed or "". `data`: its version has data of its own.
+    """
+
+    number: int
+    version: str
+    directory: str
+    digest: str
+    image: str
+    created: str
+    previous: int
+    state: str
+    data: bool
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the generation as JSON data."""
+        return asdict(self)
+
+
+def of(root: Root, name: str) -> list[Generation]:
+    """Return the generations of an installed service, the newest first; AppboxError when it is not installed."""
+    current = state.load(root, name)
+    if current is None:
+        raise unknown(name)
+    found = []
+    with root.directory(paths.CONTAINERS) as containers:
+        for directory, numbers in state.generations(containers, name):
+            here = directory == current.directory
+            own = here or _has_data(containers, directory)
+            for number in numbers:
+                meta = _meta(containers, directory, number)
+                found.append(
+                    _generation(number, directory, meta, current=here and number == current.generation, own=own)
+                )
+    found.sort(key=lambda one: one.number, reverse=True)
+    target = _target(found)
+    bad = failed.load(root, name)
+    return [_judged(one, target, bad) for one in found]
+
+
+def _meta(containers: int, directory: str, number: int) -> dict[str, Any]:
+    try:
+        with files.directory(f"{directory}/{paths.GENERATIONS}/{number}", containers) as fd:
+            return state.read_meta(fd)
+    except (OSError, ValueError, AppboxError):
+        return {}
+
+
+def _has_data(containers: int, directory: str) -> bool:
+    return files.exists(f"{directory}/{paths.DATA}", containers)
+
+
+def _generation(number: int, directory: str, meta: dict[str, Any], *, current: bool, own: bool) -> Generation:
+    image = meta.get("image", {})
+    previous = meta.get("previous", 0)
+    return Generation(
+        number=number,
+        version=str(meta.get("version", "?")),
+        directory=directory,
+        digest=str(image.get("digest", "")),
+        image=str(image.get("reference", "")),
+        created=str(meta.get("created", "")).replace("+00:00", "Z").replace(" ", "T"),
+        previous=previous if isinstance(previous, int) else 0,
+        state="current" if current else "",
+        data=own,
+    )
+
+
+def _target(found: list[Generation]) -> int:
+    """Return the generation before the current one, 0 for none."""
+    current = next((one for one in found if one.state == "current"), None)
+    there = {one.number for one in found}
+    return current.previous if current is not None and current.previous in there else 0
+
+
+def _judged(one: Generation, target: int, bad: failed.Failure | None) -> Generation:
+    state_ = one.state or ("target" if one.number == target else "")
+    if not state_ and bad is not None and (bad.digest, bad.version) == (one.digest, one.version):
+        state_ = "failed"
+    return Generation(**{**asdict(one), "state": state_})
+
+
+def choose(found: list[Generation], name: str, to: str) -> Generation:
+    """Return the generation that `--to` means: a version, `@N`, or "" for the one before the current one.
+
+    Raises AppboxError when there is none.
+    """
+    listed = f"appbox history {name} lists what there is"
+    if not to:
+        target = next((one for one in found if one.state == "target"), None)
+        if target is None:
+            raise AppboxError("has no generation before the current one", where=name, hint=listed)
+        return target
+    if to.startswith("@") and not to[1:].isdecimal():
+        raise UsageError(f"{to!r} is no generation", where="--to", hint=f"write @ and its number; {listed}")
+    wanted = [one for one in found if (str(one.number) == to[1:] if to.startswith("@") else one.version == to)]
+    if not wanted:
+        raise AppboxError(f"has no {'generation' if to.startswith('@') else 'version'} {to}", where=name, hint=listed)
+    if wanted[0].state == "current" or any(one.state == "current" for one in wanted):
+        raise AppboxError(f"{to} is current already", where=name, hint=listed)
+    return wanted[0]
+
+
+def text(found: list[Generation]) -> str:
+    """Return the generations as aligned columns."""
+    rows = [("GENERATION", "VERSION", "CREATED", "DIGEST", "DATA", "STATE")]
+    rows += [
+        (
+            str(one.number),
+            one.version,
+            one.created or "-",
+            one.digest.partition(":")[2][:12] or "-",
+            "own" if one.data else "-",
+            {"target": "rollback goes here"}.get(one.state, one.state) or "-",
+        )
+        for one in found
+    ]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    return printable("".join(f"{line}\n" for line in lines))

@@ -1,0 +1,149 @@
+"""Keeping a service still while its data is cloned: paused or stopped, and going on afterwards whatever happens.
+
+Should this process die meanwhile, a waiting shell lets the service go on; should that be killed, too, the next command
+that takes the lock finds a note in `/run/appbox/.held` and does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Final, Literal
+
+from appbox import dependencies, ordering
+from appbox.errors import AppboxError, HostLacks
+from appbox.host import gather, process, runc, services
+from appbox.host.facts import InitKind
+from appbox.store import files, paths, state
+from appbox.store.root import Root
+
+NOTES: Final = f"{paths.RUN}/.held"
+"""A file for each service that is held, with the way in it. It is in memory: a reboot starts everything anyway."""
+
+Way = Literal["no", "pause", "stop"]
+
+
+@dataclass(slots=True)
+class Held:
+    """A service that is held still; `release` lets it go on, once. `seconds` says for how long it was held."""
+
+    root: Root
+    init: InitKind
+    name: str
+    way: Way
+    above: Sequence[str] = ()
+    began: float = field(default_factory=time.monotonic)
+    seconds: float = 0.0
+    released: bool = False
+
+    def release(self) -> None:
+        """Let the service, and what stopped with it, go on. AppboxError when it does not start."""
+        if self.released or self.way == "no":
+            return
+        self.released = True
+        if self.way == "pause":
+            runc.pause(self.name, on=False)
+            self.seconds = time.monotonic() - self.began
+            _forget(self.root, self.name)
+            return
+        control = services.of_kind(self.init)
+        control.start(self.name)
+        self.seconds = time.monotonic() - self.began
+        _forget(self.root, self.name)
+        services.wait_until_runs(self.init, self.name)
+        for other in self.above:
+            if runc.running(other) is None:
+                control.start(other)
+
+
+@contextlib.contextmanager
+def held(root: Root, init: InitKind, name: str, way: Way) -> Iterator[Held]:
+    """Hold a service that runs until the block ends, or `release` is called. It goes on after errors, too."""
+    if way == "no":
+        yield Held(root, init, name, way)
+        return
+    above = _above(root, name) if way == "stop" else ()
+    with process.guard(_going_on(init, name, way)):
+        _note(root, name, way)
+        one = Held(root, init, name, way, above)
+        try:
+            _hold(init, name, way)
+        except BaseException:
+            with contextlib.suppress(AppboxError):  # why it could not be held is what matters
+                one.release()
+            raise
+        try:
+            yield one
+        finally:
+            one.release()
+
+
+def _hold(init: InitKind, name: str, way: Way) -> None:
+    if way == "pause":
+        runc.pause(name, on=True)
+        return
+    services.of_kind(init).stop(name)
+    if runc.running(name) is not None:
+        why = "its container was not started by its unit"
+        raise AppboxError("is still running", where=name, why=why, hint="end it first, or use --live")
+
+
+def _going_on(init: InitKind, name: str, way: Way) -> list[str]:
+    """Return the command that lets a service go on."""
+    if way == "pause":
+        return [process.need("runc", f"{name} runs through it"), "resume", name]
+    if init == "systemd":
+        return [process.need("systemctl", "systemd runs on this host"), "start", f"{name}.service"]
+    if init == "openrc":
+        return [process.need("rc-service", "OpenRC runs on this host"), name, "start"]
+    why = "it was started by hand, and nothing could start it again"
+    raise HostLacks("cannot be stopped for a while", where=name, why=why, hint="end it, or use --live")
+
+
+def _above(root: Root, name: str) -> list[str]:
+    """Return the running services that stop with this one, in the order in which they start."""
+    graph = ordering.installed(root)
+    down = dependencies.requirers(graph, name)
+    return [other for other in dependencies.order(down, graph) if runc.running(other) is not None]
+
+
+def _note(root: Root, name: str, way: Way) -> None:
+    root.make(NOTES, 0o700)
+    with root.directory(NOTES) as fd:
+        files.replace(name, way.encode(), mode=0o600, dir_fd=fd)
+
+
+def _forget(root: Root, name: str) -> None:
+    with contextlib.suppress(FileNotFoundError), root.directory(NOTES) as fd:
+        files.remove(name, dir_fd=fd)
+
+
+def recover(root: Root) -> list[str]:
+    """Let go on what killed commands were holding; return what was done, as sentences. The caller holds the lock."""
+    said: list[str] = []
+    if not root.live or not root.is_directory(NOTES):
+        return said
+    with root.directory(NOTES) as fd:
+        noted = sorted(os.listdir(fd))
+        init = gather.detect_init(root) if noted else "none"
+        for name in noted:
+            way = (files.read_if_present(name, 16, fd) or b"").decode("ascii", "replace")
+            if not name.startswith(".") and name in state.names(root):
+                said += _go_on(init, name, way)
+            files.remove(name, dir_fd=fd)
+    return said
+
+
+def _go_on(init: InitKind, name: str, way: str) -> list[str]:
+    if way == "pause":
+        # What is not paused any more cannot be resumed, and need not be.
+        with contextlib.suppress(AppboxError):
+            runc.pause(name, on=False)
+            return [f"{name}: resumed, since a command that had paused it was killed"]
+    elif way == "stop" and runc.running(name) is None:
+        services.of_kind(init).start(name)
+        return [f"{name}: started, since a command that had stopped it was killed"]
+    return []

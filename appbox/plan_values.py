@@ -1,0 +1,89 @@
+"""A plan and what it is made from, as values: a service as it was found, what will be done for it, for all. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from appbox.actions import Action, RemoveService
+from appbox.desired_values import Desired
+from appbox.store.installed import Installed
+from appbox.units.model import Link
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """A service on the host: `current` is its current version, `target` what is in the desired version's directory.
+
+    `units` are the texts of its files for the init system by path, `links` those that start it at boot. `running` is
+    the version directory that the running container was made from ("" when none runs); `stale` means that it was
+    started before the configuration that is current now, and `unseen` that it does not see yet, or was not told of,
+    files that are replaced while it runs. `data` are the names of the volumes that there are; `kept` is the directory
+    of a version that is not current and has the data, `kept_base` the first id of its range. `writes`: the desired
+    version's directory has what the service wrote to its root file system; `writes_origin` is the directory from which
+    an interrupted run was about to move that there. `own` says that the desired version's directory has data of its own
+    while the service's is elsewhere; `format` is what the service's data is written in, "" when nobody noted it, and
+    `own_format` the same of that. `cloning` is how the file system can copy data, "" while nobody asked. `newest` is
+    the highest number of a generation of the service. `versions` are the directories of its versions, each with its newest
+    generation. `interrupted`: a run that was killed had stopped it.
+    """
+
+    current: Installed | None = None
+    target: Installed | None = None
+    units: Mapping[str, str] = field(default_factory=dict)
+    links: frozenset[Link] = frozenset()
+    running: str = ""
+    armed: bool = False
+    stale: bool = False
+    unseen: bool = False
+    kept: str = ""
+    kept_base: int | None = None
+    writes: bool = False
+    writes_origin: str = ""
+    data: frozenset[str] = frozenset()
+    own: bool = False
+    format: str = ""
+    own_format: str = ""
+    cloning: str = ""
+    newest: int = 0
+    versions: tuple[tuple[str, int], ...] = ()
+    interrupted: bool = False
+    new_address: bool = False
+    untold: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ServicePlan:
+    """All that will be done for one service, in order; `notes` are what its operator should know."""
+
+    desired: Desired
+    observed: Observed
+    actions: tuple[Action, ...]
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Removal:
+    """A service that is removed because its manifest, at `source`, is gone."""
+
+    installed: Installed
+    source: str
+    action: RemoveService
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What `apply` does: each service after those that it names, otherwise by name; `notes` are about the host.
+
+    `removals` are services whose manifests are gone; they come last, each after those that require it.
+    """
+
+    services: tuple[ServicePlan, ...]
+    notes: tuple[str, ...] = ()
+    removals: tuple[Removal, ...] = ()
+
+    @property
+    def actions(self) -> tuple[Action, ...]:
+        """Every action of every service, in order."""
+        found = tuple(action for service in self.services for action in service.actions)
+        return (*found, *(removal.action for removal in self.removals))

@@ -1,0 +1,109 @@
+"""What a killed run has left half done is finished or undone by the next command that changes anything, and said."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Collection, Iterator
+
+from appbox import apply as applying
+from appbox import holding, removal, rollback
+from appbox.actions import Action
+from appbox.errors import AppboxError
+from appbox.host import gather
+from appbox.oci.cache import Cache
+from appbox.session import Options, cache_path
+from appbox.store import addresses, bundle, files, journal, lock, paths, ranges, state
+from appbox.store.journal import Entry
+from appbox.store.root import Root
+from appbox.work import Work
+
+
+@contextlib.contextmanager
+def writing(options: Options, root: Root, *, wait: float | None, own: Collection[str] = ()) -> Iterator[None]:
+    """Hold the writer's lock of a root, with nothing left of killed runs but for the services that are `own`.
+
+    Those are about to be planned anew, which finishes them. `wait` is as in `store.lock.exclusive`.
+    """
+    with lock.exclusive(root, wait):
+        for sentence in (*holding.recover(root), *recover(options, root, own)):
+            options.say(f"{sentence}\n", stream=sys.stderr)
+        yield
+
+
+def recover(options: Options, root: Root, own: Collection[str] = ()) -> list[str]:
+    """Finish or undo what killed runs were doing; return what was done, as sentences."""
+    entries = journal.load(root)
+    if not entries:
+        return []
+    said = []
+    for entry in entries:
+        if entry.service in own:
+            said.append(f"{entry.service}: an interrupted change is taken up again")
+            continue
+        said.append(_one(options, root, entry))
+        journal.remove(root, entry.service)
+    if root.is_directory(paths.CONTAINERS):
+        with root.directory(paths.CONTAINERS) as containers:
+            bundle.clean(containers)
+    return said
+
+
+def _one(options: Options, root: Root, entry: Entry) -> str:
+    current = state.load(root, entry.service)
+    there = (current.directory, current.generation) if current is not None else ("", 0)
+    finished = there == (entry.target.directory, entry.target.generation)
+    what = f"{entry.service}: an interrupted change to {entry.target.directory}"
+    if current is None or not current.generation:
+        _drop(root, entry)
+        return f"{what} was undone"
+    try:
+        _settle(options, root, entry, there[1])
+    except AppboxError as error:
+        if not finished or not entry.origin.generation:
+            raise
+        upgrading_error = str(error)
+        _settle(options, root, entry, entry.origin.generation)
+        return f"{what} was undone, since it failed: {upgrading_error}"
+    if not finished:
+        _drop(root, entry)
+    return f"{what} was {'finished' if finished else 'undone'}"
+
+
+def _settle(options: Options, root: Root, entry: Entry, generation: int) -> None:
+    """Bring everything about a service into agreement with one of its generations, the current one or another."""
+    init = gather.detect_init(root) if options.init == "auto" else gather.known_init(options.init)
+    found = rollback.to_generation(
+        root, init, entry.service, generation, start=entry.running, interrupted=entry.running
+    )
+    work = Work(
+        root=root,
+        facts=found.facts,
+        cache=Cache(cache_path(root)),
+        locked=None,
+        plan=found.plan,
+        open_image=None,
+        told=_quiet,
+    )
+    applying.run(work)
+
+
+def _quiet(action: Action) -> None:
+    del action
+
+
+def _drop(root: Root, entry: Entry) -> None:
+    """Remove the version that a killed run had made and nobody has used, and what was given to it."""
+    name, directory = entry.service, entry.target.directory
+    if entry.made and directory and root.is_directory(paths.CONTAINERS):
+        with root.directory(paths.CONTAINERS) as containers:
+            ours = files.exists(directory, containers) and files.link_target(name, containers) != directory
+        if ours:
+            removal.retire(root, name, directory)
+    if state.load(root, name) is None and not removal.versions(root, name):
+        record = addresses.load(root)
+        if name in record.places:
+            addresses.save(root, record.without(name))
+        table = ranges.load(root)
+        if table.pop(name, None) is not None:
+            ranges.save(root, table)

@@ -1,0 +1,59 @@
+"""`appbox rollback` and `appbox history`: the lock, the way back, and its report."""
+
+from __future__ import annotations
+
+from appbox import history, plan_data, report, rollback, upgrading
+from appbox.actions import Action
+from appbox.errors import printable
+from appbox.oci.cache import Cache
+from appbox.plan_values import Plan
+from appbox.recovery import writing
+from appbox.rollback import Back
+from appbox.session import Options, cache_path, require_root_user
+from appbox.store.root import Root
+from appbox.work import Work
+
+
+def show(options: Options, name: str) -> None:
+    """Print the generations of a service."""
+    with options.open_root() as root:
+        found = history.of(root, name)
+    options.result({"name": name, "generations": [one.as_dict() for one in found]}, history.text(found))
+
+
+def back(options: Options, name: str, to: str, *, keep_data: bool, only_plan: bool, wait: float | None) -> None:
+    """Go back to an earlier generation, or say what that would do."""
+    if only_plan:
+        with options.open_root() as root:
+            found = rollback.prepare(root, options.init, name, to=to, keep_data=keep_data)
+        options.result(_data(found), report.plan_text(Plan((found.plan,)), verbosity=options.verbosity))
+        return
+    require_root_user("appbox rollback")
+    with options.open_root() as root, writing(options, root, wait=wait):
+        found = rollback.prepare(root, options.init, name, to=to, keep_data=keep_data)
+        _carry_out(options, root, found)
+    options.result({**_data(found), "done": True}, "")
+
+
+def _data(found: Back) -> dict[str, object]:
+    return plan_data.plan_data(Plan((found.plan,)), found.facts.for_templates())
+
+
+def _carry_out(options: Options, root: Root, found: Back) -> None:
+    desired = found.plan.desired
+    options.say(f"{desired.name} {desired.version}\n")
+
+    def told(action: Action) -> None:
+        options.say(f"  {printable(report.sentence(action))}\n")
+
+    work = Work(
+        root=root,
+        facts=found.facts,
+        cache=Cache(cache_path(root)),
+        locked=None,
+        plan=found.plan,
+        open_image=None,
+        told=told,
+    )
+    upgrading.carry_out(work)
+    options.say(f"{desired.name} is back at generation {desired.generation}, version {desired.version}\n")

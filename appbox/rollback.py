@@ -1,0 +1,77 @@
+"""Going back: the plan that makes a generation of the past the present one, as it was. Writes nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from appbox import history, observe, plan, remembered
+from appbox.desired_values import Desired
+from appbox.errors import AppboxError
+from appbox.host import gather
+from appbox.host.facts import Facts, IdRange
+from appbox.networking import Addresses
+from appbox.plan_values import Observed, ServicePlan
+from appbox.store import files, paths, ranges, state
+from appbox.store.root import Root
+
+
+@dataclass(frozen=True, slots=True)
+class Back:
+    """The way back to a generation on this host."""
+
+    facts: Facts
+    plan: ServicePlan
+
+
+def prepare(root: Root, init: str, name: str, *, to: str = "", keep_data: bool = False) -> Back:
+    """Return the plan of `appbox rollback`. Raises AppboxError when there is nothing to go back to, or no way."""
+    chosen = history.choose(history.of(root, name), name, to)
+    return to_generation(root, init, name, chosen.number, keep_data=keep_data)
+
+
+def to_generation(
+    root: Root,
+    init: str,
+    name: str,
+    number: int,
+    *,
+    keep_data: bool = False,
+    start: bool = True,
+    interrupted: bool = False,
+) -> Back:
+    """Return the plan that makes generation `number` current, wherever its version is by now.
+
+    `start`: the service may be started; `interrupted`: it ran before. Raises AppboxError when it cannot be.
+    """
+    facts = gather.gather(root, init, ranges.read(root).table)
+    with root.directory(paths.CONTAINERS) as containers:
+        found = [path for path, numbers in state.generations(containers, name) if number in numbers]
+        if not found:
+            hint = f"appbox history {name} lists what there is"
+            raise AppboxError(f"has no generation {number} any more", where=name, hint=hint)
+        desired = _desired(containers, name, found[0], number, keep_data=keep_data)
+        observed = _observed(root, containers, facts, desired)
+    observed = observe.deeper(root, desired, replace(observed, interrupted=interrupted))
+    observed = Addresses(root).observe(desired, observed)
+    ids = ranges.read(root).written.get(name)
+    new_range = desired.mapped and ids != IdRange(desired.base, desired.size)
+    return Back(facts, plan.diff(desired, observed, live=facts.live, start=start, new_range=new_range))
+
+
+def _desired(containers: int, name: str, directory: str, number: int, *, keep_data: bool) -> Desired:
+    desired = remembered.recall(state.stored(containers, name, directory, number))
+    upgrade = replace(desired.upgrade, keep_data=keep_data)
+    return replace(desired, upgrade=upgrade, replaced=directory if directory.startswith(f"{paths.REPLACED}/") else "")
+
+
+def _observed(root: Root, containers: int, facts: Facts, desired: Desired) -> Observed:
+    observed = observe.observe(root, facts.init, desired.name, desired.directory)
+    if desired.replaced:
+        with files.directory(desired.replaced, containers) as fd:
+            number = state.current_generation(fd)
+        observed = replace(observed, target=state.stored(containers, desired.name, desired.replaced, number))
+    elif observed.target is not None and observed.target.problem:
+        raise AppboxError(
+            f"{desired.directory} {observed.target.problem}", where=desired.name, hint="apply its manifest instead"
+        )
+    return observed

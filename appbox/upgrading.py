@@ -1,0 +1,181 @@
+"""One service's change as a whole: written down first, carried out, and undone when the service does not get well.
+
+What is undone is brought about by the same means: a plan that makes the generation of before the current one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Final
+
+from appbox import apply as applying
+from appbox import rollback
+from appbox.actions import (
+    Action,
+    Activate,
+    BringBack,
+    CarryData,
+    InstallUnit,
+    Migrate,
+    Publish,
+    Reload,
+    RenderConfig,
+    Replace,
+    Restart,
+    RetireVersion,
+    RunHook,
+    Start,
+    Stop,
+    Switch,
+)
+from appbox.data_plan import upgrading, usable
+from appbox.differences import fingerprint
+from appbox.errors import AppboxError
+from appbox.host import services
+from appbox.store import failed, journal
+from appbox.store.journal import Entry, Place
+from appbox.work import Work
+
+_TRYING: Final = (Start, Restart, Reload, Migrate, RunHook)
+"""Actions that fail when the service is not well, rather than the host."""
+_DISTURBING: Final = (
+    Activate,
+    BringBack,
+    CarryData,
+    InstallUnit,
+    Migrate,
+    Reload,
+    Replace,
+    Restart,
+    Start,
+    Stop,
+    Switch,
+)
+"""Actions after which the service is not what it was before."""
+
+
+def carry_out(work: Work) -> None:
+    """Carry out a service's plan; when it fails after the service was disturbed, go back to where it was.
+
+    Raises AppboxError that says what failed, and what is there now.
+    """
+    entry = entry_of(work)
+    journal.write(work.root, entry)
+    begun: list[Action] = []
+    work.told = _noting(begun, work.told)
+    try:
+        applying.run(work)
+    except BaseException as error:
+        if not _disturbed(work, begun):
+            journal.remove(work.root, entry.service)
+            raise
+        if not _worth_it(work, entry, begun[-1]):
+            journal.remove(work.root, entry.service)
+            raise
+        _undo(work, entry, begun[-1], error)
+    journal.remove(work.root, entry.service)
+    failed.forget(work.root, entry.service)
+
+
+def _worth_it(work: Work, entry: Entry, action: Action) -> bool:
+    """Return whether to go back: there is something to go back to, and a change of configuration broke what ran."""
+    if not entry.origin.generation or isinstance(action, RetireVersion) or action.service != entry.service:
+        return False
+    return entry.running or upgrading(work.plan.desired, work.observed) or bool(work.plan.desired.generation)
+
+
+def entry_of(work: Work) -> Entry:
+    """Return what the journal says of a service's change."""
+    plan, current = work.plan, usable(work.observed)
+    number = next((a.generation for a in plan.actions if isinstance(a, RenderConfig | Activate)), None)
+    target = work.observed.target
+    return Entry(
+        service=plan.desired.name,
+        origin=Place(current.directory, current.generation) if current else Place(),
+        target=Place(plan.desired.directory, number or (target.generation if target else 0)),
+        running=bool(work.observed.running) or work.observed.interrupted,
+        made=target is None and not plan.desired.generation,
+    )
+
+
+def _noting(begun: list[Action], told: Callable[[Action], None]) -> Callable[[Action], None]:
+    def note(action: Action) -> None:
+        begun.append(action)
+        told(action)
+
+    return note
+
+
+def _disturbed(work: Work, begun: list[Action]) -> bool:
+    """Return whether a plan that failed has changed what is current, or what runs."""
+    current = usable(work.observed)
+    where = current.directory if current else ""
+    for action in begun:
+        if isinstance(action, _DISTURBING) or (isinstance(action, Publish) and action.replaces):
+            return True
+        if isinstance(action, RenderConfig) and action.directory == where and not work.staged:
+            return True
+    return False
+
+
+def _undo(work: Work, entry: Entry, action: Action, error: BaseException) -> None:
+    """Make the generation of before the current one again, and raise what has happened."""
+    name, desired = entry.service, work.plan.desired
+    if isinstance(action, _TRYING) and isinstance(error, AppboxError) and not desired.generation:
+        now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        why = str(error)
+        failed.save(work.root, name, failed.Failure(fingerprint(desired), desired.version, desired.digest, now, why))
+    try:
+        back(work, entry)
+    except AppboxError as second:
+        raise AppboxError(
+            f"{desired.version} failed, and going back to generation {entry.origin.generation} failed too",
+            where=name,
+            why=f"{error}; {second}",
+            hint=f"appbox status {name} shows what is there",
+        ) from error
+    journal.remove(work.root, name)
+    if not isinstance(error, AppboxError | OSError):
+        raise error
+    before = _version(work)
+    again = f"; {_NOT_AGAIN}" if isinstance(action, _TRYING) and not desired.generation else ""
+    raise AppboxError(
+        f"{desired.version} failed, and {before} is back",
+        where=name,
+        why=(error.why or error.what) if isinstance(error, AppboxError) else str(error),
+        hint=f"appbox logs {name} shows more{again}",
+    ) from error
+
+
+_NOT_AGAIN: Final = "it is not tried again until its manifest or image changes, or apply --retry asks for it"
+
+
+def _version(work: Work) -> str:
+    current = usable(work.observed)
+    if current is None:
+        return "nothing"
+    same = current.version == work.plan.desired.version
+    return f"generation {current.generation}" if same else current.version
+
+
+def back(work: Work, entry: Entry) -> None:
+    """Make the generation of before the current one, with the service running if it ran."""
+    name, init = entry.service, work.facts.init
+    if work.facts.live and work.plan.desired.units:
+        # What failed may be about to be tried again by the init system.
+        services.of_kind(init).stop(name)
+    found = rollback.to_generation(
+        work.root, init, name, entry.origin.generation, start=entry.running, interrupted=entry.running
+    )
+    applying.run(
+        Work(
+            root=work.root,
+            facts=found.facts,
+            cache=work.cache,
+            locked=None,
+            plan=found.plan,
+            open_image=None,
+            told=work.told,
+        )
+    )

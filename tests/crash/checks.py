@@ -1,0 +1,85 @@
+"""What must hold, after whatever happened: one function for each promise, for all operations and all faults."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+from tests.ground.calls import Ended
+from tests.ground.sandbox import BASE, Sandbox
+
+Versions = tuple[str, ...]
+
+
+def whole(box: Sandbox, versions: Versions) -> None:
+    """See that what is current, if anything, is one of these versions, complete, and leads to its data.
+
+    "" stands for nothing being current. Whoever only looks gets an answer, too.
+    """
+    if not (box.containers / "web").is_symlink():
+        assert "" in versions, "nothing is current any more"
+        return
+    bundle = box.current()
+    assert bundle.name.removeprefix("web-") in versions, f"{bundle.name} is current"
+    assert json.loads((bundle / "config.json").read_text())["linux"]["uidMappings"][0]["hostID"] == BASE
+    assert (bundle / "run").stat().st_mode & 0o111
+    assert (bundle / "bundle.toml").read_text().startswith("created = ")
+    assert (bundle / "rootfs/seed/version").read_text() in "12m"
+    assert (bundle / "rootfs/etc/passwd").read_bytes().startswith(b"root:")
+    data = bundle / "data"
+    if (bundle / ".carry").is_symlink() and not data.exists():
+        data = bundle / os.readlink(bundle / ".carry")
+    assert (data / "data/version").exists(), "the data is neither here nor where it was"
+    assert [one["name"] for one in box.appbox("--json", "status").data()] == ["web"]
+
+
+def put(box: Sandbox) -> None:
+    """Have the service write something."""
+    (box.current() / "data/data/mine").write_text("x")
+
+
+def mine(box: Sandbox) -> list[Path]:
+    """Return where what the service wrote is now."""
+    return list(box.containers.rglob("mine"))
+
+
+def data_once(box: Sandbox) -> None:
+    """See that what the service wrote is there, once."""
+    found = mine(box)
+    assert len(found) == 1, f"what was written is in {found}"
+    assert found[0].read_text() == "x"
+
+
+def data_at_home(box: Sandbox) -> None:
+    """See that what the service wrote is in the data of its current version, and only there."""
+    data_once(box)
+    assert mine(box) == [box.current() / "data/data/mine"]
+
+
+def settled(box: Sandbox, version: str) -> None:
+    """See that nothing is left to do: this version is current, its rootfs is what was unpacked, nothing lies around."""
+    assert box.current().name == f"web-{version}"
+    assert not (box.current() / ".carry").is_symlink()
+    whole(box, (version,))
+    box.settled()
+    box.appbox("verify", "web")
+
+
+def gone(box: Sandbox) -> None:
+    """See that nothing of the service starts or lies around any more."""
+    assert not (box.root / "etc/systemd/system/web.service").exists()
+    assert not (box.root / "etc/init.d/web").exists()
+    assert box.appbox("--json", "status").data() == []
+    assert not box.debris(), box.debris()
+
+
+def said(ended: Ended) -> None:
+    """See that a command which failed said so as it has to: an exit code, and one sentence."""
+    assert 0 < ended.code < 99, f"it ended with {ended.code}: {ended.err}"
+    assert "Traceback" not in ended.err + ended.out, ended.err
+    assert "internal error" not in ended.err, ended.err
+    sentences = [line for line in ended.err.splitlines() if line.startswith("appbox: ")]
+    assert len(sentences) == 1, f"no single sentence: {ended.err!r}"
+    others = [line for line in ended.err.splitlines() if not line.startswith(("appbox: ", "note: ", "not done "))]
+    assert not others, f"more than a sentence: {others}"
