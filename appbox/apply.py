@@ -150,6 +150,7 @@ def _unpack(work: Work, action: Action) -> None:
                 recorder=recorders.new,
                 limits=image_limits.load(work.root),
                 check=work.check,
+                share=work.share,
             )
             bundle.neutralise(rootfs, wanted.base, recorders.last)
             work.mtree = str(bundle.write_mtree(fd, recorders.last))

@@ -29,6 +29,7 @@ def check(arguments: Sequence[str]) -> list[tuple[str, str, str]]:
         if host or one.folder not in overlaid:
             problems += _templates(one, host)
     problems += ordering.cycles(loaded)
+    problems += _locks(loaded)
     if problems:
         raise ManifestError(list(dict.fromkeys(problems)))
     return [(one.manifest.name, one.manifest.version, one.document.file) for one in loaded]
@@ -42,6 +43,15 @@ def _templates(loaded: Loaded, host: str) -> Iterator[Problem]:
         except ManifestError as error:
             where = f" (on the host {host})" if host else ""
             yield from (replace(problem, message=f"{problem.message}{where}") for problem in error.problems)
+
+
+def _locks(loaded: Sequence[Loaded]) -> Iterator[Problem]:
+    """Yield what is wrong with the locks beside the manifests."""
+    for one in {one.folder: one for one in loaded}.values():
+        try:
+            sources.read_lock(one)
+        except ManifestError as error:
+            yield from error.problems
 
 
 def _keys(loaded: Loaded) -> list[Problem]:

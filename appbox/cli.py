@@ -37,8 +37,8 @@ def run(arguments: list[str]) -> int:
     json = "--json" in front
     if json and rest == ["--version"]:
         rest.append("status")  # the command line wants some command; the version is shown instead of it
-    # Modules and a million tar members make few cycles; looking for them takes a tenth of the start.
-    gc.set_threshold(50_000, 20, 20)
+    # Modules, manifests and a million tar members make few cycles; looking for them takes a tenth of a plan.
+    gc.set_threshold(200_000, 20, 100)
     signal.signal(signal.SIGTERM, _terminated)
     os.environ["PYDANTIC_DISABLE_PLUGINS"] = "1"  # looking for plugins costs 20 ms, and somebody's plugin is not ours
     try:

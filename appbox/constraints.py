@@ -29,6 +29,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final, NamedTuple
 
 from appbox.tag_order import EARLY
@@ -184,6 +185,7 @@ def is_constraint(text: str) -> bool:
     return text.lstrip(_BLANKS)[:1] in tuple("*~^<>=!") or "," in text or "*" in text
 
 
+@lru_cache(maxsize=1024)
 def parse(text: str) -> Constraint:
     """Return the constraint that `text` spells; raise `ConstraintError` with what is wrong and the way out."""
     if len(text) > LENGTH_LIMIT:

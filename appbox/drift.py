@@ -11,14 +11,15 @@ import hashlib
 import json
 import os
 import stat
+import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
 from appbox.errors import AppboxError
 from appbox.host import runc
+from appbox.host.facts import IdRange
 from appbox.store import files, paths, ranges, state, unitfiles
-from appbox.store.ranges import Ledger
 from appbox.store.root import Root
 
 RECORD: Final = "service.json"
@@ -40,15 +41,31 @@ class Subject:
     running: runc.Running | None
 
 
-def of(root: Root, subject: Subject, bundle: int, ledger: Ledger) -> tuple[str, ...]:
-    """Return in a few words each what is not as it was applied; `bundle` is the open version directory.
+@dataclass(frozen=True, slots=True)
+class Books:
+    """What is written down for all services: the ranges of ids, and the address of each on a bridge."""
 
-    `ledger` has the ranges of ids that are written down.
-    """
-    return tuple(_found(root, subject, bundle, ledger))
+    ranges: Mapping[str, IdRange]
+    addresses: Mapping[str, str]
 
 
-def _found(root: Root, subject: Subject, bundle: int, ledger: Ledger) -> Iterator[str]:
+def books(root: Root) -> Books:
+    """Return what is written down, as the files say it themselves: nothing, where they cannot be used."""
+    places: dict[str, str] = {}
+    with contextlib.suppress(AppboxError, ValueError, RecursionError, NotADirectoryError):
+        data = root.read(f"{paths.STATE}/{paths.ADDRESSES}", _LIMIT) or b""
+        table = tomllib.loads(data.decode("utf-8")).get("addresses", {})
+        rows = table.items() if isinstance(table, dict) else ()
+        places = {name: str(row.get("address")) for name, row in rows if isinstance(row, dict)}
+    return Books(ranges.read(root).written, places)
+
+
+def of(root: Root, subject: Subject, bundle: int, books: Books) -> tuple[str, ...]:
+    """Return in a few words each what is not as it was applied; `bundle` is the open version directory."""
+    return tuple(_found(root, subject, bundle, books))
+
+
+def _found(root: Root, subject: Subject, bundle: int, books: Books) -> Iterator[str]:
     if damage := state.damage(bundle, subject.meta):
         yield damage
     try:
@@ -61,12 +78,22 @@ def _found(root: Root, subject: Subject, bundle: int, ledger: Ledger) -> Iterato
         record = None
     if record is not None:
         yield from _units(root, subject.name, record)
+        yield from _volumes(root, bundle, record)
     yield from _container(root, subject, bundle)
-    base = subject.meta.get("uid_base")
-    if subject.meta.get("userns") is True and (one := ledger.written.get(subject.name, None)) is None:
-        yield "ids not recorded"
-    elif subject.meta.get("userns") is True and one is not None and one.base != base:
-        yield "ids recorded wrongly"
+    yield from _recorded(subject, books)
+
+
+def _recorded(subject: Subject, books: Books) -> Iterator[str]:
+    """Yield what is lost of what is written down for all services; the next apply makes up for it."""
+    if subject.meta.get("userns") is True:
+        ids = books.ranges.get(subject.name)
+        if ids is None:
+            yield "state lost (its ids are not written down)"
+        elif ids.base != subject.meta.get("uid_base"):
+            yield "state wrong (other ids are written down)"
+    network = subject.meta.get("network")
+    if isinstance(network, dict) and books.addresses.get(subject.name) != network.get("address"):
+        yield "state lost (its address is not written down)"
 
 
 def _why(error: OSError | AppboxError) -> str:
@@ -129,11 +156,11 @@ def _units(root: Root, name: str, record: Mapping[str, Any]) -> Iterator[str]:
         try:
             found = unitfiles.read_file(root, path, name)
         except (AppboxError, OSError) as error:
-            yield f"{called} {error.why if isinstance(error, AppboxError) and error.why else _why(error)}"
+            yield f"{called} {_refused(error)}"
             continue
         if found != text:
             yield f"{called} {'missing' if found is None else 'edited'}"
-        elif not unitfiles.has_mode(root, path, mode):
+        elif any(one != mode for one in unitfiles.modes(root, [path]).values()):
             yield f"{called} has another mode or owner"
     link = record.get("link")
     if isinstance(link, dict):
@@ -142,6 +169,25 @@ def _units(root: Root, name: str, record: Mapping[str, Any]) -> Iterator[str]:
             yield "not enabled" if target is None else "enabled by a link to another unit"
         elif target is not None and not wanted:
             yield "enabled"
+
+
+def _refused(error: AppboxError | OSError) -> str:
+    """Return what is in the place of a unit, in words that follow its name."""
+    if not isinstance(error, AppboxError) or not error.why:
+        return _why(error)
+    return "masked" if error.what == unitfiles.MASKED else error.why.removeprefix("it ")
+
+
+def _volumes(root: Root, bundle: int, record: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the volumes that are not there; data that waits to be moved here is."""
+    if files.link_target(paths.CARRY, bundle) is not None:
+        return
+    for volume in record.get("volumes") or ():
+        kind, name, source = (str(volume.get(key)) for key in ("kind", "name", "source"))
+        if kind == "data" and not files.exists(f"{paths.DATA}/{name}", bundle):
+            yield f"volume {name} missing"
+        elif kind == "host" and not root.exists(source):
+            yield f"volume {name} missing ({source})"
 
 
 def _container(root: Root, subject: Subject, bundle: int) -> Iterator[str]:
@@ -164,14 +210,11 @@ def _effective(subject: Subject, bundle: int) -> int:
 
 def notes(root: Root, name: str) -> tuple[str, ...]:
     """Return what somebody added beside the units of a service: it has an effect, and appbox leaves it alone."""
-    found = []
-    for folder in unitfiles.drop_ins(root, name):
-        found.append(f"{folder} adds to its unit")
-    for path in unitfiles.overrides(root, name):
-        found.append(f"{path} changes what its init script does")
-    for level in unitfiles.other_runlevels(root, name):
-        found.append(f"it is in the runlevel {level}, too")
-    return tuple(found)
+    return (
+        *(f"{folder} adds to its unit" for folder in unitfiles.drop_ins(root, name)),
+        *(f"{path} changes what its init script does" for path in unitfiles.overrides(root, name)),
+        *(f"it is in the runlevel {level}, too" for level in unitfiles.other_runlevels(root, name)),
+    )
 
 
 def refuse_foreign(name: str) -> None:
@@ -183,8 +226,3 @@ def refuse_foreign(name: str) -> None:
             why=f"its bundle is {found}",
             hint=f"end it with runc delete --force {name}, or give the service another name",
         )
-
-
-def ledger(root: Root) -> Ledger:
-    """Return the ranges of ids that are written down, for `of`."""
-    return ranges.read(root)

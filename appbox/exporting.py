@@ -8,6 +8,7 @@ taken is what is installed, whatever its tag or its manifest means by now.
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
 import sys
@@ -16,13 +17,12 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from appbox import __version__, export_index, lock_file, portable, secrets, sharing
+from appbox import __version__, export_index, exported_data, lock_file, portable, secrets, sharing
 from appbox.errors import AppboxError, UsageError, printable
 from appbox.export_index import Entry, Exported, ExportIndex, Secret
 from appbox.exported_images import Blob, Images
-from appbox.host import gather, runc
-from appbox.host.facts import Facts, IdRange
-from appbox.host.ranges import ALL
+from appbox.host import gather
+from appbox.host.facts import Facts
 from appbox.oci import evidence, tar_header
 from appbox.oci.cache import Cache
 from appbox.oci.contents import compact
@@ -35,8 +35,9 @@ from appbox.progress import progress
 from appbox.recovery import writing
 from appbox.session import Options, cache_path, require_root_user
 from appbox.sizes import megabytes
-from appbox.store import files, paths, ranges, state
+from appbox.store import files, ranges, state
 from appbox.store.data_archive import DataReader
+from appbox.store.imported_data import FORMAT
 from appbox.store.installed import Installed
 from appbox.store.root import Root
 
@@ -67,32 +68,55 @@ class _Plan:
         self.notes.append(f"{name}: {text}")
 
 
-def export(options: Options, names: Sequence[str], output: str, *, data: bool, wait: bool) -> None:
-    """Write services to the file `output`, or to standard output, and say what the other host needs besides.
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What to export: with `data` the volumes, too, and with `live` running services run on meanwhile."""
 
-    With `data` their volumes go along. Raises AppboxError for a service that is not installed or whose data cannot be
+    names: Sequence[str]
+    output: str
+    data: bool = False
+    live: bool = False
+    wait: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """The host that is exported from; `shown`: who is told how far copies are, None for nobody."""
+
+    root: Root
+    facts: Facts
+    shown: Options | None
+    live: bool
+
+
+def export(options: Options, asked: Request) -> None:
+    """Write services to a file, or to standard output, and say what the other host needs besides.
+
+    Raises AppboxError for a service that is not installed or whose data cannot be
     taken, Unavailable for a blob that is nowhere any more.
     """
     require_root_user("appbox export")
+    output = asked.output
     if output == STDOUT and sys.stdout.isatty():
         raise UsageError("an archive is no text for a terminal", where="-o", hint="name a file, or pipe it somewhere")
-    wanted = list(dict.fromkeys(names))
+    if asked.live and not asked.data:
+        raise UsageError("is about how data is taken", where="--live", hint="give --data, too")
     with contextlib.ExitStack() as stack:
         root = stack.enter_context(options.open_root())
-        if data:  # nobody may change a version while its data is read
-            stack.enter_context(writing(options, root, wait=None if wait else 0.0))
+        if asked.data:  # nobody may change a version while its data is read
+            stack.enter_context(writing(options, root, wait=None if asked.wait else 0.0))
         facts = gather.gather(root, options.init, ranges.load(root))
-        installed = [_installed(root, name) for name in wanted]
+        installed = [_installed(root, name) for name in dict.fromkeys(asked.names)]
         cache = Cache(cache_path(root))
-        quiet = replace(options, verbosity=-1) if output == STDOUT else options
-        shown = stack.enter_context(progress(quiet))
+        work = _Work(root, facts, None if output == STDOUT else options, asked.live)
+        shown = stack.enter_context(progress(work.shown)) if work.shown else None
         plan, images = _Plan(), stack.enter_context(Images(root, cache, shown))
         for one in sorted(installed, key=lambda found: found.name):
-            _add(root, plan, images, one, facts)
+            _add(plan, images, one, facts)
         _note_missing(plan, root)
         parts = [*_small_parts(plan, images, cache), *_blob_parts(images)]
-        if data:
-            parts += stack.enter_context(_data_parts(root, plan, installed))
+        if asked.data:
+            parts += stack.enter_context(_data_parts(work, plan, installed))
         index = ExportIndex(tuple(plan.services), tuple(part.entry for part in parts), __version__)
         size = _write(index, parts, output)
     _report(options, plan, index, output, size)
@@ -108,7 +132,7 @@ def _installed(root: Root, name: str) -> Installed:
     return found
 
 
-def _add(root: Root, plan: _Plan, images: Images, installed: Installed, facts: Facts) -> None:
+def _add(plan: _Plan, images: Images, installed: Installed, facts: Facts) -> None:
     """Add one service without its data."""
     name, meta = installed.name, installed.meta
     taken = {path[len(export_index.SERVICES) :]: content for path, content in plan.small.items()}
@@ -134,6 +158,8 @@ def _add(root: Root, plan: _Plan, images: Images, installed: Installed, facts: F
     plan.locked.append(_lock_entry(installed, found, index))
     for text in found.notes:
         plan.note(name, text)
+    if found.manifest.security.rootfs == "persistent":
+        plan.note(name, "what it wrote outside of its volumes does not go along")
 
 
 def _lock_entry(installed: Installed, found: Portable, index: str) -> lock_file.Entry:
@@ -235,15 +261,17 @@ def _sha256(blob: Blob) -> str:
 
 
 @contextlib.contextmanager
-def _data_parts(root: Root, plan: _Plan, installed: Sequence[Installed]) -> Iterator[list[_Part]]:
+def _data_parts(work: _Work, plan: _Plan, installed: Sequence[Installed]) -> Iterator[list[_Part]]:
     """Open the volumes of the services and read them once; what is in them is then known."""
     by_name = {one.name: one for one in installed}
     parts = []
     with contextlib.ExitStack() as stack:
         for at, one in enumerate(plan.services):
             found = by_name[one.name]
-            _refuse_unsettled(root, found)
-            reader = stack.enter_context(_open_data(root, found))
+            opened = exported_data.opened(work.shown, work.root, work.facts.init, found, live=work.live)
+            reader, held = stack.enter_context(opened)
+            if held:
+                plan.note(one.name, held)
             if reader is None:
                 plan.note(one.name, "has no data")
                 continue
@@ -251,33 +279,10 @@ def _data_parts(root: Root, plan: _Plan, installed: Sequence[Installed]) -> Iter
             for text in reader.left_out:
                 plan.note(one.name, f"{text} does not go along")
             volumes = sorted(name for name in os.listdir(reader.fd) if not name.startswith("."))
-            mark = files.read_if_present(".format", 4096, reader.fd) or b""
+            mark = files.read_if_present(FORMAT, 4096, reader.fd) or b""
             plan.services[at] = replace(one, data=tuple(volumes), format=mark.decode("utf-8", "replace").strip())
             parts.append(part)
         yield parts
-
-
-def _refuse_unsettled(root: Root, installed: Installed) -> None:
-    if installed.carry:
-        raise AppboxError("has data that an interrupted run left elsewhere", where=installed.name,
-                          hint="apply its manifest first")  # fmt: skip
-    if root.live and runc.running(installed.name) is not None:
-        hint = f"appbox stop {installed.name}, or leave out --data"
-        raise AppboxError("is running, and its data changes while it does", where=installed.name, hint=hint)
-
-
-@contextlib.contextmanager
-def _open_data(root: Root, installed: Installed) -> Iterator[DataReader | None]:
-    ids = IdRange(installed.base, installed.size if installed.base else ALL)
-    with contextlib.ExitStack() as stack:
-        containers = stack.enter_context(root.directory(paths.CONTAINERS))
-        try:
-            fd = stack.enter_context(files.directory(f"{installed.directory}/{paths.DATA}", containers))
-        except FileNotFoundError:
-            yield None
-            return
-        empty = not any(not name.startswith(".") for name in os.listdir(fd))
-        yield None if empty else DataReader(fd, ids)
 
 
 def _data_part(one: Exported, reader: DataReader) -> _Part:
@@ -293,10 +298,10 @@ def _write(index: ExportIndex, parts: Sequence[_Part], output: str) -> int:
     if output == STDOUT:
         fd = sys.stdout.fileno()
         sys.stdout.flush()
-        return _write_all(index, parts, lambda data: _put(fd, data))
+        return _write_all(index, parts, lambda data: _put(fd, data, output))
     with NewFile(output) as new:
         os.fchmod(new.fd, 0o600)  # images may be private, and data is
-        with _compressed(output, lambda data: _put(new.fd, data)) as put:
+        with _compressed(output, lambda data: _put(new.fd, data, output)) as put:
             size = _write_all(index, parts, put)
         new.commit()
     return size
@@ -326,10 +331,14 @@ def _write_all(index: ExportIndex, parts: Sequence[_Part], put: Callable[[bytes]
     return size
 
 
-def _put(fd: int, data: bytes) -> None:
+def _put(fd: int, data: bytes, output: str) -> None:
     view = memoryview(data)
-    while view:
-        view = view[os.write(fd, view) :]
+    try:
+        while view:
+            view = view[os.write(fd, view) :]
+    except OSError as error:
+        hint = "make room and run the same command again" if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""
+        raise AppboxError("cannot be written", where=output, why=error.strerror or str(error), hint=hint) from error
 
 
 @contextlib.contextmanager

@@ -50,7 +50,7 @@ def of(root: Root, name: str) -> list[Generation]:
                 )
     found.sort(key=lambda one: one.number, reverse=True)
     target = _target(found)
-    bad = failed.load(root, name)
+    bad = {one.generation for one in failed.load(root, name)}
     return [_judged(one, target, bad) for one in found]
 
 
@@ -89,11 +89,9 @@ def _target(found: list[Generation]) -> int:
     return current.previous if current is not None and current.previous in there else 0
 
 
-def _judged(one: Generation, target: int, bad: failed.Failure | None) -> Generation:
-    state_ = one.state or ("target" if one.number == target else "")
-    if not state_ and bad is not None and (bad.digest, bad.version) == (one.digest, one.version):
-        state_ = "failed"
-    return Generation(**{**asdict(one), "state": state_})
+def _judged(one: Generation, target: int, bad: set[int]) -> Generation:
+    fallen = "failed" if one.number in bad else ""
+    return Generation(**{**asdict(one), "state": one.state or ("target" if one.number == target else fallen)})
 
 
 def choose(found: list[Generation], name: str, to: str) -> Generation:
@@ -112,9 +110,9 @@ def choose(found: list[Generation], name: str, to: str) -> Generation:
     wanted = [one for one in found if (str(one.number) == to[1:] if to.startswith("@") else one.version == to)]
     if not wanted:
         raise AppboxError(f"has no {'generation' if to.startswith('@') else 'version'} {to}", where=name, hint=listed)
-    if wanted[0].state == "current" or any(one.state == "current" for one in wanted):
+    if any(one.state == "current" for one in wanted):
         raise AppboxError(f"{to} is current already", where=name, hint=listed)
-    return wanted[0]
+    return next((one for one in wanted if one.state != "failed"), wanted[0])
 
 
 def text(found: list[Generation]) -> str:

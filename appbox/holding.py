@@ -130,7 +130,7 @@ def recover(root: Root) -> list[str]:
         noted = sorted(os.listdir(fd))
         init = gather.detect_init(root) if noted else "none"
         for name in noted:
-            way = (files.read_if_present(name, 16, fd) or b"").decode("ascii", "replace")
+            way = (files.read_if_present(name, 16, fd) or b"").decode("ascii", "replace").strip()
             if not name.startswith(".") and name in state.names(root):
                 said += _go_on(init, name, way)
             files.remove(name, dir_fd=fd)

@@ -85,13 +85,15 @@ def run_once(root: Root, hook: Hook, directory: str) -> list[str]:
     return lines
 
 
-def sweep(root: Root, service: str, directory: str) -> None:
+def sweep(root: Root, service: str, directory: str = "") -> None:
     """End and remove what a killed appbox has left of a command; nothing happens to a service that runs.
 
-    `directory` is a version of the service, relative to the containers. AppboxError when that does not end.
+    `directory` is any version of the service, relative to the containers; the current one if none is named. AppboxError
+    when that does not end.
     """
-    if root.live and root.exists(f"{paths.RUN}/{service}/{_PLACE}"):
-        _unhook(service, f"{paths.CONTAINERS}/{directory}/run")
+    script = f"{paths.CONTAINERS}/{directory or service}/run"
+    if root.live and root.exists(f"{paths.RUN}/{service}/{_PLACE}") and root.exists(script):
+        _unhook(service, script)
 
 
 def _unhook(service: str, script: str) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -19,13 +19,14 @@ from appbox.export_file import ExportFile, Verified
 from appbox.export_index import Exported
 from appbox.host import gather
 from appbox.host import ranges as id_ranges
-from appbox.host.facts import IdRange
+from appbox.host.facts import Facts, IdRange
 from appbox.lock_file import LockFile
 from appbox.oci import evidence
 from appbox.oci.cache import Cache
 from appbox.oci.destination import open_destination
 from appbox.oci.digest import Digest
 from appbox.oci.model import Descriptor, parse_manifest
+from appbox.oci.platform import Platform
 from appbox.oci.reference import ImageRef, OciLayout, RegistryImage, parse_image
 from appbox.oci.source import Document
 from appbox.portable import IMAGES
@@ -75,7 +76,7 @@ def run(options: Options, asked: Request) -> Imported:
         found = opened.verify()
         work = _Work(root, cache, opened, found, asked)
         work.refuse_conflicts()
-        return work.run(gather.gather(root, options.init, ranges.load(root)).taken)
+        return work.run(gather.gather(root, options.init, ranges.load(root)))
 
 
 @dataclass(slots=True)
@@ -103,15 +104,15 @@ class _Work:
         for one in self._with_data():
             imported_data.refuse(self.root, one.name, one.version, self._sha256(one))
 
-    def run(self, taken: Sequence[IdRange]) -> Imported:
+    def run(self, facts: Facts) -> Imported:
         """Write everything, what others refer to first."""
         self._blobs()
         self._layouts()
         for one in self._with_data():
-            self._data(one, taken)
+            self._data(one, facts.taken)
         self._write_files()
         for one in self.found.index.services:
-            self._say(one)
+            self._say(one, facts)
         return self.done
 
     def _with_data(self) -> list[Exported]:
@@ -171,20 +172,31 @@ class _Work:
                 destination.commit(document)
 
     def _data(self, one: Exported, taken: Sequence[IdRange]) -> None:
-        manifest = self.found.manifests[one.name]
-        ids = IdRange(0, container.id_count(manifest))
-        if container.is_mapped(manifest):
-            table = ranges.load(self.root)
-            ids = container.fixed_ids(manifest) or id_ranges.allocate(one.name, table, taken)
-            if holder := id_ranges.holder(one.name, ids, table, []):
-                raise AppboxError(f"has the ids of {holder}", where=one.name, hint="change security.userns")
-            if table.get(one.name) != ids:
-                ranges.save(self.root, {**table, one.name: ids})
+        mapped = container.is_mapped(self.found.manifests[one.name])
+        before = ranges.load(self.root)
+        ids = self._ids(one, before, taken)
+        if mapped and before.get(one.name) != ids:
+            ranges.save(self.root, {**before, one.name: ids})
         entry = self.found.index.entry(one.archive)
         assert entry is not None  # noqa: S101
-        place = imported_data.Place(one.name, one.version, ids, mapped=container.is_mapped(manifest))
-        if imported_data.publish(self.root, place, entry.sha256, one.format, lambda: self.opened.blocks(entry)):
-            self.done.data.append(one.name)
+        place = imported_data.Place(one.name, one.version, ids, mapped=mapped)
+        try:
+            if imported_data.publish(self.root, place, entry.sha256, one.format, lambda: self.opened.blocks(entry)):
+                self.done.data.append(one.name)
+        except BaseException:
+            if mapped and one.name not in before:
+                ranges.save(self.root, before)
+            raise
+
+    def _ids(self, one: Exported, given: Mapping[str, IdRange], taken: Sequence[IdRange]) -> IdRange:
+        """Return the ids that a service is going to have on this host."""
+        manifest = self.found.manifests[one.name]
+        if not container.is_mapped(manifest):
+            return IdRange(0, container.id_count(manifest))
+        ids = container.fixed_ids(manifest) or id_ranges.allocate(one.name, given, taken)
+        if holder := id_ranges.holder(one.name, ids, given, []):
+            raise AppboxError(f"has the ids of {holder}", where=one.name, hint="change security.userns")
+        return ids
 
     def _files(self) -> Iterator[tuple[str, bytes, int]]:
         """Yield the manifests and their files by their paths in the directory, the lock left out."""
@@ -218,9 +230,11 @@ class _Work:
         for one in self.found.index.services:
             self.done.manifests[one.name] = os.path.join(self.asked.folder, f"{one.name}.toml")
 
-    def _say(self, one: Exported) -> None:
+    def _say(self, one: Exported, facts: Facts) -> None:
         """Note what this host needs besides."""
         note = self.done.notes.append
+        if facts.platform.rank(Platform.parse(one.platform)) is None:
+            note(f"{one.name}: its image is for {one.platform}, and this host is {facts.platform}")
         for secret in one.secrets:
             words = {"file": "from", "command": "by running", "age": "with the key"}.get(secret.kind, "from")
             note(f"{one.name}: the secret {secret.name} is read {words} {secret.source}")

@@ -199,7 +199,8 @@ def listing(options: Options, name: str | None) -> None:
             with root.directory(paths.CONTAINERS) as containers:
                 found = snapshots.every(containers, name)
     now = datetime.now(UTC)
-    options.result([{**one.as_dict(), "age": _seconds(one, now)} for one in found], table(found, now))
+    listed = [{**one.as_dict(), "age": _seconds(one, now)} for one in found]
+    options.result({"snapshots": listed}, table(found, now))
 
 
 def table(found: list[Snapshot], now: datetime) -> str:

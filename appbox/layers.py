@@ -78,11 +78,13 @@ def unpack_image(
     recorder: Callable[[], Recorder] | None = None,
     limits: Limits = Limits(),  # noqa: B008 - a frozen value
     check: Callable[[], None] | None = None,
+    share: int = 1,
 ) -> Report:
     """Unpack an image into an empty directory, and bring the layers that are not here yet meanwhile.
 
     It is unpacked again when a download starts over, and when a layer rotted in the cache, which is dropped and brought
-    anew, once. `check` is called now and then, and may raise to end it. Raises as `unpack` and `Source.fetch` do.
+    anew, once. `check` is called now and then, and may raise to end it; `share` is as in `unpack`. Raises as `unpack`
+    and `Source.fetch` do.
     """
 
     def write(open_: Opener) -> Report:
@@ -97,6 +99,7 @@ def unpack_image(
             recorder=recorder,
             limits=limits,
             progress=lambda *_: check() if check else None,
+            share=share,
         )
 
     def once() -> Report:

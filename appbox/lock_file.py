@@ -8,7 +8,7 @@ there is one: it says for all platforms what their images are, so that one lock 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -79,10 +79,17 @@ class LockFile:
 
     file: str
     entries: tuple[Entry, ...] = ()
+    _by_name: Mapping[str, list[Entry]] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        by_name: dict[str, list[Entry]] = {}
+        for entry in self.entries:
+            by_name.setdefault(entry.name, []).append(entry)
+        object.__setattr__(self, "_by_name", by_name)
 
     def of(self, name: str) -> list[Entry]:
         """Return the entries of a service."""
-        return [entry for entry in self.entries if entry.name == name]
+        return list(self._by_name.get(name, []))
 
     def answer(self, name: str, image: str, version: str) -> Entry | None:
         """Return what a service's version means: the entry made for it, else the newest one that answers it, or None.

@@ -12,7 +12,7 @@ import os
 import stat
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Final, Literal
@@ -28,13 +28,14 @@ from appbox.oci.held import Held
 from appbox.oci.image_config import parse_config
 from appbox.oci.model import Index, parse_document
 from appbox.oci.platform import Platform
-from appbox.oci.reference import RegistryImage, parse_image
+from appbox.oci.reference import OciLayout, RegistryImage, parse_image
 from appbox.oci.settings import Settings
 from appbox.oci.source import Document, Source
 from appbox.session import Options, cache_path, wanted_platform
 from appbox.signers import Companions
 from appbox.sources import Loaded
 from appbox.store import files
+from appbox.tables import Policy
 from appbox.tag_order import newest_last
 
 _UNKNOWN: Final = Platform("unknown", "unknown")
@@ -138,11 +139,14 @@ class Registries:
         )
 
     def now(self, loaded: Loaded, tag: str) -> str:
-        """Return the digest that a tag has now; empty when that cannot be told without fetching anything.
+        """Return the digest that a tag has now; empty when that cannot be told without reading much.
 
         A registry that does not answer is noted in `silent` and not asked again.
         """
         name = parse_image(loaded.manifest.image)
+        if isinstance(name, OciLayout):
+            with suppress(Unavailable), resolve.open_image(loaded, Held(self.cache)) as opened:
+                return str(opened.top(tag, None).digest)
         if not isinstance(name, RegistryImage) or name.registry in self.silent:
             return ""
         try:
@@ -153,6 +157,8 @@ class Registries:
         except Unavailable as error:
             self.silent[name.registry] = error.why or error.what
             return ""
+        except AppboxError:
+            return ""  # whoever needs that registry will hear of it
         return str(found or "")
 
     def insist(self, loaded: Loaded) -> None:
@@ -238,16 +244,18 @@ def _refuse_unknown(names: Sequence[str], loaded: Sequence[Loaded]) -> None:
 def _folder(loaded: Sequence[Loaded], registries: Registries, update: set[str] | None) -> Locking:
     """Return the new lock of one directory; `update` are the services to look up anew, None for all."""
     before = sources.read_lock(loaded[0])
-    asked: dict[tuple[object, ...], Loaded] = {}
+    asked: dict[tuple[str, str, str, str | None, Policy], Loaded] = {}
     for one in loaded:
         m = one.manifest
         if m.image:
             # A host whose overlay only has another policy must be allowed the same image.
             asked.setdefault((m.name, m.image, m.version, m.digest, m.policy), one)
+    wanted = {key[:3] for key in asked}
+    spare = replace(before, entries=tuple(entry for entry in before.entries if entry.key not in wanted))
     changes: dict[tuple[str, str, str], Change] = {}
     for one in asked.values():
         anew = update is None or one.manifest.name in update
-        change = _change(one, before, registries, anew=anew)
+        change = _change(one, before, spare, registries, anew=anew)
         changes.setdefault(change.entry.key, change)
     here, names = {change.entry.key for change in changes.values()}, {one.manifest.name for one in loaded}
     whole = sources.holds_all_of(loaded)
@@ -262,8 +270,8 @@ def _folder(loaded: Sequence[Loaded], registries: Registries, update: set[str] |
     return Locking(loaded[0].folder, before, after, tuple(everything))
 
 
-def _change(loaded: Loaded, lock: LockFile, registries: Registries, *, anew: bool) -> Change:
-    """Return what becomes of one version."""
+def _change(loaded: Loaded, lock: LockFile, spare: LockFile, registries: Registries, *, anew: bool) -> Change:
+    """Return what becomes of one version; `spare` has the entries that nobody asks for any more."""
     manifest = loaded.manifest
     old = lock.answer(manifest.name, manifest.image, manifest.version)
     if old and manifest.digest not in (None, old.digest):
@@ -274,7 +282,7 @@ def _change(loaded: Loaded, lock: LockFile, registries: Registries, *, anew: boo
         entry = replace(old, image=manifest.image, version=manifest.version)
         return Change("kept", entry, old, now if now != old.digest else "")
     fresh = registries.lock(loaded)
-    former = old or _former(lock, fresh)
+    former = old or next(iter([e for e in lock.of(fresh.name) if e.key == fresh.key] or spare.of(fresh.name)), None)
     if former is None:
         return Change("new", fresh)
     if former.tag != fresh.tag or not former.answers(fresh.image, former.version):
@@ -282,12 +290,6 @@ def _change(loaded: Loaded, lock: LockFile, registries: Registries, *, anew: boo
     if (former.digest, former.platforms) != (fresh.digest, fresh.platforms):
         return Change("moved", fresh, former)
     return Change("kept", replace(former, image=fresh.image, version=fresh.version), former)
-
-
-def _former(lock: LockFile, fresh: Entry) -> Entry | None:
-    """Return the entry in whose place a new one comes."""
-    exact = [entry for entry in lock.of(fresh.name) if entry.key == fresh.key]
-    return next(iter(exact or lock.of(fresh.name)[-1:]), None)
 
 
 @contextmanager

@@ -95,6 +95,11 @@ class Addresses:
             self._peers[network] = _Peers(peers.of(self._root, network))
         return self._peers[network]
 
+    @property
+    def problem(self) -> str:
+        """Why the file of addresses cannot be used, "" when it can or no service of this run is on a bridge."""
+        return stored.problem(self._root) if self._joined and not self._fresh else ""
+
     @cached_property
     def _declared(self) -> dict[str, Network]:
         return stored.declared(self._root)

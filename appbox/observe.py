@@ -31,6 +31,7 @@ def observe(root: Root, init: InitKind, name: str, directory: str) -> Observed:
     Raises AppboxError when the unit's or the directory's name is taken by something else.
     """
     units, links = unitfiles.read(root, init, name), unitfiles.enabled(root, init, name)
+    modes = unitfiles.modes(root, units)
     current = state.load(root, name)
     try:
         with root.directory(paths.CONTAINERS) as containers:
@@ -44,12 +45,13 @@ def observe(root: Root, init: InitKind, name: str, directory: str) -> Observed:
             found = replace(found, **_writes(containers, directory)) if target is not None else found
             volumes = _volumes(containers, data_place(found, directory))
     except FileNotFoundError:
-        return Observed(units=units, links=links)
+        return Observed(units=units, modes=modes, links=links)
     running = runc.running(name) if root.live else None
     written = max(target.written if target else 0, unitfiles.written(root, init, name))
     return replace(
         found,
         units=units,
+        modes=modes,
         links=links,
         armed=root.live and any(p.endswith(f"/{name}.timer") for p in units) and services.of_kind(init).armed(name),
         running=os.path.basename(running.bundle) or "unknown" if running else "",

@@ -230,6 +230,8 @@ def _unit_actions(desired: Desired, observed: Observed) -> Iterator[Action]:
             why = "there is no unit yet" if before is None else "the unit is not what the manifest says"
             diff = unified(before or "", unit.text, unit.path)
             yield InstallUnit(desired.name, why, unit.path, before is None, diff)
+        elif observed.modes.get(unit.path, unit.mode) != unit.mode:
+            yield InstallUnit(desired.name, "its mode or owner is not its own", unit.path, False, "")
     for path in sorted(observed.units.keys() - {unit.path for unit in desired.units}):
         yield RemoveUnit(desired.name, "the manifest asks for nothing that needs it", path)
     wanted = {desired.link} if desired.enable else set()
@@ -341,7 +343,7 @@ def _untimed_actions(desired: Desired, observed: Observed, actions: list[Action]
     if any(isinstance(a, Stop) for a in actions):
         return [Start(desired.name, "it was stopped for the change")]
     changed = [a for a in actions if isinstance(a, RenderConfig | InstallUnit)]
-    if any(isinstance(a, InstallUnit) or needs_restart(desired, observed) for a in changed):
+    if any((isinstance(a, InstallUnit) and a.diff) or needs_restart(desired, observed) for a in changed):
         return [Restart(desired.name, "what it runs with changed")]
     if observed.stale or observed.running != desired.directory:
         return [Restart(desired.name, "it runs with an older configuration")]

@@ -47,7 +47,7 @@ class Planned:
 
     `silent` maps registries that did not answer to the reason; what is installed from them was taken as it is. `failed`
     are services that cannot be planned, by name, `removals` those whose manifests are gone. `locks` maps services to
-    what somebody should know about their locks.
+    what somebody should know about their locks. `mended` says what an apply writes anew that was lost or torn.
     """
 
     facts: Facts
@@ -56,13 +56,15 @@ class Planned:
     failed: dict[str, AppboxError] = field(default_factory=dict)
     removals: tuple[Removal, ...] = ()
     locks: dict[str, list[str]] = field(default_factory=dict)
+    mended: tuple[str, ...] = ()
 
     @property
     def plan(self) -> Plan:
         """The plan as pure data."""
         runtime = self.facts.abilities.runtime if self.facts.abilities else None
         note = runtimes.note(runtime) if runtime else ""
-        return Plan(tuple(one.plan for one in self.services), (note,) if note else (), self.removals)
+        notes = (*self.mended, *([note] if note else []))
+        return Plan(tuple(one.plan for one in self.services), notes, self.removals)
 
 
 def prepare(
@@ -126,13 +128,24 @@ def prepare(
             ids = IdRange(prepared.plan.desired.base, prepared.plan.desired.size)
             facts = replace(facts, ranges={**facts.ranges, one.manifest.name: ids})
     return Planned(
-        facts, tuple(_in_order(neighbours, found)), dict(work.images.silent), faults, locks=work.images.told()
+        facts,
+        tuple(_in_order(neighbours, found)),
+        dict(work.images.silent),
+        faults,
+        locks=work.images.told(),
+        mended=_mended(ledger, work.addresses),
     )
 
 
 def _added(root: Root, service: ServicePlan) -> tuple[str, ...]:
     """Return what somebody added beside the units of a service that changes."""
     return drift.notes(root, service.desired.name) if service.actions else ()
+
+
+def _mended(ledger: ranges.Ledger, addresses: Addresses) -> tuple[str, ...]:
+    """Return what is said of state that cannot be used as it is, while there is something to be written to it."""
+    found = {f"{paths.STATE}/{paths.RANGES}": ledger.problem, f"{paths.STATE}/{paths.ADDRESSES}": addresses.problem}
+    return tuple(f"{path} {why}: it is made anew from the bundles" for path, why in found.items() if why)
 
 
 def _in_order(neighbours: Neighbours, found: Sequence[Prepared]) -> list[Prepared]:
@@ -205,8 +218,9 @@ def _refuse_data(locked: Locked, desired: Desired, observed: Observed) -> None:
 
 def _refuse_again(root: Root, desired: Desired) -> None:
     """Refuse to try once more what did not get well, as it is."""
-    before = failed.load(root, desired.name)
-    if before is not None and before.fingerprint == fingerprint(desired):
+    found = failed.load(root, desired.name)
+    mark = fingerprint(desired) if found else ""
+    for before in (one for one in found if one.fingerprint == mark):
         raise AppboxError(
             f"{desired.version} did not get well on {before.when}, and is not tried again",
             where=desired.name,

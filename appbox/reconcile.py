@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from appbox import outcome, plan_data, planning, pruning, removal, report, reviewing, sources
+from appbox import outcome, plan_data, planning, pruning, removal, report, reviewing, sources, touched
 from appbox.actions import Action
 from appbox.errors import AppboxError, ManifestError, UsageError, printable
 from appbox.host import gather, process
@@ -93,7 +93,13 @@ def _load_for(root: Root, wanted: Wish, path: str) -> list[Loaded]:
 def _plan(root: Root, wanted: Wish, loaded: Sequence[Loaded]) -> Planned:
     gone = pruning.removals(root, wanted.manifests, loaded) if wanted.prune else ()
     planned = planning.prepare(
-        root, loaded, Cache(cache_path(root)), init=wanted.init, start=wanted.start, retry=wanted.retry
+        root,
+        loaded,
+        Cache(cache_path(root)),
+        init=wanted.init,
+        start=wanted.start,
+        scope=touched.scope(wanted.manifests, loaded, full=wanted.verify),
+        retry=wanted.retry,
     )
     return replace(planned, removals=gone)
 

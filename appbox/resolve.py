@@ -122,6 +122,8 @@ class Images:
             except Unavailable as error:
                 self.silent[name.registry] = error.why or error.what
                 return
+            except AppboxError:
+                self._means[key] = None  # what is pinned may not need that registry at all
         now = self._means[key]
         if now is not None and str(now) != loaded.pin.digest:
             yield (

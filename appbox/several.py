@@ -18,7 +18,7 @@ from appbox import removal as removing
 from appbox.actions import Action, Start, Unpack
 from appbox.errors import AppboxError
 from appbox.explain import in_words
-from appbox.host import runc, services
+from appbox.host import runc, services, syscalls
 from appbox.oci.cache import Cache
 from appbox.oci.source import Progress, Source
 from appbox.outcome import Outcome
@@ -136,10 +136,11 @@ class _Run:
         if len(wanted) < 2 or (self._failed and self._fail_fast):
             return
         self._root.make(paths.CONTAINERS)
+        syscalls.share_memory_between_threads()
         self._listener.preparing(list(wanted))
         with self._progress() as shown, ThreadPoolExecutor(workers(), thread_name_prefix="unpack") as pool:
             for work in wanted.values():
-                work.progress = shown
+                work.progress, work.share = shown, min(workers(), len(wanted))
             futures = {pool.submit(self._prepare_one, name, work): name for name, work in wanted.items()}
             try:
                 for future in as_completed(futures):

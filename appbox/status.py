@@ -6,15 +6,14 @@ import os
 import time
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from appbox import drift, sizes
-from appbox.drift import Subject
+from appbox.drift import Books, Subject
 from appbox.errors import AppboxError, printable
 from appbox.health_line import sentence
 from appbox.host import health_state, runc
 from appbox.store import files, paths, state
-from appbox.store.ranges import Ledger
 from appbox.store.root import Root
 
 if TYPE_CHECKING:
@@ -71,10 +70,10 @@ def of(root: Root, name: str, *, usage: bool = False, verify: bool = False) -> S
     `usage` asks for what it uses, too, which is in some more files of the kernel. Its root file system is looked at;
     with `verify` every file of it is compared.
     """
-    return _of(root, name, drift.ledger(root), usage=usage, rootfs=True, verify=verify)
+    return _of(root, name, drift.books(root), usage=usage, rootfs=True, verify=verify)
 
 
-def _of(root: Root, name: str, ledger: Ledger, *, usage: bool = False, rootfs: bool, verify: bool) -> Status:
+def _of(root: Root, name: str, books: Books, *, usage: bool = False, rootfs: bool, verify: bool) -> Status:
     with _containers(root, name) as containers:
         if not state.is_current_link(name, containers):
             raise unknown(name)
@@ -87,7 +86,7 @@ def _of(root: Root, name: str, ledger: Ledger, *, usage: bool = False, rootfs: b
                     meta = state.read_meta(record)
                 found = runc.running(name) if root.live else None
                 subject = drift.Subject(name, directory, generation, meta, found)
-                drifted = drift.of(root, subject, bundle, ledger)
+                drifted = drift.of(root, subject, bundle, books)
         except PermissionError:
             raise
         except (OSError, ValueError, AppboxError) as error:
@@ -195,8 +194,8 @@ def _usage(found: Running) -> Usage:
 
 def every(root: Root, *, verify: bool = False) -> list[Status]:
     """Return the status of every installed service, sorted by name; root file systems only with `verify`."""
-    ledger = drift.ledger(root)
-    return [_of(root, name, ledger, rootfs=verify, verify=verify) for name in state.names(root)]
+    books = drift.books(root)
+    return [_of(root, name, books, rootfs=verify, verify=verify) for name in state.names(root)]
 
 
 def unknown(name: str) -> AppboxError:

@@ -61,6 +61,7 @@ def carry_out(work: Work) -> None:
     Raises AppboxError that says what failed, and what is there now.
     """
     entry = entry_of(work)
+    work.interrupted = any(one.service == entry.service for one in journal.load(work.root))
     journal.write(work.root, entry)
     begun: list[Action] = []
     work.told = _noting(begun, work.told)
@@ -75,7 +76,7 @@ def carry_out(work: Work) -> None:
             raise
         _undo(work, entry, begun[-1], error)
     journal.remove(work.root, entry.service)
-    failed.forget(work.root, entry.service)
+    failed.forget(work.root, entry.service, fingerprint(work.plan.desired))
 
 
 def _worth_it(work: Work, entry: Entry, action: Action) -> bool:
@@ -125,7 +126,9 @@ def _undo(work: Work, entry: Entry, action: Action, error: BaseException) -> Non
     if isinstance(action, _TRYING) and isinstance(error, AppboxError) and not desired.generation:
         now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         why = str(error)
-        failed.save(work.root, name, failed.Failure(fingerprint(desired), desired.version, desired.digest, now, why))
+        number = entry.target.generation
+        known = failed.Failure(fingerprint(desired), number, desired.version, desired.digest, now, why)
+        failed.save(work.root, name, known)
     try:
         back(work, entry)
     except AppboxError as second:
@@ -143,7 +146,9 @@ def _undo(work: Work, entry: Entry, action: Action, error: BaseException) -> Non
     raise AppboxError(
         f"{desired.version} failed, and {before} is back",
         where=name,
-        why=(error.why or error.what) if isinstance(error, AppboxError) else str(error),
+        why=": ".join(part for part in (error.what, error.why) if part)
+        if isinstance(error, AppboxError)
+        else str(error),
         hint=f"appbox logs {name} shows more{again}",
     ) from error
 

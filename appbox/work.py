@@ -21,7 +21,8 @@ from appbox.store.root import Root
 class Work:
     """One service while its plan is carried out. `desired` is completed once the rootfs is there.
 
-    `check` is called now and then while an image is unpacked, and may raise to end that.
+    `check` is called now and then while an image is unpacked, and may raise to end that; `share` is how many images are
+    unpacked at once.
     """
 
     root: Root
@@ -33,8 +34,10 @@ class Work:
     told: Callable[[Action], None]
     progress: Progress | None = None
     check: Callable[[], None] | None = None
+    share: int = 1
     copying: Callable[[int, int], object] | None = None  # told the bytes of data that are copied, and all
     desired: Desired = field(init=False)
+    interrupted: bool = False  # a run that was killed may have done some of the plan
     staged: bool = False
     mtree: str = ""  # the digest of the rootfs.mtree that was written
 

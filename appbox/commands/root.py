@@ -37,6 +37,7 @@ def _installed() -> list[str]:
 
 
 Name = Annotated[str, typer.Argument(help="The service.", metavar="NAME", autocompletion=_installed)]
+Names = Annotated[list[str], typer.Argument(help="Services.", metavar="NAME...", autocompletion=_installed)]
 AnyName = Annotated[str | None, typer.Argument(help="One service.", metavar="[NAME]", autocompletion=_installed)]
 _INITS: Final = ("auto", "systemd", "openrc", "none")
 

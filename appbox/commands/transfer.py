@@ -6,17 +6,17 @@ from typing import Annotated
 
 import typer
 
-from appbox.commands.root import app, options_of
+from appbox.commands.root import Names, app, options_of
 
 Wait = Annotated[bool, typer.Option("--wait", help="Wait for another appbox to finish.")]
 
 
 @app.command(
-    epilog="Example: appbox export web db --data -o shop.tar.zst; appbox export web -o - | ssh HOST appbox import -"
+    epilog="Examples: appbox export web db --data -o shop.tar.zst; appbox export web -o - | ssh HOST appbox import -"
 )
-def export(
+def export(  # noqa: PLR0917
     context: typer.Context,
-    names: Annotated[list[str], typer.Argument(help="Installed services.", metavar="NAME...")],
+    names: Names,
     output: Annotated[
         str,
         typer.Option(
@@ -26,18 +26,21 @@ def export(
             help="A new file, compressed if called .gz or .zst; - for a pipe.",
         ),
     ],
-    data: Annotated[bool, typer.Option("--data", help="Take the data of stopped services along.")] = False,
+    data: Annotated[bool, typer.Option("--data", help="Take their data along.")] = False,
+    live: Annotated[bool, typer.Option("--live", help="Let running services run on while it is read.")] = False,
     wait: Wait = False,
 ) -> None:
     """Write services into one file, for a host without a registry.
 
     It holds the images that are installed, the manifests with the files that they name, what was generated from them,
-    and a lock; with --data the volumes, too. Secrets stay here: what the other host must have is said. Other tools can
-    read the images: skopeo inspect oci-archive:FILE.
+    and a lock; with --data the volumes, too. For those a running service is paused where the file system can share
+    blocks (xfs, btrfs); elsewhere it is stopped while they are copied, unless --live is given.
+
+    Secrets stay here: what the other host must have is said. Other tools read the images as those of an oci-archive.
     """
     from appbox import exporting  # noqa: PLC0415
 
-    exporting.export(options_of(context), names, output, data=data, wait=wait)
+    exporting.export(options_of(context), exporting.Request(names, output, data=data, live=live, wait=wait))
 
 
 @app.command("import", epilog="Example: appbox import shop.tar.zst -d services && appbox apply --locked services")

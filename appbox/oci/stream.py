@@ -86,10 +86,12 @@ class Totals:
 class Stream:
     """The uncompressed bytes of a layer. `start` starts its threads; `close` ends them and closes the file.
 
+    `share` images are unpacked at once, and have to share the memory that one may take.
+
     Iterating raises `Refused`, and whatever `layer.open` and its file raise.
     """
 
-    def __init__(self, layer: Layer, totals: Totals) -> None:
+    def __init__(self, layer: Layer, totals: Totals, share: int = 1) -> None:
         self.layer = layer
         self.consumed = 0
         self.produced = 0
@@ -104,7 +106,8 @@ class Stream:
         self._checked = False
         self._file: BinaryIO | None = None
         self._closing = False
-        self._clear, self._hashed = Pipe(_AHEAD), Pipe(_AHEAD)
+        ahead = max(_AHEAD // share, 2)
+        self._clear, self._hashed = Pipe(ahead), Pipe(ahead)
         self._inflater = threading.Thread(target=self._inflate, daemon=True)
         self._hasher = threading.Thread(target=self._hash, daemon=True)
         self._started = False

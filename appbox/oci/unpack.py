@@ -74,18 +74,20 @@ def unpack(
     durable: bool = True,
     devices: Literal["create", "empty"] = "create",
     recorder: Callable[[], Recorder] | None = None,
+    share: int = 1,
 ) -> Report:
     """Write the layers, lowest first, into the empty directory `root_fd`, owners shifted by `idmap`.
 
     `root_fd` is opened for reading, not O_PATH. `durable`: return only when the disk has it all. `recorder` makes what
-    is told everything that is made and removed; when it is called again, what the one before was told is void. Raises
+    is told everything that is made and removed; when it is called again, what the one before was told is void. `share`
+    says how many images are unpacked at once: the blocks in flight of all are bounded like those of one. Raises
     `Refused`, `HostLacks`, `Unavailable` (a layer that cannot be read), `AppboxError` (disk full); the directory then
     holds leftovers, which are the caller's to remove.
     """
     with _in_words(), _SWITCHING.quick():
         if os.listdir(root_fd):
             raise AppboxError("the directory to unpack into is not empty", hint="unpack into a new directory")
-        unpacking = _Unpacking(layers, root_fd, idmap, limits, progress, devices == "empty", recorder)
+        unpacking = _Unpacking(layers, root_fd, idmap, limits, progress, devices == "empty", recorder, share)
         try:
             report = unpacking.write(save=True)
         except LinkToHiddenError:
@@ -108,12 +110,15 @@ class _Unpacking:
     progress: Progress | None
     placeholders: bool
     recorder: Callable[[], Recorder] | None
+    share: int
 
     def write(self, *, save: bool) -> Report:
         """Write all layers; `save`: leave out what is known not to be seen."""
         with (
             contextlib.closing(Flusher(self.root_fd)) as flusher,
-            contextlib.closing(_Run(self.layers, self.limits, self.progress, self.idmap, flusher.add)) as run,
+            contextlib.closing(
+                _Run(self.layers, self.limits, self.progress, self.idmap, passed=flusher.add, share=self.share)
+            ) as run,
         ):
             hidden = run.look_ahead() if save else None
             recorder = self.recorder() if self.recorder else None
@@ -170,14 +175,17 @@ class _Run:
         limits: Limits,
         progress: Progress | None,
         idmap: IdMap,
+        *,
         passed: Callable[[int], object] | None = None,
+        share: int = 1,
     ) -> None:
         self._limits = limits
         self._progress = progress
         self._idmap = idmap
         self._passed = passed
         self._totals = Totals(limits)
-        self._streams = [Stream(layer, self._totals) for layer in layers]
+        self._share = share
+        self._streams = [Stream(layer, self._totals, share) for layer in layers]
         self.entries = 0
         self.dropped: set[str] = set()
 
@@ -198,7 +206,7 @@ class _Run:
         hidden = Hidden()
         for stream in self._streams[:1]:
             stream.start()  # which is what comes next
-        compressed, room = limits.HELD_COMPRESSED, limits.HELD
+        compressed, room = limits.HELD_COMPRESSED, limits.HELD // self._share
         for number, stream in sorted(enumerate(self._streams[1:], 1), key=lambda item: item[1].layer.size):
             compressed -= stream.layer.size
             if compressed < 0:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
-from typing import Final
+from typing import Any, Final
 
 from appbox.errors import AppboxError
 from appbox.store import files, paths
 from appbox.store.root import Root
 
 _FOLDER: Final = f"{paths.STATE}/failed"
-_LIMIT: Final = 1 << 20
+_LIMIT: Final = 4 << 20
+_TEXTS: Final = ("fingerprint", "version", "digest", "when", "why")
+_KEPT: Final = 20
+"""Failures of one service that are remembered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,32 +22,47 @@ class Failure:
     """What was tried and did not work: `fingerprint` is that of everything that was asked for, `when` is RFC 3339."""
 
     fingerprint: str
+    generation: int
     version: str
     digest: str
     when: str
     why: str
 
 
-def load(root: Root, name: str) -> Failure | None:
-    """Return what failed last for a service, None when nothing did, or nobody can read it any more."""
+def load(root: Root, name: str) -> list[Failure]:
+    """Return what failed of a service, the oldest first; nothing if nobody can read it any more."""
     try:
         data = root.read(f"{_FOLDER}/{name}.json", _LIMIT)
-        found = json.loads(data) if data else None
-        return Failure(**{key: str(found[key]) for key in Failure.__dataclass_fields__}) if found else None
-    except (ValueError, KeyError, TypeError, RecursionError, PermissionError, AppboxError):
-        return None
+        rows = json.loads(data)["failures"] if data else []
+        return [_failure(row) for row in rows]
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OSError, AppboxError):
+        return []
+
+
+def _failure(row: dict[str, Any]) -> Failure:
+    fingerprint, version, digest, when, why = (str(row[key]) for key in _TEXTS)
+    return Failure(fingerprint, int(row["generation"]), version, digest, when, why)
 
 
 def save(root: Root, name: str, failure: Failure) -> None:
-    """Remember a failure, in the place of an earlier one."""
+    """Remember a failure."""
+    found = [one for one in load(root, name) if one.fingerprint != failure.fingerprint]
+    _write(root, name, [*found, failure][-_KEPT:])
+
+
+def forget(root: Root, name: str, fingerprint: str = "") -> None:
+    """Forget what failed: the one of that fingerprint, since it works now, or all."""
+    found = load(root, name)
+    left = [one for one in found if fingerprint and one.fingerprint != fingerprint]
+    if found and len(left) < len(found):
+        _write(root, name, left)
+
+
+def _write(root: Root, name: str, failures: list[Failure]) -> None:
     root.make(_FOLDER, 0o700)
     with root.directory(_FOLDER) as fd:
-        files.replace(f"{name}.json", f"{json.dumps(asdict(failure), indent=1)}\n".encode(), mode=0o600, dir_fd=fd)
-
-
-def forget(root: Root, name: str) -> None:
-    """Forget what failed."""
-    if root.is_directory(_FOLDER):
-        with root.directory(_FOLDER) as fd:
-            if files.exists(f"{name}.json", fd):
-                files.remove(f"{name}.json", dir_fd=fd)
+        if not failures:
+            files.remove(f"{name}.json", dir_fd=fd)
+            return
+        text = json.dumps({"schema": 1, "failures": [asdict(one) for one in failures]}, indent=1)
+        files.replace(f"{name}.json", f"{text}\n".encode(), mode=0o600, dir_fd=fd)

@@ -11,7 +11,7 @@ import os
 import re
 import stat
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any, Final
@@ -142,19 +142,21 @@ def _contradicted(root: Root, table: Mapping[str, IdRange]) -> bool:
 
     Their group tells it at the cost of a system call each; `_of_bundles`, which is asked then, reads every bundle.
     """
-    bases = {one.base for one in table.values()}
+    known = {0, *(one.base for one in table.values())}
     for folder in (paths.CONTAINERS, f"{paths.CONTAINERS}/{paths.REPLACED}"):
         with contextlib.suppress(FileNotFoundError, NotADirectoryError, PermissionError), root.directory(folder) as fd:
-            for entry in os.scandir(fd):
-                if entry.is_symlink():
-                    if not state.is_current_link(entry.name, fd):
-                        continue
-                    group = _group(entry)
-                    if group and (entry.name not in table or table[entry.name].base != group):
-                        return True
-                elif not entry.name.startswith(".") and entry.is_dir() and _group(entry) not in {0, *bases}:
+            with os.scandir(fd) as entries:
+                if any(_is_unknown(entry, fd, table, known) for entry in entries):
                     return True
     return False
+
+
+def _is_unknown(entry: os.DirEntry[str], folder: int, table: Mapping[str, IdRange], known: Set[int]) -> bool:
+    """Return whether a version directory, or what a service's link leads to, has a group that nobody gave it."""
+    if entry.is_symlink():
+        group = _group(entry) if state.is_current_link(entry.name, folder) else 0
+        return group != 0 and (entry.name not in table or table[entry.name].base != group)
+    return not entry.name.startswith(".") and entry.is_dir() and _group(entry) not in known
 
 
 def _group(entry: os.DirEntry[str]) -> int:

@@ -270,6 +270,8 @@ def _sweep_one(shelf: int, name: str) -> str:
             os.rename(_NEW, paths.DATA, src_dir_fd=place, dst_dir_fd=place)
             os.fsync(place)
         whole = files.exists(paths.DATA, place)
+        for left in [one for one in os.listdir(place) if one.endswith(files.TEMPORARY)] if whole else ():
+            remove_tree(place, left)
     if whole:
         _publish(shelf, number)
         return f"finished snapshot {number}"

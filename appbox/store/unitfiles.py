@@ -6,6 +6,7 @@ import contextlib
 import os
 import posixpath
 import stat
+from collections.abc import Iterable
 from typing import Final
 
 from appbox.errors import AppboxError
@@ -25,6 +26,7 @@ _SYSTEMD_PATH: Final = (
 )
 """Where else systemd looks (systemd.unit(5)): ours in /etc would hide a unit of that name."""
 
+MASKED: Final = "the unit is masked"
 
 KINDS: Final[tuple[InitKind, ...]] = ("systemd", "openrc")
 
@@ -60,7 +62,8 @@ def read_file(root: Root, path: str, name: str) -> str | None:
         return None
     if target == "/dev/null" or (not data and target is None and leaf.endswith((".service", ".timer"))):
         # systemd takes a link to nothing and an empty file for the same (systemd.unit(5)).
-        raise AppboxError("the unit is masked", where=path, why="masked", hint=f"systemctl unmask {leaf} undoes that")
+        why, hint = "it leads to /dev/null" if target else "it is empty", f"systemctl unmask {leaf}, or remove it"
+        raise AppboxError(MASKED, where=path, why=why, hint=hint)
     if target is not None:
         raise _foreign(path, "it is a symlink", name)
     text = data.decode("utf-8", "replace")
@@ -76,16 +79,18 @@ def _is_directory(leaf: str, folder: int) -> bool:
         return False
 
 
-def has_mode(root: Root, path: str, mode: object) -> bool:
-    """Return whether a file of the init system belongs to root and has this mode; a part of a table has none."""
-    if crontab.split(path):
-        return True
+def modes(root: Root, found: Iterable[str]) -> dict[str, int]:
+    """Return the modes of files of the init system, -1 for one that is not root's; a part of a table has none."""
+    return {path: _mode(root, path) for path in found if not crontab.split(path)}
+
+
+def _mode(root: Root, path: str) -> int:
     fd = root.open(path, os.O_PATH | os.O_NOFOLLOW)
     try:
         info = os.fstat(fd)
-        return (info.st_uid, info.st_gid, stat.S_IMODE(info.st_mode)) == (0, 0, mode)
     finally:
         os.close(fd)
+    return stat.S_IMODE(info.st_mode) if info.st_uid in {0, os.geteuid()} else -1
 
 
 def drop_ins(root: Root, name: str) -> list[str]:

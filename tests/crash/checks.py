@@ -57,12 +57,31 @@ def data_at_home(box: Sandbox) -> None:
     assert mine(box) == [box.current() / "data/data/mine"]
 
 
+def data_at_hand(box: Sandbox) -> None:
+    """See that what the service wrote is in the data that its current version is going to start with."""
+    bundle = box.current()
+    data = bundle / "data"
+    if (bundle / ".carry").is_symlink() and not data.exists():
+        data = bundle / os.readlink(bundle / ".carry")
+    assert (data / "data/mine").read_text() == "x"
+
+
+def tidy(box: Sandbox) -> None:
+    """See that nothing lies around that a command was in the midst of."""
+    assert not box.debris(), box.debris()
+    assert not (box.root / "var/lib/appbox/journal.json").exists()
+    marks = {".copied", ".migrating", ".new"}
+    found = [path for path in box.containers.rglob(".*") if path.name in marks or path.name.startswith(".gone-")]
+    assert not found, found
+
+
 def settled(box: Sandbox, version: str) -> None:
     """See that nothing is left to do: this version is current, its rootfs is what was unpacked, nothing lies around."""
     assert box.current().name == f"web-{version}"
     assert not (box.current() / ".carry").is_symlink()
     whole(box, (version,))
     box.settled()
+    tidy(box)
     box.appbox("verify", "web")
 
 
@@ -71,7 +90,7 @@ def gone(box: Sandbox) -> None:
     assert not (box.root / "etc/systemd/system/web.service").exists()
     assert not (box.root / "etc/init.d/web").exists()
     assert box.appbox("--json", "status").data() == []
-    assert not box.debris(), box.debris()
+    tidy(box)
 
 
 def said(ended: Ended) -> None:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from tests.crash import operations
+from tests.crash import operation
 from tests.ground.rootfs import mounted
 from tests.ground.sandbox import Sandbox
 
@@ -164,7 +164,7 @@ def memory(place: Path, options: str = "size=512m") -> Iterator[Memory]:
     """Yield a sandbox in memory, with its images."""
     with mounted(place, "tmpfs", f"{options},mode=0755"):
         box = Sandbox(place)
-        operations.images(box)
+        operation.images(box)
         yield Memory(box)
 
 
@@ -173,7 +173,7 @@ def disk(place: Path, kind: str, *options: str, size: int | None = None) -> Iter
     """Yield a sandbox whose root is a file system of this kind, with its images."""
     with mounted(place, "tmpfs", "size=2g,mode=0755"):
         box = Sandbox(place)
-        operations.images(box)
+        operation.images(box)
         made = Disk(box, kind)
         made.make(*options, size=size)
         try:

@@ -10,7 +10,7 @@ from typing import Final
 
 from appbox import cli
 from tests.crash.ground import Ground
-from tests.crash.operations import Operation, Words
+from tests.crash.operation import Operation, Words
 from tests.ground import calls
 from tests.ground.calls import Call, Ended
 

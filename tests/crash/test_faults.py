@@ -13,7 +13,8 @@ from typing import Final
 import pytest
 
 from tests.crash import checks, ground
-from tests.crash.operations import OPERATIONS, Operation
+from tests.crash.operation import Operation
+from tests.crash.operations import on
 from tests.crash.sweep import Figures, Trial, at, sample, sweep
 from tests.ground import calls
 from tests.ground.calls import Call, Ended
@@ -22,7 +23,7 @@ pytestmark = pytest.mark.root
 
 Begin = Callable[[str, str, str], Figures]
 
-PARAMETERS = pytest.mark.parametrize("operation", OPERATIONS, ids=lambda operation: operation.name)
+PARAMETERS = pytest.mark.parametrize("operation", on("tmpfs"), ids=lambda operation: operation.name)
 
 FAULTS: Final[dict[str, tuple[Sequence[str], int]]] = {
     "ENOSPC": (calls.CHANGING, 7),

@@ -19,7 +19,8 @@ import pytest
 
 from tests.crash import checks, ground
 from tests.crash.ground import Ground
-from tests.crash.operations import OPERATIONS, Operation
+from tests.crash.operation import Operation
+from tests.crash.operations import OPERATIONS
 from tests.crash.sweep import FULL, Figures, Trial
 
 pytestmark = pytest.mark.root

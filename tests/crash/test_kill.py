@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from tests.crash import ground
-from tests.crash.operations import OPERATIONS, Operation
+from tests.crash.operation import Operation
+from tests.crash.operations import on
 from tests.crash.sweep import FULL, SEED, Figures, Trial, at, sample, sweep
 from tests.ground.calls import KILL, Call
 
@@ -20,7 +21,7 @@ pytestmark = pytest.mark.root
 
 Begin = Callable[[str, str, str], Figures]
 
-PARAMETERS = pytest.mark.parametrize("operation", OPERATIONS, ids=lambda operation: operation.name)
+PARAMETERS = pytest.mark.parametrize("operation", on("tmpfs"), ids=lambda operation: operation.name)
 
 
 @PARAMETERS

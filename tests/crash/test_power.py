@@ -14,7 +14,8 @@ import pytest
 
 from tests.crash import ground
 from tests.crash.ground import LOG_FLUSHED, NOTHING_FLUSHED
-from tests.crash.operations import OPERATIONS, Operation
+from tests.crash.operation import Operation
+from tests.crash.operations import on
 from tests.crash.sweep import Figures, Trial, sample, sweep
 from tests.ground.calls import KILL, Call
 
@@ -26,7 +27,7 @@ FLAGS: Final = {"power loss": NOTHING_FLUSHED, "power loss, journal flushed": LO
 MOST: Final = 4
 """Points of a sample for each operation, file system and fault."""
 
-CASES: Final = [(one, kind) for one in OPERATIONS for kind in ("ext4", "xfs", "btrfs") if kind in one.kinds]
+CASES: Final = [(one, kind) for kind in ("ext4", "xfs", "btrfs") for one in on(kind)]
 PARAMETERS = pytest.mark.parametrize(("operation", "kind"), CASES, ids=[f"{one.name}-{kind}" for one, kind in CASES])
 
 

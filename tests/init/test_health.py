@@ -79,7 +79,9 @@ def test_an_unhealthy_service_is_stopped_or_only_shown(host: Host) -> None:
     host.appbox("start", "ill")
     assert health(host, "ill")["health"] == "healthy"
     if host.systemd:
-        assert "odd:health.service" in host.machine.run(["systemctl", "--failed", "--plain"]).out
+        # It has not failed while the next check runs.
+        listing = ["systemctl", "--failed", "--plain"]
+        host.machine.wait_until(lambda: "odd:health.service" in host.machine.run(listing).out, 10, "the mark")
     host.appbox("remove", "odd")
     if host.systemd:
         assert "odd" not in host.machine.run(["systemctl", "--all", "--plain"]).out

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-import time
 from typing import Any
 
 from tests.init.host import Host, script_manifest
@@ -19,7 +18,9 @@ where, limit, *command = sys.argv[1:]
 open("/run/me", "w").write(str(os.getpid()))
 with Root() as root:
     try:
-        if where == "inside":
+        if where == "sweep":
+            found = hooks.sweep(root, "job")
+        elif where == "inside":
             found = hooks.run_inside(root, hooks.Hook("job", "upgrade.before", command, float(limit)))
         else:
             found = hooks.run_once(root, hooks.Hook("job", "upgrade.migrate", command, float(limit)), where)
@@ -52,6 +53,14 @@ def begin(host: Host, script: str) -> subprocess.Popen[bytes]:
 
 def end(process: subprocess.Popen[bytes]) -> None:
     process.communicate(timeout=30)
+
+
+def kill(host: Host) -> None:
+    """Kill appbox while a command runs in the service's place; it runs on."""
+    killed = begin(host, "sleep 4321; echo x >>/data/never")
+    host.machine.run(["kill", "-9", host.machine.read("/run/me")])
+    end(killed)
+    assert [p for p in host.machine.processes() if "4321" in p.words]
 
 
 def test_commands_run_as_the_service_would(host: Host) -> None:
@@ -112,16 +121,19 @@ def test_nobody_starts_the_service_meanwhile_and_a_killed_appbox_leaves_nothing(
     assert waiting.returncode == 0
     host.control("stop", "job", check=False)
     assert host.data("job", "starts").count("x") <= 2
-    # Killed: the command is in nobody's way.
-    killed = begin(host, "sleep 4321; echo x >>/data/never")
-    host.machine.run(["kill", "-9", host.machine.read("/run/me")])
-    end(killed)
-    assert [p for p in host.machine.processes() if "4321" in p.words]
+    # Killed: what is left of the command is swept.
+    kill(host)
+    assert call(host, "sweep", "") is None
+    assert not host.traces("job")
+    assert not host.machine.path("/run/appbox/job/hook").exists()
+    # Or it ends when the service is started; what runs then is not swept.
+    kill(host)
     before = host.data("job", "starts").count("x")
     host.control("start", "job", check=False)
     host.machine.wait_until(lambda: host.data("job", "starts").count("x") == before + 1, 10, "the start")
     assert not [p for p in host.machine.processes() if "4321" in p.words]
+    assert call(host, "sweep", "") is None
+    assert host.is_active("job")
     host.control("stop", "job")
     host.machine.wait_until(lambda: not host.traces("job"), 5, f"the end of {host.traces('job')}")
-    time.sleep(0.1)
     assert not host.has_data("job", "never")

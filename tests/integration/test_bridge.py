@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import shutil
@@ -296,6 +297,24 @@ def test_a_service_is_reached_by_address_by_name_and_by_its_ports_and_leaves_not
     assert [line for line in lab.rules().splitlines() if "APPBOX" in line or "10.89" in line] == []
     assert "APPBOX" not in rules
     assert not Path("/run/appbox/.bridges", network.bridge).exists()
+
+
+def test_a_lock_that_is_never_free_is_waited_for_with_an_end(lab: Lab) -> None:
+    web = lab.service("web", Attachment(lab.network("net", 4), IPv4Address("10.89.4.2")))
+    web.start()
+    os.kill(web.pid, signal.SIGKILL)
+    assert web.process is not None
+    web.process.wait(10)
+    script = web.bundle / "run"
+    text = script.read_text()
+    assert text.count('"$tries" -lt 600') == 1
+    script.write_text(text.replace('"$tries" -lt 600', '"$tries" -lt 5'))
+    with Path("/run/appbox/.bridges/.lock").open() as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        failed = subprocess.run(web.script("clean"), capture_output=True, text=True, check=False)
+    assert failed.returncode == 1
+    assert "another service has held /run/appbox/.bridges/.lock for a minute" in failed.stderr
+    web.clean()
 
 
 def test_bridges_are_kept_apart_but_for_published_ports(lab: Lab) -> None:

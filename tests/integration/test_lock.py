@@ -268,12 +268,16 @@ def test_every_host_s_version_is_locked(shop: Shop) -> None:
     path = shop.manifest()
     hosts = shop.box.services / "hosts"
     hosts.mkdir()
-    (hosts / "blue.toml").write_text('[services.web]\nversion = "~9.1"\n')
     (hosts / "green.toml").write_text("[vars]\nx = 1\n")
     shop.lock()
+    (hosts / "blue.toml").write_text('[services.web]\nversion = "~9.1"\n')
+    (shop.box.root / "etc").mkdir()
+    (shop.box.root / "etc/hostname").write_text("blue\n")
+    said = shop.box.appbox("plan", path, code=3).err
+    assert said.startswith(f"appbox: {hosts}/blue.toml:2: services.web.version: {shop.name} ~9.1 is not locked: ")
+    assert shop.lock().startswith("web: ~9.1 → 9.1.0 ("), "what another host has stays"
     locked = tomllib.loads(shop.path.read_text())["service"]
     assert [(one["version"], one["tag"]) for one in locked] == [("~9.0", "9.0.1"), ("~9.1", "9.1.0")]
-    (shop.box.root / "etc").mkdir(exist_ok=True)
     for host, version in (("blue", "9.1.0"), ("green", "9.0.1")):
         (shop.box.root / "etc/hostname").write_text(f"{host}\n")
         assert f"web-{version}" in shop.box.appbox("plan", "--locked", path).out
@@ -380,6 +384,7 @@ def test_layouts_and_archives_have_versions_too(shop: Shop, kind: str) -> None:
     shop.box.settled()
     if kind == "oci":
         shop.push("9.0.1", "other")
+        assert "web: 9.0.1: sha256:" in shop.lock()
         said = shop.box.appbox("plan", path, code=6).err
         assert "the image does not have the digest asked for" in said
         assert said.endswith("if that is meant to be so, appbox lock --update web\n")
@@ -455,7 +460,7 @@ def test_a_symlink_is_neither_read_nor_written(shop: Shop) -> None:
     assert target.read_text() == "format = 1\n"
 
 
-@pytest.mark.parametrize("command", ["lock", "plan", "apply", "outdated"])
+@pytest.mark.parametrize("command", ["check", "lock", "plan", "apply", "outdated"])
 def test_a_damaged_lock_stops_everything(shop: Shop, command: str) -> None:
     path = shop.manifest()
     shop.lock()

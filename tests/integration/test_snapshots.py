@@ -42,7 +42,7 @@ def volume(box: Sandbox) -> Path:
 
 
 def ids(box: Sandbox) -> list[str]:
-    return [one["id"] for one in box.appbox("--json", "snapshot", "--list", "web").data()]
+    return [one["id"] for one in box.appbox("--json", "snapshot", "--list", "web").data()["snapshots"]]
 
 
 def taken(box: Sandbox, *words: str) -> str:
@@ -70,7 +70,7 @@ def test_data_is_kept_restored_and_restored_back(box: Sandbox) -> None:
     assert shown[0].split() == ["NAME", "ID", "AGE", "SIZE", "ON", "DISK", "VERSION", "STATE", "WHY"]
     assert shown[1].endswith("stopped  by hand: before the import")
     assert f"what was there before {first} was restored" in shown[2]
-    one = box.appbox("--json", "snapshot", "--list").data()[0]
+    one = box.appbox("--json", "snapshot", "--list").data()["snapshots"][0]
     assert (one["version"], one["generation"], one["uid_base"], one["why"]) == ("1.0", 1, 0x70000000, "by hand")
     assert one["apparent"] == 1 + 5 + 7
     assert one["age"] < 60
@@ -89,7 +89,7 @@ def test_a_removed_service_keeps_its_snapshots_until_it_is_purged(simple: Sandbo
     simple.apply()
     simple.appbox("restore", "web", first)
     simple.appbox("remove", "web", "--purge")
-    assert simple.appbox("--json", "snapshot", "--list").data() == []
+    assert simple.appbox("--json", "snapshot", "--list").data() == {"snapshots": []}
     assert os.listdir(simple.containers / ".snapshots") == []
 
 

@@ -21,6 +21,7 @@ MANIFEST = 'name = "web"\nimage = "docker.io/library/web"\nversion = "1"\n[netwo
 COMMANDS = (
     *("check", "plan", "apply", "status", "render", "remove", "start", "stop", "restart"),
     *("reload", "logs", "exec", "shell", "run", "verify", "writes", "init", "schema", "image"),
+    *("lock", "outdated"),
 )
 IMAGE_COMMANDS = ("unpack", "copy", "inspect", "diff", "tags")
 

@@ -2,38 +2,18 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import fields
-
 import pytest
 
-from appbox import actions, report, sizes
-from appbox.actions import Action, RenderConfig
+from appbox import report, sizes
+from appbox.actions import Action
 from appbox.errors import AppboxError, HostLacks, Locked, ManifestError, Problem, Refused, Unavailable, UsageError
+from appbox.outcome import Outcome, exit_code, first_error
 from appbox.plan_values import Observed, Plan, ServicePlan
+from tests.ground.every_action import EVERY
 from tests.ground.pure import build
 
-EVERY: tuple[Action, ...] = (
-    actions.AllocateRange("web", "r", 65536, 65536),
-    actions.AllocateAddress("web", "r", "appbox", "10.89.0.0/24", ("10.89.0.2", "fd00:89::2")),
-    actions.TellPeers("web", "r", "appbox"),
-    actions.Unpack("web", "r", "web-1", "docker.io/x@sha256:0", "sha256:0", 1, 1_500_000),
-    actions.Publish("web", "r", "web-1", ".replaced/web-1@0"),
-    actions.MakeVolume("web", "r", "data", "/opt/containers/web-1/data/data", "/data", "0:0", True),
-    RenderConfig("web", "r", "web-1", 2, ("config.json", "run"), False, "-a\n+b\x1b[2J\n"),
-    actions.InstallUnit("web", "r", "/etc/init.d/web", True, "+new\n"),
-    actions.RemoveUnit("web", "r", "/etc/cron.d/appbox-web"),
-    actions.Enable("web", "r", False),
-    actions.Stop("web", "r"),
-    actions.Switch("web", "r", "web-0", "web-1"),
-    actions.CarryData("web", "r", "web-0", "web-1"),
-    actions.Start("web", "r"),
-    actions.Restart("web", "r"),
-    actions.KeepWrites("web", "r", ".replaced/web-1@0", "web-1"),
-    actions.Schedule("web", "r", True),
-    actions.Replace("web", "r", ("/etc/web.conf",)),
-    actions.Reload("web", "r"),
-)
+
+REPLACED = "/opt/containers/.replaced/web-1"
 
 
 def plan(*found: Action, notes: tuple[str, ...] = ()) -> Plan:
@@ -66,16 +46,17 @@ def test_actions_say_what_they_do() -> None:
         "start it at its times from now on",
         "replace /etc/web.conf in the running container",
         "reload it",
+        "go back to generation 2 of web-1",
+        f"bring {REPLACED}@0 back as web-1, keeping what is there as {REPLACED}@1",
+        "keep the volumes in web-1/data as a snapshot",
+        "clone the volumes of web-0 to web-1/data; a rollback finds those of web-0 as they are now",
+        "run upgrade.before in it: sh -c 'echo a'",
+        "take its data from format 1 to 2: migrate",
+        "note that its data has the format 2",
+        "remove the old version web-0; data of its own stays",
+        "note that its manifest is /etc/services/web.toml",
+        "stop and remove it (web-1); its data stays",
     ]
-
-
-def test_actions_as_json_have_all_that_they_hold() -> None:
-    data = report.plan_data(plan(*EVERY, notes=("n",)))
-    assert json.loads(json.dumps(data)) == json.loads(json.dumps(data, sort_keys=True))
-    assert (data["changes"], data["notes"]) == (True, {"web": ["n"]})
-    for action, described in zip(EVERY, data["actions"], strict=True):
-        assert set(described) == {"kind", "sentence", *(f.name for f in fields(action))}
-    assert report.plan_data(plan()) == {"changes": False, "actions": [], "notes": {}, "host_notes": []}
 
 
 def test_a_plan_for_people() -> None:
@@ -97,14 +78,45 @@ def test_plan_and_apply_use_the_same_words() -> None:
         assert f"  {report.sentence(action)}\n" in report.plan_text(plan(action))
 
 
+def test_a_plan_says_what_its_users_notice() -> None:
+    stopped = Observed(running="web-0")
+    text = report.plan_text(Plan((ServicePlan(build(), stopped, (EVERY[10], EVERY[13])),)))
+    assert text.splitlines()[-1] == "  it is stopped, for which it has 10 s, and then starts again"
+
+
 def test_the_closing_line() -> None:
-    nothing, one = plan(), plan(EVERY[7], notes=("n\x07",))
-    assert report.summary(list(nothing.services), nothing) == "nothing to do\n"
-    assert report.summary(list(one.services), one) == "done: 1 service changed\n"
-    two = Plan((*one.services, *one.services, *nothing.services))
-    assert report.summary(list(two.services), two) == "done: 2 services changed\n"
-    assert report.notes_text(one) == "web: note: n\\x07\n"
-    assert report.notes_text(nothing) == ""
+    unchanged, done = Outcome("a", "unchanged"), Outcome("b", "done")
+    assert report.summary([unchanged]) == "nothing to do\n"
+    assert report.summary([]) == "nothing to do\n"
+    assert report.summary([unchanged, done]) == "done: 1 service changed\n"
+    assert report.summary([done, done, unchanged]) == "done: 2 services changed\n"
+    assert report.summary([done, Outcome("c", "removed")]) == "done: 1 service changed, 1 service removed\n"
+
+
+def test_what_became_of_each_is_said_when_not_all_is_well() -> None:
+    failed = Outcome("b", "failed", Refused("broke\x1b", where="/x"))
+    found = [Outcome("a", "done"), failed, Outcome("c", "not begun", why="it requires b, which failed")]
+    assert report.summary([*found, Outcome("d", "unchanged")]).splitlines() == [
+        "a: done",
+        "b: failed: /x: broke\\x1b",
+        "c: not begun: it requires b, which failed",
+        "d: nothing to do",
+        "1 service changed, 1 service failed, 1 service not begun",
+    ]
+
+
+def test_how_a_run_ends() -> None:
+    refused, lacks = Outcome("a", "failed", Refused("r")), Outcome("b", "failed", HostLacks("h"))
+    assert exit_code([Outcome("c", "done")]) == 0
+    assert exit_code([Outcome("c", "done"), refused, refused]) == 6
+    assert exit_code([refused, lacks]) == 1
+    assert first_error([Outcome("c", "done"), lacks, refused]) is lacks.error
+    assert refused.as_dict()["error"] == {"exit": 6, "what": "r", "where": "", "why": "", "hint": ""}
+
+
+def test_notes_of_what_changes() -> None:
+    assert report.notes_text(plan(EVERY[7], notes=("n\x07",))) == "web: note: n\\x07\n"
+    assert report.notes_text(plan()) == ""
 
 
 @pytest.mark.parametrize(

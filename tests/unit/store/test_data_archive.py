@@ -99,7 +99,7 @@ def test_gnu_tar_reads_it(data: Path, tmp_path: Path) -> None:
         "--preserve-permissions",
         "--no-same-owner",
         "-C",
-        copy,
+        str(copy),
     ]
     subprocess.run(command, input=archive(data), check=True)
     assert (copy / "db/holes").read_bytes() == (data / "db/holes").read_bytes()

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from appbox.errors import AppboxError
 from appbox.host.facts import IdRange
 from appbox.host.ranges import FIRST, SIZE
 from appbox.store import ranges
@@ -67,10 +67,45 @@ def test_nothing_was_given_yet(tmp_path: Path, text: str | None) -> None:
         ("#" * ((1 << 20) + 1), "larger than 1048576 bytes"),
     ],
 )
-def test_a_file_that_cannot_be_trusted_is_an_error(tmp_path: Path, text: str | bytes, words: str) -> None:
-    with pytest.raises(AppboxError, match=words) as caught:
-        load(tmp_path, text)
-    assert "/var/lib/appbox/uid-ranges.toml: " in str(caught.value)
+def test_a_file_that_cannot_be_trusted_is_made_up_for_and_kept(tmp_path: Path, text: str | bytes, words: str) -> None:
+    bundle(tmp_path, "z-1", f'name = "z"\nversion = "1"\nuid_base = {FIRST + 7 * SIZE}\nuserns = true\n')
+    data = text if isinstance(text, bytes) else text.encode()
+    found = load(tmp_path, text)
+    assert found["z"] == IdRange(FIRST + 7 * SIZE, SIZE)
+    with Root(str(tmp_path)) as root:
+        ledger = ranges.read(root)
+        assert words in ledger.problem
+        assert ledger.written == {}
+        for _ in range(2):
+            ranges.save(root, found)
+            assert ranges.read(root) == ranges.Ledger(found, found)
+            assert (tmp_path / "var/lib/appbox/uid-ranges.toml.broken").read_bytes() == data
+    assert not (tmp_path / "var/lib/appbox/uid-ranges.toml.broken.2").exists()
+
+
+def test_what_is_whole_of_a_torn_file_is_kept(tmp_path: Path) -> None:
+    """A service that was removed without its data has no bundle any more, and files elsewhere may have its ids."""
+    bundle(tmp_path, "z-1", f'name = "z"\nversion = "1"\nuid_base = {FIRST}\nuserns = true\n')
+    text = f'[ranges]\n"a" = {FIRST + SIZE}\n"b" = {FIRST}\n"z" = {FIRST + 9 * SIZE}\n[fixed]\n"c" = [5, 9]\n"d" = 18790'
+    assert load(tmp_path, text + "\x00") == {
+        "a": IdRange(FIRST + SIZE, SIZE),
+        "c": IdRange(5, 9),
+        "z": IdRange(FIRST, SIZE),
+    }
+
+
+@pytest.mark.parametrize("make", [lambda path: path.mkdir(), lambda path: path.symlink_to(path.name)])
+def test_something_else_in_its_place_is_put_aside(tmp_path: Path, make: Callable[[Path], None]) -> None:
+    path = tmp_path / "var/lib/appbox/uid-ranges.toml"
+    path.parent.mkdir(parents=True)
+    make(path)
+    with Root(str(tmp_path)) as root:
+        assert "cannot be used" in ranges.read(root).problem
+        ranges.save(root, {"a": IdRange(FIRST, SIZE)})
+        assert ranges.load(root) == {"a": IdRange(FIRST, SIZE)}
+    assert path.with_name("uid-ranges.toml.broken").exists() or path.with_name("uid-ranges.toml.broken").is_symlink()
+
+
 
 
 def bundle(tmp_path: Path, directory: str, text: str) -> None:
@@ -80,14 +115,14 @@ def bundle(tmp_path: Path, directory: str, text: str) -> None:
 
 
 def test_a_lost_file_is_made_up_for_by_the_bundles(tmp_path: Path) -> None:
-    bundle(tmp_path, "a-1", f'name = "a"\nuid_base = {FIRST + SIZE}\nuserns = true\n')
-    bundle(tmp_path, ".replaced/b-1@0", f'name = "b"\nuid_base = {FIRST}\nuserns = true\n')
-    bundle(tmp_path, "c-1", 'name = "c"\nuid_base = 0\nuserns = false\n')
-    bundle(tmp_path, "d-1", 'name = "d"\nuid_base = 5\nuserns = true\n')
+    bundle(tmp_path, "a-1", f'name = "a"\nversion = "1"\nuid_base = {FIRST + SIZE}\nuserns = true\n')
+    bundle(tmp_path, ".replaced/b-1@0", f'name = "b"\nversion = "1"\nuid_base = {FIRST}\nuserns = true\n')
+    bundle(tmp_path, "c-1", 'name = "c"\nversion = "1"\nuid_base = 0\nuserns = false\n')
+    bundle(tmp_path, "d-1", 'name = "d"\nversion = "1"\nuid_base = 5\nuserns = true\n')
     bundle(tmp_path, "e-1", "broken")
     (tmp_path / "opt/containers/a").symlink_to("a-1")
     (tmp_path / "opt/containers/file").write_text("")
-    bundle(tmp_path, "f-1", 'name = "f"\nuid_base = 7\nuid_size = 9\nuserns = true\n')
+    bundle(tmp_path, "f-1", 'name = "f"\nversion = "1"\nuid_base = 7\nuid_size = 9\nuserns = true\n')
     assert load(tmp_path, None) == {
         "a": IdRange(FIRST + SIZE, SIZE),
         "b": IdRange(FIRST, SIZE),

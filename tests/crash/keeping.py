@@ -1,0 +1,267 @@
+"""Data that is copied, put aside and brought back, versions that come back, and what goes from host to host."""
+
+from __future__ import annotations
+
+import shutil
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+from tests.crash.checks import (
+    data_at_hand,
+    data_at_home,
+    data_once,
+    mine,
+    settled,
+    tidy,
+    whole,
+)
+from tests.crash.operation import Operation, Words, applying, both, is_still, is_whole, nothing, used
+from tests.ground.sandbox import Sandbox
+
+COPIED: Final[dict[str, Any]] = {"upgrade": {"data": "copy"}}
+CLONED: Final[dict[str, Any]] = {"upgrade": {"data": "snapshot"}}
+KINDS: Final = ("tmpfs", "ext4", "xfs", "btrfs")
+CLONING: Final = ("xfs", "btrfs")
+"""File systems whose files can share blocks."""
+
+
+def _both_have_data(box: Sandbox) -> None:
+    settled(box, "2.0")
+    for version in ("1.0", "2.0"):
+        assert (box.containers / f"web-{version}/data/data/mine").read_text() == "x"
+    assert len(mine(box)) == 2
+
+
+def _upgrading(name: str, tables: dict[str, Any], kinds: tuple[str, ...]) -> Operation:
+    return Operation(
+        name,
+        used(**tables),
+        applying(version="2.0", **tables),
+        both(is_whole("1.0", "2.0"), data_at_hand),
+        _both_have_data,
+        kept=both(is_whole("1.0"), data_at_home),
+        kinds=kinds,
+    )
+
+
+def _upgraded(**tables: Any) -> Callable[[Sandbox], None]:
+    """Return what installs two versions one after the other, each of which writes something."""
+
+    def upgrade(box: Sandbox) -> None:
+        used(**tables)(box)
+        box.apply(version="2.0", **tables)
+        (box.current() / "data/data/newer").write_text("y")
+
+    return upgrade
+
+
+def _back(**tables: Any) -> Callable[[Sandbox], Words]:
+    def command(box: Sandbox) -> Words:
+        box.manifest(**tables)
+        return ("rollback", "web", "--to", "1.0")
+
+    return command
+
+
+def _newer_once(box: Sandbox) -> None:
+    found = list(box.containers.rglob("newer"))
+    assert len(found) == 1, f"what was written last is in {found}"
+    assert found[0].read_text() == "y"
+
+
+def _is_back_with_its_own_data(box: Sandbox) -> None:
+    settled(box, "1.0")
+    data_at_hand(box)
+    _newer_once(box)
+    assert not (box.current() / "data/data/newer").exists()
+
+
+def _is_back_with_data(box: Sandbox) -> None:
+    settled(box, "1.0")
+    data_at_home(box)
+    _newer_once(box)
+    assert (box.current() / "data/data/newer").exists()
+
+
+def _snapshots(box: Sandbox) -> list[Path]:
+    """Return the data directories of the snapshots that are listed; there are no others."""
+    listed = [one["id"] for one in box.appbox("--json", "snapshot", "--list", "web").data()["snapshots"]]
+    shelf = box.containers / ".snapshots/web"
+    assert sorted(path.name for path in shelf.glob("2*")) == sorted(listed)
+    return [shelf / one / "data" for one in listed]
+
+
+def _is_kept(box: Sandbox) -> None:
+    settled(box, "1.0")
+    data_at_hand(box)
+    found = _snapshots(box)
+    assert found
+    assert all((data / "data/mine").read_text() == "x" for data in found)
+
+
+def _kept_and_changed(box: Sandbox) -> None:
+    used()(box)
+    box.appbox("snapshot", "web")
+    (box.current() / "data/data/mine").write_text("y")
+
+
+def _restoring(box: Sandbox) -> Words:
+    box.manifest()
+    return ("restore", "web", _snapshots(box)[0].parent.name)
+
+
+def _neither_lost(box: Sandbox) -> None:
+    whole(box, ("1.0",))
+    # A copy that was cut off may have an empty one, which nobody is ever shown.
+    assert {path.read_text() for path in mine(box)} - {""} == {"x", "y"}
+    assert (box.current() / "data/data/mine").read_text()
+
+
+def _is_restored(box: Sandbox) -> None:
+    settled(box, "1.0")
+    _neither_lost(box)
+    data_at_hand(box)
+
+
+def _forgetting(box: Sandbox) -> Words:
+    box.manifest()
+    return ("snapshot", "web", "--purge", _snapshots(box)[0].parent.name, "--yes")
+
+
+def _is_forgotten(box: Sandbox) -> None:
+    settled(box, "1.0")
+    assert not _snapshots(box)
+    data_at_home_changed(box)
+
+
+def data_at_home_changed(box: Sandbox) -> None:
+    assert (box.current() / "data/data/mine").read_text() == "y"
+
+
+SEVERAL: Final = ("web", "api", "db", "mail")
+
+
+def _several(box: Sandbox) -> Words:
+    for name in SEVERAL:
+        box.manifest(name)
+    return ("apply", box.services)
+
+
+def _several_whole(box: Sandbox) -> None:
+    found = [one["name"] for one in box.appbox("--json", "status").data()]
+    assert set(found) <= set(SEVERAL)
+    for name in found:
+        bundle = box.current(name)
+        assert (bundle / "rootfs/seed/version").read_text() == "1"
+        assert (bundle / "bundle.toml").read_text().startswith("created = ")
+
+
+def _several_settled(box: Sandbox) -> None:
+    _several_whole(box)
+    box.settled()
+    tidy(box)
+    assert [one["name"] for one in box.appbox("--json", "status").data()] == sorted(SEVERAL)
+    ranges = tomllib.loads((box.root / "var/lib/appbox/uid-ranges.toml").read_text())["ranges"]
+    assert len(set(ranges.values())) == len(SEVERAL)
+    box.appbox("verify")
+
+
+def _two_services(box: Sandbox) -> None:
+    used()(box)
+    box.apply(name="api")
+
+
+def _retiring(box: Sandbox) -> Words:
+    (box.services / "web.toml").unlink()
+    return ("apply", box.services, "--prune", "--yes")
+
+
+def _is_retired(box: Sandbox) -> None:
+    assert [one["name"] for one in box.appbox("--json", "status").data()] == ["api"]
+    assert not (box.root / "etc/systemd/system/web.service").exists()
+    data_once(box)
+    tidy(box)
+    assert box.appbox("apply", box.services, "--prune").out == "nothing to do\n"
+
+
+def _locking(box: Sandbox) -> Words:
+    path = box.root / "srv/web.toml"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(box.manifest().read_text())
+    return ("lock", path)
+
+
+def _lock_whole(box: Sandbox) -> None:
+    path = box.root / "srv/appbox.lock"
+    if path.exists():
+        assert "web" in tomllib.loads(path.read_text())["service"]
+
+
+def _is_locked(box: Sandbox) -> None:
+    _lock_whole(box)
+    tidy(box)
+    assert sorted(path.name for path in (box.root / "srv").iterdir()) == ["appbox.lock", "web.toml"]
+    box.appbox("apply", "--locked", box.root / "srv/web.toml")
+
+
+def _exported(box: Sandbox) -> None:
+    used()(box)
+    box.appbox("export", "web", "--data", "-o", box.place / "web.tar")
+    box.appbox("remove", "web", "--purge")
+
+
+def _importing(box: Sandbox) -> Words:
+    shutil.rmtree(box.root / "srv", ignore_errors=True)
+    return ("import", box.place / "web.tar", "-d", box.root / "srv", "--force")
+
+
+def _is_imported(box: Sandbox) -> None:
+    tidy(box)
+    box.appbox("apply", "--locked", box.root / "srv")
+    assert box.appbox("apply", "--locked", box.root / "srv").out == "nothing to do\n"
+    data_at_home(box)
+    box.appbox("verify")
+
+
+KEEPING: Final = (
+    _upgrading("upgrade, data copied", COPIED, KINDS),
+    _upgrading("upgrade, data cloned", CLONED, CLONING),
+    Operation(
+        "rollback, data moved",
+        _upgraded(),
+        _back(),
+        both(is_whole("1.0", "2.0"), data_once, _newer_once),
+        _is_back_with_data,
+        kept=is_still("2.0", "2"),
+    ),
+    Operation(
+        "rollback, data was copied",
+        _upgraded(**COPIED),
+        _back(**COPIED),
+        both(is_whole("1.0", "2.0"), data_at_hand, _newer_once),
+        _is_back_with_its_own_data,
+        kept=both(is_whole("2.0"), data_at_hand),
+    ),
+    Operation(
+        "snapshot",
+        used(),
+        lambda box: (box.manifest(), ("snapshot", "web"))[1],
+        both(is_whole("1.0"), data_at_hand),
+        _is_kept,
+    ),
+    Operation("restore", _kept_and_changed, _restoring, _neither_lost, _is_restored),
+    Operation(
+        "snapshot --purge",
+        _kept_and_changed,
+        _forgetting,
+        both(is_whole("1.0"), data_at_home_changed),
+        _is_forgotten,
+        finished="there is no snapshot",
+    ),
+    Operation("first install of four", nothing, _several, _several_whole, _several_settled),
+    Operation("apply --prune", _two_services, _retiring, data_once, _is_retired),
+    Operation("lock", nothing, _locking, _lock_whole, _is_locked),
+    Operation("import with data", _exported, _importing, nothing, _is_imported),
+)
