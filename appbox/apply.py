@@ -226,8 +226,11 @@ def _visible(work: Work, action: RenderConfig) -> int:
 
 def _publish(work: Work, action: Action) -> None:
     assert isinstance(action, Publish)  # noqa: S101
-    if origin := writes_origin(work.desired, work.observed):
-        with work.bundle() as fd:
+    origin = writes_origin(work.desired, work.observed)
+    with work.bundle() as fd:
+        if action.replaces:
+            data_handlers.seen(fd)
+        if origin:
             bundle.announce_writes(fd, origin)
     with work.containers() as containers:
         bundle.publish(containers, action.service, action.directory, action.replaces)

@@ -130,9 +130,11 @@ def _pasta(locked: Locked, facts: Facts) -> Iterator[Lack]:
 
 def _cron(locked: Locked, facts: Facts) -> Iterator[Lack]:
     """OpenRC has no timers."""
-    if locked.manifest.service.schedule and facts.init == "openrc" and not facts.cron:
+    timed = locked.manifest.service.schedule or locked.manifest.snapshots.schedule
+    if timed and facts.init == "openrc" and not facts.cron:
         message = "this host has no cron daemon, which starts timed jobs under OpenRC"
-        yield Lack(("service", "schedule"), message, "apt install cron, or apk add cronie")
+        table = "service" if locked.manifest.service.schedule else "snapshots"
+        yield Lack((table, "schedule"), message, "apt install cron, or apk add cronie")
 
 
 def _enter(locked: Locked, facts: Facts) -> Iterator[Lack]:

@@ -35,9 +35,8 @@ from appbox.progress import progress
 from appbox.recovery import writing
 from appbox.session import Options, cache_path, require_root_user
 from appbox.sizes import megabytes
-from appbox.store import files, ranges, state
+from appbox.store import files, paths, ranges, state
 from appbox.store.data_archive import DataReader
-from appbox.store.imported_data import FORMAT
 from appbox.store.installed import Installed
 from appbox.store.root import Root
 
@@ -279,7 +278,7 @@ def _data_parts(work: _Work, plan: _Plan, installed: Sequence[Installed]) -> Ite
             for text in reader.left_out:
                 plan.note(one.name, f"{text} does not go along")
             volumes = sorted(name for name in os.listdir(reader.fd) if not name.startswith("."))
-            mark = files.read_if_present(FORMAT, 4096, reader.fd) or b""
+            mark = files.read_if_present(paths.FORMAT, 4096, reader.fd) or b""
             plan.services[at] = replace(one, data=tuple(volumes), format=mark.decode("utf-8", "replace").strip())
             parts.append(part)
         yield parts

@@ -47,6 +47,8 @@ TARGET_LIMIT = PATH_LIMIT - 512
 COMPONENT_LIMIT = 255
 # HOST_NAME_MAX of Linux; sethostname(2) refuses more.
 HOSTNAME_LIMIT = 64
+LONGEST_FORMAT = 64
+"""Characters of the name of a format."""
 # runc takes no more as a user or group (libcontainer/user).
 ID_LIMIT = 2**31 - 1
 _KERNEL_TREES = ("/proc", "/sys", "/dev")
@@ -164,6 +166,16 @@ def line(value: object, expected: str) -> str:
         raise BadValueError(f"expected {expected}, got an empty string")
     if any(_is_control(c) for c in found):
         raise BadValueError(f"holds a control character: {quoted(found)}", "take it out")
+    return found
+
+
+def data_format(value: object) -> str:
+    """A name for a format of data: a short line, which is kept beside the data; empty for none."""
+    if value == "":
+        return ""
+    found = line(value, "a name")
+    if len(found) > LONGEST_FORMAT:
+        raise BadValueError(f"has {len(found)} characters", f"a name has {LONGEST_FORMAT} at most")
     return found
 
 

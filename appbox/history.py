@@ -22,6 +22,7 @@ class Generation:
     version: str
     directory: str
     digest: str
+    index: str
     image: str
     created: str
     previous: int
@@ -74,6 +75,7 @@ def _generation(number: int, directory: str, meta: dict[str, Any], *, current: b
         version=str(meta.get("version", "?")),
         directory=directory,
         digest=str(image.get("digest", "")),
+        index=str(image.get("index", "")),
         image=str(image.get("reference", "")),
         created=str(meta.get("created", "")).replace("+00:00", "Z").replace(" ", "T"),
         previous=previous if isinstance(previous, int) else 0,

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from appbox.data_plan import data_place, upgrading
 from appbox.desired_values import Desired
+from appbox.errors import AppboxError
 from appbox.host import runc, services
 from appbox.host.facts import InitKind
 from appbox.host.inside import locate_all, read_inside
@@ -142,8 +143,11 @@ def _volumes(containers: int, holder: str) -> frozenset[str]:
     try:
         with files.directory(f"{holder}/{paths.DATA}", containers) as fd:
             return data.names(fd)
-    except (FileNotFoundError, NotADirectoryError):
+    except FileNotFoundError:
         return frozenset()
+    except NotADirectoryError as error:
+        where = f"{paths.CONTAINERS}/{holder}/{paths.DATA}"
+        raise AppboxError("is no directory", where=where, hint="put the directory of the volumes back there") from error
 
 
 def _kept(containers: int, name: str, directory: str) -> tuple[str, int | None]:

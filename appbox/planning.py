@@ -188,6 +188,7 @@ def _service(work: _Work, loaded: Loaded, facts: Facts) -> Prepared:
     if target is not None and not rebuild_reason(str(locked.image.digest), ids.base, target, ids.size):
         rootfs = observe.installed_rootfs(root, target, desires.wanted_nodes(locked))
     desired = volumes_made_by_others(desires.build(locked, facts, ids.base, rootfs), work.made)
+    desired = _once_in_memory(desired, observed)
     if not plan.is_settled(desired, observed):
         observed = observe.deeper(root, desired, observed)
     observed = replace(observed, interrupted=name in work.stopped)
@@ -203,6 +204,14 @@ def _service(work: _Work, loaded: Loaded, facts: Facts) -> Prepared:
         if isinstance(action, MakeVolume):
             work.made.setdefault(action.path, name)
     return Prepared(loaded, locked, service)
+
+
+def _once_in_memory(desired: Desired, observed: Observed) -> Desired:
+    """Return a service whose unchanged files are those that were read: 40 KB of each of maybe a thousand services."""
+    before = observed.target.files if observed.target else {}
+    there = {path: stored.data for path, stored in before.items()}
+    files = (replace(f, data=there[f.path]) if there.get(f.path) == f.data else f for f in desired.files)
+    return replace(desired, files=tuple(files))
 
 
 def _refuse_data(locked: Locked, desired: Desired, observed: Observed) -> None:

@@ -35,7 +35,8 @@ def show(options: Options, wanted: Wish, *, output: str = "") -> tuple[bool, int
     failed = [Outcome(name, "failed", error) for name, error in planned.failed.items()]
     for name, error in planned.failed.items():
         _say_failed(name, error)
-    options.result(_data(planned), report.plan_text(planned.plan, verbosity=options.verbosity))
+    data = _data(planned) if options.json else {}
+    options.result(data, "" if options.json else report.plan_text(planned.plan, verbosity=options.verbosity))
     if output and not failed:
         reviewing.write(output, reviewing.make(wanted, loaded, planned))
         options.say(f"the plan is in {printable(output)}; appbox apply {printable(output)} carries it out\n")
@@ -68,8 +69,8 @@ def apply(options: Options, wanted: Wish, *, wait: bool, fail_fast: bool = False
 def _wish_of(given: Wish, reviewed: PlanFile, path: str) -> Wish:
     """Return what a plan file is about: how to plan is in it, and cannot be said otherwise."""
     wish = reviewed.wish
-    if given.prune or given.locked or given.verify or not given.start:
-        what = "what --prune, --locked, --verify and --no-start say is in it already"
+    if given.prune or given.locked or given.verify or given.retry or not given.start:
+        what = "what --prune, --locked, --verify, --retry and --no-start say is in it already"
         raise UsageError(what, where=path, hint="give them to appbox plan -o")
     if os.path.realpath(given.root) != wish.root:
         raise AppboxError("is the plan of another root", where=path, why=wish.root, hint=f"use --root {wish.root}")
@@ -131,7 +132,9 @@ def _say_failed(name: str, error: AppboxError | None) -> None:
 
 
 def _carry_out(options: Options, root: Root, planned: Planned, *, fail_fast: bool) -> list[Outcome]:
-    from appbox import several  # noqa: PLC0415  # plan needs none of it
+    if not planned.plan.actions and not planned.failed:
+        return [Outcome(one.plan.desired.name, "unchanged") for one in planned.services]
+    from appbox import several  # noqa: PLC0415  # half of appbox, which only those need who change something
 
     return several.carry_out(
         root,

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Collection, Iterator
 
 from appbox import apply as applying
-from appbox import holding, removal, rollback
+from appbox import holding, hooks, removal, rollback
 from appbox.actions import Action
 from appbox.errors import AppboxError
 from appbox.host import gather
@@ -38,6 +38,8 @@ def recover(options: Options, root: Root, own: Collection[str] = ()) -> list[str
         return []
     said = []
     for entry in entries:
+        # A command of its upgrade may still be writing to its data.
+        hooks.sweep(root, entry.service, entry.target.directory)
         if entry.service in own:
             said.append(f"{entry.service}: an interrupted change is taken up again")
             continue

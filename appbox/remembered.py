@@ -43,7 +43,8 @@ def _text(desired: Desired) -> bytes:
         "timed": desired.timed,
         "link": asdict(desired.link) if desired.link else None,
         "units": [asdict(unit) for unit in desired.units],
-        "volumes": [asdict(volume) for volume in desired.volumes],
+        # Whether one is still to be made is the host's state: a service that has made it would seem to have changed.
+        "volumes": [asdict(replace(volume, make=False, take=False)) for volume in desired.volumes],
         "live": [asdict(mount) for mount in desired.live],
         "upgrade": asdict(desired.upgrade),
         "attachment": _attachment(desired.attachment),

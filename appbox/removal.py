@@ -144,12 +144,12 @@ def _stop(init: InitKind, name: str, has_unit: bool, done: Removed) -> None:
             raise AppboxError("cannot be stopped", where=name, why=result.message)
 
 
-def retire(root: Root, name: str, directory: str) -> str:
-    """Remove an old version of a service, but for volumes of its own; return what was done."""
+def retire(root: Root, name: str, directory: str, *, purge: bool = False) -> str:
+    """Remove an old version of a service, but for volumes of its own unless these are purged; return what was done."""
     done = Removed(name)
     ids = ranges.load(root).get(name)
     with root.directory(paths.CONTAINERS) as containers:
-        _drop(containers, directory, _identity(name, directory, ids), purge=False, done=done)
+        _drop(containers, directory, _identity(name, directory, ids), purge=purge, done=done)
     return done.sentences[0]
 
 
@@ -209,6 +209,7 @@ def _forget(root: Root, name: str) -> None:
         (paths.LOGS, f"{name}:hooks.log"),
         (paths.JOBS, name),
         (paths.TIMERS, f"stamp-{name}.timer"),
+        (paths.TIMERS, f"stamp-{name}:snapshot.timer"),
         (paths.RUN, name),
     ]
     for folder, leaf in left:

@@ -204,7 +204,7 @@ def resolve(loaded: Loaded, images: Images, root: Root, current: Installed | Non
 def _installed_image(loaded: Loaded, root: Root, current: Installed | None) -> Found | None:
     """Return the image of the installed version, if the manifest still names the same one."""
     name = parse_image(loaded.manifest.image)
-    if current is None or current.problem or not isinstance(name, RegistryImage):
+    if current is None or not isinstance(name, RegistryImage):
         return None
     if not _same_image(loaded, name, current.meta):
         return None

@@ -251,6 +251,10 @@ def _service(manifest: Manifest) -> Iterator[Finding]:
     for key in ("requires", "after", "wants"):
         if manifest.name in getattr(service, key):
             yield Finding(("service", key), "the service cannot wait for itself", "take it out", (("name",),))
+    if service.schedule and manifest.snapshots.schedule:
+        message = "a timed job is not running when the clock asks for a snapshot"
+        hint = "take it out, and call appbox snapshot where it suits the job"
+        yield Finding(("snapshots", "schedule"), message, hint, (("service", "schedule"),))
     if service.schedule and service.restart == "always":
         message = "a timed job that always restarts would never wait for its time"
         yield Finding(("service", "restart"), message, 'set restart = "no" or "on-failure"', (("service", "schedule"),))

@@ -6,7 +6,7 @@ import os
 import time
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from appbox import drift, sizes
 from appbox.drift import Books, Subject
@@ -19,6 +19,9 @@ from appbox.store.root import Root
 if TYPE_CHECKING:
     from appbox.host.cgroups import Usage
     from appbox.host.runc import Running
+
+_COUNTED: Final = 20_000
+"""Files of a service's data up to which they are counted: that takes a tenth of a second."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +51,8 @@ class Status:
     health_since: str = ""
     health_problem: str = ""
     usage: Usage | None = None
+    data_bytes: int = 0
+    data_files: int = 0
     schedule: str = ""
     next_run: str = ""
     last_started: str = ""
@@ -124,6 +129,7 @@ def _described(root: Root, subject: Subject, version: str, *, usage: bool) -> St
         addresses=_addresses(_table(meta.get("network"))),
         ports=tuple(map(str, _table(manifest.get("network")).get("ports", ()))),
         usage=_usage(found) if found and usage else None,
+        **(_data(root, name) if usage else {}),
         **{**(_health(name, running=found is not None) if root.live else {}), **job},
     )
 
@@ -186,6 +192,18 @@ def _table(value: object) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
+def _data(root: Root, name: str) -> dict[str, Any]:
+    """Return how much a service has in its volumes; nothing where counting it would take long, or nobody may."""
+    from appbox.store.walk import measure  # noqa: PLC0415 - the list of all services does without
+
+    try:
+        with root.directory(f"{paths.CONTAINERS}/{name}/{paths.DATA}") as fd:
+            size = measure(fd, limit=_COUNTED)
+    except OSError:
+        return {}
+    return {} if size is None else {"data_bytes": size.apparent, "data_files": size.entries}
+
+
 def _usage(found: Running) -> Usage:
     from appbox.host import cgroups  # noqa: PLC0415 - the list of all services does without
 
@@ -238,6 +256,8 @@ def details(status: Status) -> str:
     """Return one service's status as `key: value` lines."""
     data = status.as_dict()
     usage = _in_words(data.pop("usage"))
+    if data["data_bytes"]:
+        data["data_bytes"] = sizes.megabytes(data["data_bytes"])
     words = {key: ", ".join(value) if isinstance(value, tuple) else value for key, value in (data | usage).items()}
     shown = {key: value for key, value in words.items() if value not in {"", 0}}
     return printable("".join(f"{key}: {value}\n" for key, value in shown.items()))

@@ -10,6 +10,7 @@ from appbox.quantities import Signal
 from appbox.schedule import Calendar
 from appbox.units import openrc, systemd
 from appbox.units.model import (
+    PATH,
     Bridge,
     Link,
     LogFiles,
@@ -58,6 +59,7 @@ def unit(locked: Locked, facts: Facts) -> Unit:
     manifest = locked.manifest
     service = manifest.service
     calendar = schedule.parse(service.schedule) if service.schedule else None
+    snapshots = schedule.parse(manifest.snapshots.schedule) if manifest.snapshots.schedule else None
     return Unit(
         name=manifest.name,
         version=manifest.version,
@@ -75,20 +77,32 @@ def unit(locked: Locked, facts: Facts) -> Unit:
         check=health.check(manifest.health),
         notify=manifest.service.notify,
         schedule=When(str(calendar)) if calendar else None,
-        cron=_cron(locked, calendar) if calendar and facts.init == "openrc" else None,
+        cron=_cron(locked, calendar, "service") if calendar and facts.init == "openrc" else None,
+        snapshots=When(str(snapshots)) if snapshots else None,
+        snapshots_cron=_cron(locked, snapshots, "snapshots") if snapshots and facts.init == "openrc" else None,
+        program=_program(locked, facts) if snapshots else "",
         crontab=facts.cron == "crontab",
         enable=service.enable,
         reload=service.reload is not None,
     )
 
 
-def _cron(locked: Locked, calendar: Calendar) -> When:
+def _program(locked: Locked, facts: Facts) -> str:
+    """Return the program that takes snapshots, by a path that can stand in a unit."""
+    if PATH.fullmatch(facts.program):
+        return facts.program
+    what = f"{facts.program} cannot stand in a unit" if facts.program else "this appbox was not started as a program"
+    hint = "install appbox, and use it from there"
+    raise locked.refuse(("snapshots", "schedule"), f"needs an installed appbox: {what}", hint)
+
+
+def _cron(locked: Locked, calendar: Calendar, table: str) -> When:
     try:
         return When(schedule.cron(calendar))
     except schedule.CronError as error:
         hint = "write a time that cron can say too, in several services if need be"
         message = f"{error}, and it is what starts jobs under OpenRC"
-        raise locked.refuse(("service", "schedule"), message, hint) from error
+        raise locked.refuse((table, "schedule"), message, hint) from error
 
 
 def _reload(manifest: Manifest) -> str:

@@ -213,7 +213,14 @@ class Upgrade(Table):
     after: Annotated[v.Hooks, _key("Commands run in the new container after it.")] = ()
     migrate: Annotated[v.Command | None, _key("The command that takes data from one data_format to the next.")] = None
     hook_timeout: Annotated[v.SomeSeconds, _key("Seconds that each of these commands may take.")] = 600
-    data_format: Annotated[v.Text, _key("A name for the format of the data; changing it needs migrate.")] = ""
+    data_format: Annotated[v.DataFormat, _key("A name for the format of the data; changing it needs migrate.")] = ""
+
+
+class Snapshots(Table):
+    """Snapshots of its data by the clock. Where it cannot be cloned, the service is stopped while it is copied."""
+
+    schedule: Annotated[v.Schedule, _key('A calendar expression, as in "daily"; "" for none.')] = ""
+    keep: Annotated[v.Count, _key("How many of these are kept; older ones are deleted. Those by hand stay.")] = 7
 
 
 class Policy(Table):
@@ -268,5 +275,6 @@ class Manifest(Table):
     health: Annotated[Health | None, _key("How to see that it is well.")] = None
     service: Annotated[Service, _key("Restarts, dependencies, and whether it starts at boot.")] = Service()
     upgrade: Annotated[Upgrade, _key("What happens when the version changes.")] = Upgrade()
+    snapshots: Annotated[Snapshots, _key("Snapshots of its data at certain times.")] = Snapshots()
     policy: Annotated[Policy, _key("What an image must have to be run.")] = Policy()
     build: Annotated[Build | None, _key("How to make the image instead of pulling it.")] = None

@@ -81,9 +81,11 @@ def problem(root: Root, installed: Installed, *, full: bool) -> str:
     verdict = verify.judge(root, installed)
     if verdict.problem:
         return f"cannot be compared with its image ({verdict.problem})"
-    changed = list(dict.fromkeys(difference.path for difference in verdict.differences))
-    if not changed:
+    if not verdict.differences:
         return ""
+    # A file that comes or goes changes the time of its directory, too.
+    telling = [one for one in verdict.differences if one.change != "time"] or verdict.differences
+    changed = list(dict.fromkeys(one.path for one in telling))
     entries = f"{len(changed)} entries, as {changed[0]}" if len(changed) > 1 else changed[0]
     return f"has a changed root file system: {entries}"
 

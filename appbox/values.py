@@ -54,6 +54,7 @@ Digest = Annotated[str, PlainValidator(fields.digest), _string(fields.DIGEST_PAT
 Text = Annotated[str, PlainValidator(fields.text), _TEXT]
 Argument = Annotated[str, PlainValidator(fields.argument), _TEXT]
 Line = Annotated[str, PlainValidator(partial(fields.line, expected="a string")), _string(minLength=1)]
+DataFormat = Annotated[str, PlainValidator(fields.data_format), _string(maxLength=fields.LONGEST_FORMAT)]
 EnvName = Annotated[str, PlainValidator(fields.environment_name), _string(fields.ENV_PATTERN)]
 Hostname = Annotated[str, PlainValidator(fields.hostname), _string(fields.HOSTNAME_PATTERN, maxLength=64)]
 Address = Annotated[str, PlainValidator(fields.address), _TEXT]

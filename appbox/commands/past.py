@@ -1,7 +1,8 @@
-"""The commands that look at a service's past or go back to it: history, rollback."""
+"""The commands for a service's past: history, rollback, prune."""
 
 from __future__ import annotations
 
+import sys
 from typing import Annotated
 
 import typer
@@ -40,3 +41,24 @@ def rollback(  # noqa: PLR0917
 
     del yes  # what it leaves is kept
     reverting.back(options_of(context), name, to, keep_data=keep_data, only_plan=plan, wait=None if wait else 0.0)
+
+
+@app.command(epilog="Example: appbox prune --plan; appbox prune valkey")
+def prune(  # noqa: PLR0917
+    context: typer.Context,
+    names: Annotated[list[str] | None, typer.Argument(metavar="[NAME...]", help="Services; all by default.")] = None,
+    purge: Annotated[bool, typer.Option("--purge", help="Delete data of the old versions, too.")] = False,
+    plan: Annotated[bool, typer.Option("--plan", help="Only show what would go.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Ask nothing.")] = False,
+    wait: Annotated[bool, typer.Option("--wait", help="Wait for another appbox to finish.")] = False,
+) -> None:
+    """Remove old versions beyond upgrade.keep, and blobs of the cache that no version needs.
+
+    What is current, what a rollback goes to, and what the lock or a snapshot names stays. So does data.
+    """
+    from appbox import housekeeping  # noqa: PLC0415
+
+    if purge and not plan and not yes and sys.stdin.isatty() and sys.stdout.isatty():
+        typer.confirm("Delete the data of old versions?", abort=True)
+    wait_for = None if wait else 0.0
+    housekeeping.prune(options_of(context), names or [], purge=purge, only_plan=plan, wait=wait_for)

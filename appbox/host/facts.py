@@ -97,6 +97,7 @@ class Facts:
     `live` is false below `--root DIR`, where nothing is started. `taken` are the id ranges of /etc/subuid,
     /etc/subgid and of users; `ranges` maps services to the range that they were given.
     `cron` is what OpenRC's timed jobs go to: a directory of tables, the one table of busybox's crond, or there is none.
+    `program` is where appbox itself is; "" when it was started in a way that no timer could repeat.
     `memory` is in bytes. `masked` are paths of this host's hardware that containers should not see.
     """
 
@@ -111,6 +112,7 @@ class Facts:
     ranges: Mapping[str, IdRange] = field(default_factory=dict)
     cron: Literal["", "cron.d", "crontab"] = "cron.d"
     abilities: Abilities | None = None
+    program: str = ""
 
     def for_templates(self) -> dict[str, str | int]:
         """Return what a template sees as `facts`."""
@@ -124,6 +126,12 @@ class Facts:
 
 
 EXAMPLE: Final = Facts(
-    hostname="example", platform=Platform("linux", "amd64"), init="systemd", live=False, cpus=2, memory=4 << 30
+    hostname="example",
+    platform=Platform("linux", "amd64"),
+    init="systemd",
+    live=False,
+    cpus=2,
+    memory=4 << 30,
+    program="/usr/bin/appbox",
 )
 """A made-up host: `check` renders templates with it, because it may not look at the real one."""

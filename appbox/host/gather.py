@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from typing import Final, Literal
 
 from appbox.host import ranges
@@ -30,7 +31,18 @@ def gather(root: Root, init: str = "auto", allocated: dict[str, IdRange] | None 
         taken=taken_ids(root),
         ranges=allocated or {},
         cron=cron(root),
+        program=program(),
     )
+
+
+def program() -> str:
+    """Return the absolute path of the appbox that runs, or of the host's one; "" when there is neither."""
+    from appbox.host import process  # noqa: PLC0415 - `status` starts none
+
+    own = sys.argv[0]
+    if os.path.basename(own) == "appbox" and os.path.isabs(own) and os.access(own, os.X_OK):
+        return own
+    return process.find("appbox") or ""
 
 
 def detect_init(root: Root) -> InitKind:

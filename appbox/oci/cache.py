@@ -13,7 +13,7 @@ import json
 import os
 import stat
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from typing import BinaryIO, NoReturn, Protocol
 
@@ -154,8 +154,19 @@ class Cache:
                     return
                 listed = [*(_entry(e, e.annotations) for e in entries), named]
                 listed.sort(key=lambda entry: str(entry["annotations"]))
-                index = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": listed}
-                self._replace("index.json", json.dumps(index, separators=(",", ":")).encode())
+                self._list(listed)
+
+    def unname(self, digests: Collection[Digest]) -> None:
+        """Take the images with these manifests off the list. No write if none is on it."""
+        if not any(entry.digest in digests for entry in self.index().manifests):
+            return
+        with self._explained(), locked(self.path):
+            kept = [_entry(e, e.annotations) for e in self.index().manifests if e.digest not in digests]
+            self._list(kept)
+
+    def _list(self, entries: list[dict[str, object]]) -> None:
+        index = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": entries}
+        self._replace("index.json", json.dumps(index, separators=(",", ":")).encode())
 
     def image(self, digest: Digest) -> Image | None:
         """Return the image whose manifest has `digest`, or None unless manifest and configuration are here."""
@@ -218,8 +229,7 @@ class Cache:
             if not os.path.exists(f"{self.path}/oci-layout"):
                 self._replace("oci-layout", _LAYOUT)
             if not os.path.exists(f"{self.path}/index.json"):
-                empty = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": []}
-                self._replace("index.json", json.dumps(empty, separators=(",", ":")).encode())
+                self._list([])
         for name in os.listdir(f"{self.path}/{_PARTIAL}"):
             _sweep(f"{self.path}/{_PARTIAL}/{name}")
         self._prepared = True

@@ -6,7 +6,6 @@ import contextlib
 import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Final
 
 from appbox.errors import AppboxError
 from appbox.host import syscalls
@@ -14,9 +13,6 @@ from appbox.host.facts import IdRange
 from appbox.host.inside import remove_tree
 from appbox.store import data_archive, files, paths, state
 from appbox.store.root import Root
-
-FORMAT: Final = ".format"
-"""What the data of a service is written in, beside its volumes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +98,7 @@ def _fill(fd: int, place: Place, sha256: str, data_format: str, blocks: Iterable
     with files.directory(paths.DATA, fd) as data:
         data_archive.write(blocks, data, place.ids)
         if data_format:
-            files.create(FORMAT, f"{data_format}\n".encode(), mode=0o644, dir_fd=data, durable=False)
+            files.create(paths.FORMAT, data_format.encode(), mode=0o600, dir_fd=data, durable=False)
         os.fchmod(data, 0o711)  # the mapped root has to get through
     os.fchown(fd, 0, place.ids.base if place.mapped else 0)
     os.fchmod(fd, 0o710 if place.mapped else 0o700)

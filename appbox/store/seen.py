@@ -27,7 +27,7 @@ def read(root: Root, service: str, process: tuple[int, int]) -> int:
     try:
         with root.directory(f"{paths.RUN}/{service}") as fd:
             data = files.read_if_present(_NAME, _LIMIT, fd) or b""
-    except (FileNotFoundError, NotADirectoryError, PermissionError, AppboxError):
+    except (OSError, AppboxError):
         return 0
     words = data.split()
     found = [int(word) for word in words if word.isdigit() and len(word) < 20]

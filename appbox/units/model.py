@@ -136,6 +136,7 @@ class Unit:
     since a file system of the host's own fstab is mounted before services anyway. With a `check` or `notify` the start
     is complete when the service is healthy, or says that it is ready. `schedule` makes it a timed job, as systemd says
     when; `cron` is the same for cron, whose table is `crontab`, or one of its own. `reload`: the script knows how to.
+    `snapshots` and `snapshots_cron` say in the same ways when `program`, appbox itself, takes snapshots of its data.
     `pids`: the container has a limit of processes of its own, and a lower one of the unit would be in its way.
     Raises ValueError for anything that may not stand in a unit.
     """
@@ -160,11 +161,16 @@ class Unit:
     enable: bool = True
     reload: bool = False
     pids: bool = False
+    snapshots: When | None = None
+    snapshots_cron: When | None = None
+    program: str = ""
     bundles: str = BUNDLES
 
     def __post_init__(self) -> None:
         _matches(VERSION, "version", self.version)
         _matches(PATH, "path", self.bundles)
+        if self.program or self.snapshots is not None:
+            _matches(PATH, "path", self.program)
         if self.schedule is not None and self.restart == "always":
             raise ValueError("a timed job that always restarts")
         for name in (self.name, *self.requires, *self.after, *self.wants):

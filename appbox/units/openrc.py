@@ -39,9 +39,10 @@ def render(unit: Unit) -> tuple[UnitFile, ...]:
         open_files=OPEN_FILES,
     )
     found = [UnitFile(places.files_of("openrc", unit.name)[0], text, 0o755)]
-    if unit.cron and unit.enable:
+    name = "cron" if unit.cron and unit.enable else "snapshots" if unit.snapshots_cron else ""
+    if name:  # no job has snapshots at certain times
         path = places.crontab_part(unit.name) if unit.crontab else places.cron_file(unit.name)
-        found.append(UnitFile(path, template("openrc/cron.j2", unit=unit, marker=marker(unit.name)), 0o644))
+        found.append(UnitFile(path, template(f"openrc/{name}.j2", unit=unit, marker=marker(unit.name)), 0o644))
     return tuple(found)
 
 

@@ -10,10 +10,11 @@ from appbox.units.model import Link
 def files_of(kind: InitKind, name: str) -> tuple[str, ...]:
     """Return every file that a service may have, its own unit or init script first; nothing without an init system.
 
-    No service's name has a colon in it, so that those of its health check are nobody else's.
+    No service's name has a colon in it, so that those of its health check and its snapshots are nobody else's.
     """
     if kind == "systemd":
-        leaves = (f"{name}.service", f"{name}.timer", f"{name}:health.service", f"{name}:health.timer")
+        leaves = [f"{name}.service", f"{name}.timer"]
+        leaves += [f"{name}:{what}.{suffix}" for what in ("health", "snapshot") for suffix in ("service", "timer")]
         return tuple(f"{paths.SYSTEMD_UNITS}/{leaf}" for leaf in leaves)
     return (f"{paths.OPENRC_SCRIPTS}/{name}", cron_file(name), crontab_part(name)) if kind == "openrc" else ()
 

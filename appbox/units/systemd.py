@@ -36,7 +36,7 @@ def render(unit: Unit) -> tuple[UnitFile, ...]:
         type="notify" if unit.notify else "exec",
         start_seconds=unit.patience + _SLACK,
     )
-    own, schedule, health, timer = places.files_of("systemd", unit.name)
+    own, schedule, health, timer, *snapshots = places.files_of("systemd", unit.name)
     found = [UnitFile(own, text, 0o644)]
     if unit.schedule:
         found.append(UnitFile(schedule, template("systemd/timer.j2", unit=unit, marker=marker(unit.name)), 0o644))
@@ -44,6 +44,10 @@ def render(unit: Unit) -> tuple[UnitFile, ...]:
         for path, name in ((health, "health-service"), (timer, "health-timer")):
             seconds = unit.check.timeout + _SLACK
             text = template(f"systemd/{name}.j2", unit=unit, marker=marker(unit.name), check_seconds=seconds)
+            found.append(UnitFile(path, text, 0o644))
+    if unit.snapshots:
+        for path, name in zip(snapshots, ("snapshot-service", "snapshot-timer"), strict=True):
+            text = template(f"systemd/{name}.j2", unit=unit, marker=marker(unit.name))
             found.append(UnitFile(path, text, 0o644))
     return tuple(found)
 

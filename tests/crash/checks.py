@@ -36,7 +36,9 @@ def whole(box: Sandbox, versions: Versions) -> None:
 
 def put(box: Sandbox) -> None:
     """Have the service write something."""
-    (box.current() / "data/data/mine").write_text("x")
+    path = box.current() / "data/data/mine"
+    path.write_text("x")
+    os.chown(path, BASE + 33, BASE + 33)
 
 
 def mine(box: Sandbox) -> list[Path]:

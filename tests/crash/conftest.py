@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from tests.crash.ground import leave_shared_mounts
-from tests.crash.sweep import FULL, SEED, Figures
+from tests.crash.sweep import FULL, SEED, Table
 
 _PROPERTY = "crash"
 
@@ -22,23 +21,19 @@ def own_mounts() -> None:
 
 
 @pytest.fixture
-def figures(request: pytest.FixtureRequest) -> Callable[[str, str, str], Figures]:
-    """Return what makes a row of the table; it is in there whether the test succeeds or not."""
-    made: list[Figures] = []
-
-    def begin(operation: str, kind: str, fault: str) -> Figures:
-        made.append(Figures(operation, kind, fault))
-        return made[-1]
-
-    request.node.crash_figures = made
-    return begin
+def figures(request: pytest.FixtureRequest) -> Table:
+    """Return the rows of a test; they are printed whether it succeeds or not."""
+    table = Table()
+    request.node.crash_figures = table
+    return table
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> None:
     """Put the rows into the report of the test, which gets through to whoever started several processes of pytest."""
     if call.when == "call":
-        item.user_properties += [(_PROPERTY, made.row()) for made in getattr(item, "crash_figures", [])]
+        table = getattr(item, "crash_figures", Table())
+        item.user_properties += [(_PROPERTY, made.row()) for made in table.rows]
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:

@@ -88,6 +88,10 @@ def _table(box: Sandbox) -> str:
     return text.removeprefix(THEIRS)
 
 
+def _theirs_kept(box: Sandbox) -> None:
+    _table(box)
+
+
 def _is_job(box: Sandbox) -> None:
     settled(box, "1.0")
     data_at_home(box)
@@ -176,7 +180,7 @@ INSTALLING: Final = (
         "service becomes job of cron",
         _with_cron,
         applying(**JOB),
-        both(is_whole("1.0"), data_once, lambda box: _table(box) and None),
+        both(is_whole("1.0"), data_once, _theirs_kept),
         _is_job,
         init="openrc",
     ),
@@ -184,7 +188,7 @@ INSTALLING: Final = (
         "remove, job of cron",
         _job,
         _removing(),
-        both(data_once, lambda box: _table(box) and None),
+        both(data_once, _theirs_kept),
         _is_no_job,
         finished="is not installed",
         init="openrc",

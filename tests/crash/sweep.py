@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import random
 from collections.abc import Callable, Iterable, Sequence
@@ -17,6 +18,8 @@ from tests.ground.calls import Call, Ended
 FULL: Final = os.environ.get("APPBOX_CRASH_FULL") == "1"
 """Whether every point is tried; otherwise a sample, the same one for the same seed."""
 SEED: Final = int(os.environ.get("APPBOX_CRASH_SEED", "5"))
+STRUCTURE: Final = ("rename", "renameat", "renameat2", "link", "linkat", "symlinkat", "unlinkat", "mkdirat", "syncfs")
+"""Calls that make, name or remove something: a sample has more of them than of the others."""
 SHOWN: Final = 20
 """Violations after which a sweep ends: there is something to mend first."""
 
@@ -56,12 +59,7 @@ class Figures:
                 where = where.tb_next
             line = f" ({where.tb_frame.f_code.co_name}, line {where.tb_lineno})" if where else ""
             self.violations.append(f"{point}: {type(error).__name__}{line}: {str(error)[:1500]}")
-            assert len(self.violations) < SHOWN, self.text()
-
-    def end(self) -> None:
-        """See that nothing was violated."""
-        assert self.tried, f"{self.operation}: nothing was tried"
-        assert not self.violations, self.text()
+            assert len(self.violations) < SHOWN, self.text()  # there is something to mend first
 
     def text(self) -> str:
         """Return the violations, one a line."""
@@ -69,8 +67,27 @@ class Figures:
         return "\n".join([head, *self.violations])
 
 
+@dataclass
+class Table:
+    """The rows of a test."""
+
+    rows: list[Figures] = field(default_factory=list)
+
+    def __call__(self, operation: str, kind: str, fault: str) -> Figures:
+        """Begin a row."""
+        self.rows.append(Figures(operation, kind, fault))
+        return self.rows[-1]
+
+    def judge(self) -> None:
+        """See that something was tried in every row, and that no promise was broken."""
+        assert self.rows
+        assert all(row.tried for row in self.rows), "nothing was tried"
+        violated = [row.text() for row in self.rows if row.violations]
+        assert not violated, "\n".join(violated)
+
+
 def sample(found: Sequence[Call], most: int, *salt: object) -> list[Call]:
-    """Return at most `most` of the calls, all of them in a full run: of each kind as many, as far as there are."""
+    """Return at most `most` of the calls, in a full run all: of each kind as many, of `STRUCTURE` thrice that."""
     if FULL or len(found) <= most:
         return list(found)
     chance = random.Random(f"{SEED} {salt}")  # noqa: S311 - what is tried is no secret
@@ -79,9 +96,9 @@ def sample(found: Sequence[Call], most: int, *salt: object) -> list[Call]:
         kinds.setdefault(call.name, []).append(call)
     chosen: list[Call] = []
     while len(chosen) < most:
-        for name in sorted(kinds):
-            if kinds[name] and len(chosen) < most:
-                chosen.append(kinds[name].pop())
+        for name in sorted(kinds, key=lambda name: (name not in STRUCTURE, name)):
+            taken = min(3 if name in STRUCTURE else 1, len(kinds[name]), most - len(chosen))
+            chosen += [kinds[name].pop() for _ in range(taken)]
     return sorted(chosen, key=lambda call: call.number)
 
 
@@ -139,10 +156,9 @@ class Trial:
 
 
 def sweep(figures: Figures, points: Iterable[Call], attempt: Callable[[Call], None]) -> None:
-    """Try every point, and see at the end that none was violated."""
+    """Try every point."""
     for point in points:
-        figures.attempt(point, lambda point=point: attempt(point))  # type: ignore[misc]
-    figures.end()
+        figures.attempt(point, functools.partial(attempt, point))
 
 
 def at(wanted: Call, verdict: int, *, onward: bool = False) -> Callable[[Call], int]:

@@ -6,7 +6,8 @@ What was current is whole, and the same command without the fault does the rest 
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Sequence
+import itertools
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -15,25 +16,25 @@ import pytest
 from tests.crash import checks, ground
 from tests.crash.operation import Operation
 from tests.crash.operations import on
-from tests.crash.sweep import Figures, Trial, at, sample, sweep
+from tests.crash.sweep import Table, Trial, at, sample, sweep
 from tests.ground import calls
 from tests.ground.calls import Call, Ended
 
 pytestmark = pytest.mark.root
 
-Begin = Callable[[str, str, str], Figures]
-
 PARAMETERS = pytest.mark.parametrize("operation", on("tmpfs"), ids=lambda operation: operation.name)
 
-FAULTS: Final[dict[str, tuple[Sequence[str], int]]] = {
-    "ENOSPC": (calls.CHANGING, 7),
-    "EDQUOT": (calls.CHANGING, 4),
-    "EIO": (calls.CHANGING, 7),
-    "EROFS": (calls.CHANGING, 4),
-    "EMFILE": (calls.OPENING, 8),
-    "EIO in reading": (calls.READING, 6),
+FAULTS: Final[dict[str, Sequence[str]]] = {
+    "ENOSPC": calls.CHANGING,
+    "EDQUOT": calls.CHANGING,
+    "EIO": calls.CHANGING,
+    "EROFS": calls.CHANGING,
+    "EMFILE": calls.OPENING,
+    "EIO in reading": calls.READING,
 }
-"""Fault to the calls that may fail with it, and how many of them are tried of each operation in a sample."""
+"""Fault to the calls that may fail with it."""
+MOST: Final = 2
+"""Calls that are tried in a sample, of each operation, with each fault, once and onward."""
 
 MAY_FAIL: Final = ("sync_file_range",)
 """Calls that only make something faster."""
@@ -52,21 +53,22 @@ def judge(trial: Trial, call: Call, ended: Ended, *, onward: bool) -> None:
     trial.again()
 
 
-@pytest.mark.parametrize("onward", [False, True], ids=["once", "onward"])
-@pytest.mark.parametrize("fault", FAULTS)
 @PARAMETERS
-def test_failing_calls(operation: Operation, fault: str, onward: bool, tmp_path: Path, figures: Begin) -> None:
-    names, most = FAULTS[fault]
-    number = getattr(errno, fault.partition(" ")[0])
+def test_failing_calls(operation: Operation, tmp_path: Path, figures: Table) -> None:
     with ground.memory(tmp_path) as place:
-        row = figures(operation.name, place.kind, f"{fault}, {'and all after it' if onward else 'one call'}")
         trial = Trial(place, operation)
-        found = [call for call in trial.calls(names) if call.name not in MAY_FAIL]
-        row.points = len(found)
+        found = {
+            names: [one for one in trial.calls(names) if one.name not in MAY_FAIL] for names in set(FAULTS.values())
+        }
+        for (fault, names), onward in itertools.product(FAULTS.items(), (False, True)):
+            number = getattr(errno, fault.partition(" ")[0])
+            row = figures(operation.name, place.kind, f"{fault}, {'and all after it' if onward else 'one call'}")
+            row.points = len(found[names])
 
-        def attempt(call: Call) -> None:
-            place.back()
-            ended = trial.run(at(call, number, onward=onward), names)
-            judge(trial, call, ended, onward=onward)
+            def attempt(call: Call, number: int = number, names: Sequence[str] = names, onward: bool = onward) -> None:
+                place.back()
+                ended = trial.run(at(call, number, onward=onward), names)
+                judge(trial, call, ended, onward=onward)
 
-        sweep(row, sample(found, most, operation.name, fault, onward), attempt)
+            sweep(row, sample(found[names], MOST, operation.name, fault, onward), attempt)
+        figures.judge()

@@ -47,7 +47,7 @@ def test_a_call_fails_and_one_is_left_out(tmp_path: Path) -> None:
         try:
             (tmp_path / "two").mkdir()
         except OSError as error:
-            return error.errno
+            return error.errno or 0
         return 0
 
     ended = calls.supervise(work, lambda call: errno.ENOSPC if call.number == 2 else SKIP)

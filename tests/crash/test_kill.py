@@ -6,7 +6,6 @@ The process dies before the call takes effect, whichever of its threads makes it
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,18 +13,16 @@ import pytest
 from tests.crash import ground
 from tests.crash.operation import Operation
 from tests.crash.operations import on
-from tests.crash.sweep import FULL, SEED, Figures, Trial, at, sample, sweep
+from tests.crash.sweep import FULL, SEED, Table, Trial, at, sample, sweep
 from tests.ground.calls import KILL, Call
 
 pytestmark = pytest.mark.root
-
-Begin = Callable[[str, str, str], Figures]
 
 PARAMETERS = pytest.mark.parametrize("operation", on("tmpfs"), ids=lambda operation: operation.name)
 
 
 @PARAMETERS
-def test_killed_at_each_call(operation: Operation, tmp_path: Path, figures: Begin) -> None:
+def test_killed_at_each_call(operation: Operation, tmp_path: Path, figures: Table) -> None:
     with ground.memory(tmp_path) as place:
         row = figures(operation.name, place.kind, "kill -9")
         trial = Trial(place, operation)
@@ -38,18 +35,19 @@ def test_killed_at_each_call(operation: Operation, tmp_path: Path, figures: Begi
             trial.between()
             trial.again()
 
-        sweep(row, sample(found, 90, operation.name), attempt)
+        sweep(row, sample(found, 45, operation.name), attempt)
+        figures.judge()
 
 
 @PARAMETERS
-def test_killed_and_killed_again_while_it_is_mended(operation: Operation, tmp_path: Path, figures: Begin) -> None:
+def test_killed_and_killed_again_while_it_is_mended(operation: Operation, tmp_path: Path, figures: Table) -> None:
     with ground.memory(tmp_path) as place:
         row = figures(operation.name, place.kind, "kill -9, and again in the next run")
         trial = Trial(place, operation)
         found = trial.calls()
         row.points = len(found) ** 2
         chance = random.Random(f"{SEED} {operation.name}")  # noqa: S311 - what is tried is no secret
-        points = [chance.choices(found, k=2) for _ in range(150 if FULL else 10)]
+        points = [chance.choices(found, k=2) for _ in range(150 if FULL else 4)]
         for first, second in points:
 
             def attempt(first: Call = first, second: Call = second) -> None:
@@ -60,4 +58,4 @@ def test_killed_and_killed_again_while_it_is_mended(operation: Operation, tmp_pa
                 trial.again()
 
             row.attempt(f"{first}; then {second}", attempt)
-        row.end()
+        figures.judge()

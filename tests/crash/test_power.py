@@ -6,7 +6,6 @@ Then they are checked and mounted: whole is what is current, and the same comman
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -16,15 +15,13 @@ from tests.crash import ground
 from tests.crash.ground import LOG_FLUSHED, NOTHING_FLUSHED
 from tests.crash.operation import Operation
 from tests.crash.operations import on
-from tests.crash.sweep import Figures, Trial, sample, sweep
+from tests.crash.sweep import Table, Trial, sample, sweep
 from tests.ground.calls import KILL, Call
 
 pytestmark = pytest.mark.root
 
-Begin = Callable[[str, str, str], Figures]
-
 FLAGS: Final = {"power loss": NOTHING_FLUSHED, "power loss, journal flushed": LOG_FLUSHED}
-MOST: Final = 4
+MOST: Final = 2
 """Points of a sample for each operation, file system and fault."""
 
 CASES: Final = [(one, kind) for kind in ("ext4", "xfs", "btrfs") for one in on(kind)]
@@ -33,7 +30,7 @@ PARAMETERS = pytest.mark.parametrize(("operation", "kind"), CASES, ids=[f"{one.n
 
 @PARAMETERS
 def test_power_fails_at_each_call_and_after_the_last(
-    operation: Operation, kind: str, tmp_path: Path, figures: Begin
+    operation: Operation, kind: str, tmp_path: Path, figures: Table
 ) -> None:
     with ground.disk(tmp_path, kind) as place:
         trial = Trial(place, operation)
@@ -47,7 +44,6 @@ def test_power_fails_at_each_call_and_after_the_last(
             operation.done(place.box)
 
         after.attempt("the last call", lasting)
-        after.end()
         for fault, flag in FLAGS.items():
             if kind == "btrfs" and flag == LOG_FLUSHED:
                 continue
@@ -60,6 +56,7 @@ def test_power_fails_at_each_call_and_after_the_last(
                 trial.again()
 
             sweep(row, sample(found, MOST, operation.name, kind, fault), attempt)
+        figures.judge()
 
 
 def lose_power_at(trial: Trial, place: ground.Disk, wanted: Call, flag: int) -> None:

@@ -144,8 +144,9 @@ def supervise(
 ) -> Ended:
     """Fork, call `prepare` and then `work` in the child, and return how it ended; its exit code is what `work` returns.
 
-    `decide` is asked before each call of `names`: 0 to go on, an errno to fail with, `KILL` or `SKIP`. Every thread that makes
-    a call waits until it is answered. What goes to the standard streams does not count, nor what `prepare` does.
+    `decide` is asked before each call of `names`: 0 to go on, an errno to fail with, `KILL` or `SKIP`. Every thread
+    that makes a call waits until it is answered. What goes to the standard streams does not count, nor what `prepare`
+    does.
     """
     ours, theirs = socket.socketpair()
     with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err, ours, theirs:
@@ -180,7 +181,7 @@ def _become(
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         for number, stream in enumerate(streams, start=1):
             os.dup2(stream, number)
-        sys.stdout, sys.stderr = (open(number, "w", encoding="utf-8", closefd=False) for number in (1, 2))
+        sys.stdout, sys.stderr = (open(number, "w", encoding="utf-8", closefd=False) for number in (1, 2))  # noqa: SIM115
         if prepare is not None:
             prepare()
         listener = _listen(names)

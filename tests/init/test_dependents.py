@@ -54,6 +54,25 @@ def test_an_upgrade_brings_back_what_it_took_down(host: Host) -> None:
     )
 
 
+def test_what_failed_takes_nobody_down_for_good(host: Host) -> None:
+    copy = ["appbox", "image", "copy", "oci:/var/cache/appbox-dev/images/busybox:debian", "oci:/root/image:two"]
+    host.machine.run(copy)
+    names = ("alone", "db", "web")
+    good = {"db": script_manifest(LOOP, name="db"), "alone": script_manifest(LOOP, name="alone")}
+    web = script_manifest(LOOP, name="web", service={"requires": ["db"]})
+    apply(host, *good.values(), web)
+    host.machine.wait_until(lambda: all(starts(host, name) == 1 for name in names), 20, "three starts")
+    new = {"image": "oci:/root/image", "version": "two"}
+    bad = {**script_manifest("exit 3", name="db", service={"restart": "no"}), **new}
+    said = apply(host, bad, {**web, **new}, {**good["alone"], **new}, code=1)
+    assert "alone: done" in said
+    assert "db: failed: " in said
+    assert "web: not begun: it requires db, which failed" in said
+    current = [host.machine.run(["readlink", f"{CONTAINERS}/{name}"]).out.strip() for name in names]
+    assert current == ["alone-two", "db-debian", "web-debian"]
+    host.machine.wait_until(lambda: all(host.is_active(name) for name in names), 20, "three that run")
+
+
 def test_a_service_becomes_a_job_and_one_no_more(host: Host) -> None:
     apply(host, script_manifest(LOOP, name="job"))
     host.machine.wait_until(lambda: starts(host, "job") == 1, 20, "the start")

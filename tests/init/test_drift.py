@@ -24,7 +24,7 @@ def test_hands_of_others(host: Host) -> None:
 
     # Disabled and edited by hand, its container killed.
     run = host.machine.run
-    run(["systemctl", "disable", "job"] if host.machine.init == "systemd" else ["rc-update", "del", "job", "default"])
+    run(["systemctl", "disable", "job"] if host.systemd else ["rc-update", "del", "job", "default"])
     run(["sh", "-c", f"echo '# by hand' >>{host.unit('job')}"])
     assert drift(host) == ["unit edited", "not enabled"]
     assert run(["runc", "kill", "job", "KILL"]).code == 0

@@ -32,6 +32,16 @@ PLACES = list(taken("volumes.*.path", 100))
 BYTES = bytes(range(256)) * 256
 AGE = "secret pwned $(touch pwned) `x` %n '\"\\ \U0001f389"
 SEPARATOR = "\x1e"
+BESIDE = """
+import tomllib
+from appbox import hooks
+from appbox.store.root import Root
+with open("/opt/containers/carry/bundle.toml", "rb") as file:
+    upgrade = tomllib.load(file)["manifest"]["upgrade"]
+with Root() as root:
+    for key in ("before", "after"):
+        hooks.run_inside(root, hooks.Hook("carry", f"upgrade.{key}", upgrade[key][0]))
+"""
 URL = "/pwned%25%n?a='\"&b=$(touch${IFS}pwned)`x`\\{}[]|;<>$HOME!*~"
 
 DATA = {"carry": f"{CONTAINERS}/carry/data/data", "says": "/srv/says"}
@@ -148,6 +158,12 @@ def carrying(host: Host, folder: str) -> dict[str, Any]:
         "security": {"devices": [f"/dev/{place}:/dev/box/{place}:r" for place in PLACES]},
         "health": health,
         "service": {"reload": ["/bin/sh", "-c", TELL.format("reload"), "sh", *WORDS]},
+        "upgrade": {
+            "before": [["/bin/sh", "-c", TELL.format("before"), "sh", *WORDS]],
+            "after": [["/bin/sh", "-c", TELL.format("after"), "sh", *WORDS]],
+            "migrate": ["/bin/sh", "-c", TELL.format("migrate"), "sh", *WORDS],
+            "data_format": "pwned $(touch pwned) `x` %n '\"\\ \U0001f389",
+        },
     }
 
 
@@ -257,6 +273,9 @@ def test_text_arrives_byte_for_byte_and_is_never_executed(host: Host) -> None:
     assert {f"{text}=1" for text in WORDS[:60:2] if "=" not in text} <= set(environment)
     assert (raw(host, "says", "domain"), raw(host, "says", "user")) == (f"{domain}\n", "7\n")
     assert raw(host, "says", "request").startswith(f"GET {URL} HTTP/1.1\r\nHost: 127.0.0.1:8099\r\n")
+    host.machine.run(["/usr/local/appbox/bin/python", "-c", BESIDE])
+    for name in ("before", "after"):
+        assert raw(host, "carry", name).split(SEPARATOR)[:-1] == WORDS
     check_nothing_ran(host, "carry", "says")
     host.machine.write("/root/drawn.toml", host.appbox("init", f"oci:{folder}:1").out)
     drawn = tomllib.loads(host.machine.read("/root/drawn.toml"))

@@ -54,6 +54,10 @@ def snapshots(host: Host) -> list[dict[str, Any]]:
     return found
 
 
+def by_clock(host: Host) -> list[str]:
+    return [one["id"] for one in snapshots(host) if one["scheduled"]]
+
+
 def goes_on(host: Host) -> None:
     """See that one service counts."""
     before = counted(host, f"{CONTAINERS}/job")[0]
@@ -101,6 +105,17 @@ def test_a_running_service_is_kept_and_brought_back(host: Host, tmp_path: Path) 
         assert host.is_active("above")
         goes_on(host)
         assert host.appbox("plan", "--exit-code", "/root/services").code == 0
+        when = "*:*:0/5" if host.systemd else "*-*-* *:*:00"
+        host.apply(script_manifest(COUNTING, snapshots={"schedule": when, "keep": 1}))
+        for _ in range(2):
+            if not host.systemd:  # what cron does each minute
+                line = host.machine.read("/etc/cron.d/appbox-job").splitlines()[1]
+                host.machine.run(["env", "-i", "sh", "-c", line.partition(" root ")[2]])
+            host.machine.wait_until(lambda: by_clock(host), 30, "a snapshot by the clock")
+        (last,) = by_clock(host)[-1:]
+        if host.systemd:
+            host.machine.wait_until(lambda: by_clock(host) not in ([], [last]), 30, "the next one")
+        goes_on(host)
         host.appbox("remove", "above")
         host.appbox("remove", "--purge", "job")
         assert not host.machine.exists(f"{CONTAINERS}/.snapshots/job")

@@ -73,7 +73,8 @@ def test_a_clone_is_what_cp_makes(work: Path, seed: int) -> None:
         assert described(copy) == wanted
         with opened(top, copy) as (first, second):
             ours, theirs = measure(first), measure(second)
-        assert ours and theirs
+        assert ours
+        assert theirs
         assert (ours.entries, ours.apparent) == (theirs.entries, theirs.apparent)
         assert theirs.allocated <= ours.allocated + (2 << 20)  # xfs gives files more room than they need
     assert sorted(os.listdir(work)) == sorted(
@@ -139,7 +140,7 @@ def test_a_full_disk_is_said_and_nothing_is_left(work: Path) -> None:
             file.write(os.urandom(1 << 20))
         file.flush()
         os.fsync(file.fileno())
-    with pytest.raises(AppboxError, match="there is no room for a copy of the data.*make room"):
+    with pytest.raises(AppboxError, match=r"there is no room for a copy of the data.*make room"):
         cloned(top, "copy", "copy")
     assert os.listdir(work) == ["data"]
     if work.parent.name != "ext4":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -105,7 +106,7 @@ def test_what_cannot_be_kept_or_restored_is_said(simple: Sandbox) -> None:
     said = simple.appbox("snapshot", "web").out
     assert "not in it: volume t, which is in memory\n" in said
     assert f"not in it: volume host, which is {host['source']} on the host\n" in said
-    (first,) = ids(simple)
+    assert len(ids(simple)) == 1
     assert "there is no snapshot x" in simple.appbox("restore", "web", "x", code=1).err
     assert "there is no snapshot ../web" in simple.appbox("snapshot", "--purge", "../web", "web", code=1).err
 
@@ -134,3 +135,37 @@ def test_ids_of_one_second_differ_and_scheduled_ones_rotate(simple: Sandbox) -> 
     with files.directory(str(simple.containers)) as fd:
         assert snapshots.rotate(fd, "web", 2) == made[1:3]
     assert ids(simple) == [made[0], *made[3:]]
+
+
+@pytest.mark.parametrize("init", ["systemd", "openrc"])
+def test_the_clock_is_told_when_to_take_them(tmp_path: Path, init: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    box = Sandbox(tmp_path, init=init)
+    wanted = {"schedule": "*-*-* 03:30", "keep": 2}
+    (box.root / "usr/sbin").mkdir(parents=True)
+    (box.root / "usr/sbin/cron").touch(0o755)
+    monkeypatch.setattr(sys, "argv", [str(tmp_path / "a b/appbox")])
+    (tmp_path / "a b").mkdir()
+    (tmp_path / "a b/appbox").touch(0o755)
+    assert "cannot stand in a unit" in box.apply(snapshots=wanted, code=3).err
+    (tmp_path / "appbox").touch(0o755)
+    monkeypatch.setattr(sys, "argv", [str(tmp_path / "appbox")])
+    box.apply(snapshots=wanted)
+    command = f"{tmp_path}/appbox --quiet snapshot --scheduled web"
+    if init == "systemd":
+        units = box.root / "etc/systemd/system"
+        assert f"ExecStart={command}\n" in (units / "web:snapshot.service").read_text()
+        assert "OnCalendar=*-*-* 03:30" in (units / "web:snapshot.timer").read_text()
+        assert "Wants=web:snapshot.timer\n" in (units / "web.service").read_text()
+    else:
+        assert f"30 3 * * * root {command}\n" in (box.root / "etc/cron.d/appbox-web").read_text()
+    box.settled()
+    made = [taken(box), *(taken(box, "--scheduled") for _ in range(3))]
+    assert ids(box) == [made[0], *made[2:]]
+    assert (
+        "a timed job is not running"
+        in box.apply(snapshots=wanted, service={"schedule": "daily", "restart": "no"}, code=3).err
+    )
+    box.apply()
+    assert not list((box.root / "etc").rglob("*snapshot*"))
+    assert not list((box.root / "etc").rglob("appbox-web"))
+    box.settled()

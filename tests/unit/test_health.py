@@ -19,6 +19,10 @@ from tests.ground.pure import FACTS, build, locked, spec, text
 
 HTTP = '[health]\nhttp = "{}"\n'
 ALL = frozenset(health.PROGRAMS)
+MISSING = (
+    b'time="2026-01-01T00:00:00Z" level=error msg="exec failed: unable to start container process: '
+    b'exec: \\"nope\\": executable file not found in $PATH"\n'
+)
 
 
 def refusal(tables: str) -> str:
@@ -139,7 +143,7 @@ def test_readiness_reaches_the_init_system_through_a_socket_of_this_start() -> N
         (b"starting 0 9 3 timeout -\n", b"", State("starting", 0, 9, "it took too long")),
         (
             b"unhealthy 3 9 3 missing failed\n",
-            b'time="2026-01-01" level=error msg="exec failed: unable to start container process: exec: \\"nope\\": executable file not found in $PATH"\n',
+            MISSING,
             State(
                 *("unhealthy", 3, 9),
                 'the command cannot be started: exec: "nope": executable file not found in $PATH',

@@ -12,7 +12,6 @@ from appbox.plan_values import Observed, Plan, ServicePlan
 from tests.ground.every_action import EVERY
 from tests.ground.pure import build
 
-
 REPLACED = "/opt/containers/.replaced/web-1"
 
 

@@ -1,0 +1,91 @@
+"""A host with many services: what a run without changes asks of the kernel. Counted, not timed: load changes nothing.
+
+What it takes in seconds is measured by `./dev bench`.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from tests.ground.sandbox import Sandbox
+
+pytestmark = pytest.mark.root
+
+FEW, MORE, MOST = 10, 30, 50
+"""Numbers of services. From one to the next are as many, so that what each costs can be compared."""
+
+_CALL = re.compile(r"(?:\d+ +)?(\w+)\((.*)")
+_CHANGES = re.compile(
+    r"(creat|mkdir|rmdir|rename|link|unlink|symlink|mknod|chmod|fchmod|chown|lchown|fchown|truncate|ftruncate|fallocate"
+    r"|fsync|fdatasync|sync|syncfs|setxattr|lsetxattr|fsetxattr|removexattr|utime|mount|umount)(at|at2|at_time64|s|2)*"
+)
+_OPEN_TO_CHANGE = re.compile(r"O_(WRONLY|RDWR|CREAT|TRUNC|TMPFILE)")
+_PROCESSES = {"execve", "execveat", "fork", "vfork"}
+
+
+def _services(box: Sandbox, numbers: range) -> None:
+    """Write manifests of services that concern one another: a bridge, ports, directories of the host, dependencies."""
+    for number in numbers:
+        box.manifest(
+            f"s{number:02}",
+            volumes={"data": {"path": "/seed"}, "srv": {"path": "/srv", "source": f"/srv/s{number:02}"}},
+            network={"mode": "bridge", "ports": [f"127.0.0.1:{10000 + number}:80/tcp"]},
+            service={"requires": [f"s{number - 1:02}"] if number % 5 else [], "after": ["net"]},
+            config={"/etc/app.conf": {"template": "app.conf.j2"}},
+            vars={"number": number},
+        )
+
+
+def _calls(box: Sandbox, *words: object) -> list[tuple[str, str]]:
+    """Return the system calls of a command that finds nothing to do: names and arguments."""
+    report = box.place / "calls"
+    done = subprocess.run(
+        ["strace", "-f", "-qq", "-s", "256", "-o", report, *box.command(*words)],
+        env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (0, "nothing to do\n"), done
+    found = (_CALL.match(line) for line in report.read_text(encoding="utf-8", errors="replace").splitlines())
+    return [(call[1], call[2]) for call in found if call]
+
+
+def _changes(calls: list[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Return the calls that change something on disk, or would."""
+    return [
+        (name, rest)
+        for name, rest in calls
+        if _CHANGES.fullmatch(name)
+        or (name in {"open", "openat", "openat2"} and _OPEN_TO_CHANGE.search(rest) and '"/dev/null"' not in rest)
+    ]
+
+
+def test_a_run_without_changes_writes_nothing_starts_nothing_and_costs_the_same_for_each_service(
+    tmp_path: Path,
+) -> None:
+    box = Sandbox(tmp_path)
+    (box.services / "app.conf.j2").write_text("{{ number }}\n", encoding="utf-8")
+    counts: dict[int, Counter[str]] = {}
+    for start, count in ((0, FEW), (FEW, MORE), (MORE, MOST)):
+        _services(box, range(start, count))
+        box.appbox("apply", box.services)
+        calls = _calls(box, "plan", box.services)
+        assert not _changes(calls)
+        assert [name for name, _ in calls if name in _PROCESSES] == ["execve"]
+        counts[count] = Counter(name for name, _ in calls)
+    first, second = counts[MORE] - counts[FEW], counts[MOST] - counts[MORE]
+    # A directory that grows takes some more reading; what is done for each pair of services would double.
+    assert second.total() < 1.1 * first.total(), (second - first).most_common(5)
+    calls = _calls(box, "apply", box.services)
+    assert [name for name, _ in calls if name in _PROCESSES] == ["execve"]
+    assert all("/lock" in rest or '"lock"' in rest for _, rest in _changes(calls)), _changes(calls)
+    before = box.snapshot(times=True)
+    _calls(box, "apply", box.services)
+    assert box.snapshot(times=True) == before
