@@ -10,7 +10,7 @@ from appbox.live import LiveMount, OnChange
 from appbox.oci.model import Descriptor
 from appbox.policy import Signer
 from appbox.store import paths
-from appbox.units.model import Link, UnitFile
+from appbox.units.files import Link, UnitFile
 from appbox.volumes import VolumeSpec
 
 UNKNOWN: Final = "known after unpack"

@@ -26,7 +26,7 @@ def _value_class(cls: C) -> C:
     own = {name for name, method in vars(cls).items() if method is not None}
     made: Any = dataclasses.dataclass(cls, init=False, repr=False, eq=False, slots=True)
     names = [one.name for one in dataclasses.fields(made) if one.compare]
-    made._values = attrgetter(*names) if names else _nothing  # noqa: SLF001
+    made._values = attrgetter(*names) if names else staticmethod(_nothing)  # noqa: SLF001
     for name, method in {**_SHARED, "__init__": _compiled_later(made)}.items():
         if name not in own:
             setattr(made, name, method)

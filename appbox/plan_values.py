@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from appbox.actions import Action, RemoveService
 from appbox.desired_values import Desired
 from appbox.store.installed import Installed
-from appbox.units.model import Link
+from appbox.units.files import Link
 
 
 @dataclass(frozen=True, slots=True)

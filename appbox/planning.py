@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
@@ -22,6 +23,7 @@ from appbox.locked import Locked, Shared
 from appbox.networking import Addresses
 from appbox.oci import runtimes
 from appbox.oci.cache import Cache
+from appbox.oci.reference import RegistryImage, parse_image
 from appbox.ordering import Neighbours
 from appbox.plan_values import Observed, Plan, Removal, ServicePlan
 from appbox.resolve import Images
@@ -108,6 +110,7 @@ def prepare(
     )
     work.addresses.refuse_namesakes(loaded)
     neighbours.refuse()
+    _ask_registries(work, loaded, facts)
     found: list[Prepared] = []
     faults: dict[str, AppboxError] = {}
     for one in loaded:
@@ -172,12 +175,28 @@ class _Work:
     """Services that a killed run may have stopped."""
     made: dict[str, str] = field(default_factory=dict)
     """Paths of the host that a service of this run makes for a volume, and which one."""
+    seen: dict[str, Observed] = field(default_factory=dict)
+    """What was looked at before a service's turn came."""
+
+
+def _ask_registries(work: _Work, loaded: Sequence[Loaded], facts: Facts) -> None:
+    """Look up the images of registries side by side. What is wrong with a service is said when its turn comes."""
+    wanted = []
+    for one in loaded:
+        if not isinstance(parse_image(one.manifest.image), RegistryImage):
+            continue
+        name, directory = one.manifest.name, paths.version_directory(one.manifest.name, one.manifest.version)
+        with contextlib.suppress(AppboxError):
+            work.seen[name] = observe.observe(work.root, facts.init, name, directory)
+            wanted.append((one, resolve.installed_image(one, work.root, work.seen[name].target)))
+    work.images.ask_ahead(wanted)
 
 
 def _service(work: _Work, loaded: Loaded, facts: Facts) -> Prepared:
     name, root = loaded.manifest.name, work.root
     directory = paths.version_directory(name, loaded.manifest.version)
-    observed = touched.with_rootfs(root, observe.observe(root, facts.init, name, directory), name, work.scope)
+    seen = work.seen.pop(name, None) or observe.observe(root, facts.init, name, directory)
+    observed = touched.with_rootfs(root, seen, name, work.scope)
     mapped = container.is_mapped(loaded.manifest)
     ids = _ids(loaded, facts, observed.current)
     target, rootfs = observed.target, None

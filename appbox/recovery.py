@@ -33,11 +33,8 @@ def writing(options: Options, root: Root, *, wait: float | None, own: Collection
 
 def recover(options: Options, root: Root, own: Collection[str] = ()) -> list[str]:
     """Finish or undo what killed runs were doing; return what was done, as sentences."""
-    entries = journal.load(root)
-    if not entries:
-        return []
     said = []
-    for entry in entries:
+    for entry in journal.load(root):
         # A command of its upgrade may still be writing to its data.
         hooks.sweep(root, entry.service, entry.target.directory)
         if entry.service in own:
@@ -45,6 +42,7 @@ def recover(options: Options, root: Root, own: Collection[str] = ()) -> list[str
             continue
         said.append(_one(options, root, entry))
         journal.remove(root, entry.service)
+    # Versions are deleted without a note in the journal, and may be half gone.
     if root.is_directory(paths.CONTAINERS):
         with root.directory(paths.CONTAINERS) as containers:
             bundle.clean(containers)

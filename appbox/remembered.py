@@ -18,7 +18,7 @@ from appbox.desired_values import Desired, File, Upgrade
 from appbox.errors import AppboxError
 from appbox.live import LiveMount
 from appbox.store.installed import Installed, Stored
-from appbox.units.model import Link, UnitFile
+from appbox.units.files import Link, UnitFile
 from appbox.volumes import VolumeSpec
 
 NAME: Final = "service.json"

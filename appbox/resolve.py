@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -39,6 +39,9 @@ _DOCUMENT_LIMIT = 4 << 20
 HURRY: Final = Timing(connect=3.0, read=10.0, tries=1)
 """How patient a plan is with a registry that it can do without."""
 
+_AT_ONCE: Final = 8
+"""Images that are looked up at a time."""
+
 
 def open_image(loaded: Loaded, cache: Cache, settings: Settings | None = None) -> Source:
     """Open the source of a manifest's image; a relative path of it starts at the manifest."""
@@ -64,12 +67,32 @@ class Images:
         self._cache, self._platform, self._policies = cache, platform, policies
         self._known: dict[tuple[str, str, str | None], Found] = {}
         self._means: dict[tuple[str, str], Digest | None] = {}
+        self._failed: dict[tuple[str, str, str | None], AppboxError] = {}
         self.silent: dict[str, str] = {}
         self.notes: dict[str, list[str]] = {}
 
     def told(self) -> dict[str, list[str]]:
         """Return the notes of the services that have any."""
         return {name: notes for name, notes in self.notes.items() if notes}
+
+    def ask_ahead(self, wanted: Iterable[tuple[Loaded, Found | None]]) -> None:
+        """Look up the images of registries side by side, each once; what fails is raised when `look_up` comes to it.
+
+        `wanted` are manifests and their images as `look_up` has them. With 50 ms to a registry a hundred images would
+        take 5 seconds one after the other.
+        """
+        found = {_key(one): (one, installed) for one, installed in wanted if _asks(one, installed)}
+        if len(found) > 1:
+            from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415  # 4 ms, and most plans ask nobody
+
+            with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="image") as pool:
+                list(pool.map(self._look_ahead, found.values()))
+
+    def _look_ahead(self, wanted: tuple[Loaded, Found | None]) -> None:
+        try:
+            self.look_up(*wanted)
+        except AppboxError as error:
+            self._failed[_key(wanted[0])] = error
 
     def look_up(self, loaded: Loaded, installed: Found | None) -> Found:
         """Return the image of a manifest: what is pinned, what its tag means now, or meant when it was installed.
@@ -84,11 +107,12 @@ class Images:
         self.notes[loaded.manifest.name] = [*self._moved(loaded, name), *([loaded.note] if loaded.note else [])]
         if installed is not None and isinstance(name, RegistryImage) and (pinned or name.registry in self.silent):
             return self._again(loaded, installed.image, installed.signers, demands)
-        place = str(name) if isinstance(name, RegistryImage) else os.path.join(loaded.folder, str(name))
-        key = (place, loaded.manifest.version, loaded.digest)
+        key = _key(loaded)
         if (known := self._known.get(key)) is not None:
             return self._again(loaded, known.image, known.signers + _signers_then(installed, known.image), demands)
         try:
+            if key in self._failed:
+                raise self._failed[key]
             self._known[key] = self._ask(loaded, installed, demands)
         except Unavailable as error:
             if installed is None or not isinstance(name, RegistryImage):
@@ -143,6 +167,19 @@ class Images:
         return open_image(loaded, cache, Settings(timing=HURRY) if hurry else None)
 
 
+def _key(loaded: Loaded) -> tuple[str, str, str | None]:
+    """Return what two manifests of the same image have in common."""
+    name = parse_image(loaded.manifest.image)
+    place = str(name) if isinstance(name, RegistryImage) else os.path.join(loaded.folder, str(name))
+    return place, loaded.manifest.version, loaded.digest
+
+
+def _asks(loaded: Loaded, installed: Found | None) -> bool:
+    """Return whether a registry is asked for the image of a manifest."""
+    known = installed is not None and loaded.digest is not None and (loaded.pin is None or loaded.strict)
+    return not known and isinstance(parse_image(loaded.manifest.image), RegistryImage)
+
+
 def _signers_then(installed: Found | None, image: Image) -> tuple[Signer, ...]:
     """Return who was found to have signed `image` when it was installed; () when another image was."""
     return installed.signers if installed is not None and installed.image.digest == image.digest else ()
@@ -187,7 +224,7 @@ def resolve(loaded: Loaded, images: Images, root: Root, current: Installed | Non
 
     `current` is what is installed in the version's directory; `service` is the range of ids that the service has.
     """
-    found = images.look_up(loaded, _installed_image(loaded, root, current))
+    found = images.look_up(loaded, installed_image(loaded, root, current))
     sources = {v.source: _host_source(root, v.source, service) for v in loaded.manifest.volumes.values() if v.source}
     return Locked(
         manifest=loaded.manifest,
@@ -201,7 +238,7 @@ def resolve(loaded: Loaded, images: Images, root: Root, current: Installed | Non
     )
 
 
-def _installed_image(loaded: Loaded, root: Root, current: Installed | None) -> Found | None:
+def installed_image(loaded: Loaded, root: Root, current: Installed | None) -> Found | None:
     """Return the image of the installed version, if the manifest still names the same one."""
     name = parse_image(loaded.manifest.image)
     if current is None or not isinstance(name, RegistryImage):

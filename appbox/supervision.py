@@ -9,18 +9,8 @@ from appbox.manifest import Manifest
 from appbox.quantities import Signal
 from appbox.schedule import Calendar
 from appbox.units import openrc, systemd
-from appbox.units.model import (
-    PATH,
-    Bridge,
-    Link,
-    LogFiles,
-    RestartLimit,
-    RunScript,
-    StopSignal,
-    Unit,
-    UnitFile,
-    When,
-)
+from appbox.units.files import Link, UnitFile
+from appbox.units.model import PATH, Bridge, LogFiles, RestartLimit, RunScript, StopSignal, Unit, When
 
 
 def script(locked: Locked, base: int) -> RunScript:

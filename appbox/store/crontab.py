@@ -11,7 +11,7 @@ import stat
 
 from appbox.store import files, paths
 from appbox.store.root import Root
-from appbox.units.model import marker
+from appbox.units.files import marker
 
 _LIMIT = 1 << 20
 _FOLDER, _, _LEAF = paths.CRONTAB.rpartition("/")

@@ -144,10 +144,10 @@ def _contradicted(root: Root, table: Mapping[str, IdRange]) -> bool:
     """
     known = {0, *(one.base for one in table.values())}
     for folder in (paths.CONTAINERS, f"{paths.CONTAINERS}/{paths.REPLACED}"):
-        with contextlib.suppress(FileNotFoundError, NotADirectoryError, PermissionError), root.directory(folder) as fd:
-            with os.scandir(fd) as entries:
-                if any(_is_unknown(entry, fd, table, known) for entry in entries):
-                    return True
+        none = contextlib.suppress(FileNotFoundError, NotADirectoryError, PermissionError)
+        with none, root.directory(folder) as fd, os.scandir(fd) as entries:
+            if any(_is_unknown(entry, fd, table, known) for entry in entries):
+                return True
     return False
 
 

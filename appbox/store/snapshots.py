@@ -12,6 +12,7 @@ command that writes begins with; nothing that was a service's data is ever remov
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 import stat
@@ -178,7 +179,15 @@ def commit(containers: int, prepared: Restoring) -> None:
         files.directory(temporary, shelf) as place,
     ):
         flag = syscalls.RENAME_EXCHANGE if prepared.aside else syscalls.RENAME_NOREPLACE
-        syscalls.renameat2(place, _NEW, bundle, paths.DATA, flag)
+        try:
+            syscalls.renameat2(place, _NEW, bundle, paths.DATA, flag)
+        except OSError as error:
+            if error.errno not in {errno.EXDEV, errno.EBUSY}:
+                raise
+            where = f"{paths.CONTAINERS}/{prepared.directory}/{paths.DATA}"
+            why = "something is mounted there"
+            hint = f"copy the data from {paths.CONTAINERS}/{SNAPSHOTS}/{prepared.service}/{prepared.origin} by hand"
+            raise AppboxError("cannot be exchanged", where=where, why=why, hint=hint) from error
         os.fsync(bundle)
         os.fsync(place)
         if prepared.aside:
@@ -200,7 +209,7 @@ def every(containers: int, service: str | None = None) -> list[Snapshot]:
     found: list[Snapshot] = []
     with contextlib.suppress(FileNotFoundError), files.directory(SNAPSHOTS, containers) as top:
         for name in sorted(os.listdir(top)) if service is None else [service]:
-            if not name.startswith("."):
+            if not name.startswith(".") and "/" not in name:
                 with contextlib.suppress(FileNotFoundError, NotADirectoryError), files.directory(name, top) as shelf:
                     found += [_load(shelf, name, one) for one in _ids(shelf)]
     return found

@@ -18,6 +18,9 @@ from appbox.store.root import Root
 _FILE_LIMIT = 16 << 20
 """Bytes read of any one file of a generation; appbox never writes a larger one."""
 
+_UNANSWERED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
+"""What says nothing about a file, which can be read the next time."""
+
 
 def names(root: Root) -> list[str]:
     """Return the names of the installed services, sorted."""
@@ -83,6 +86,8 @@ def _load(name: str, directory: str, bundle: int) -> Installed:
             with files.directory(f"{paths.GENERATIONS}/{generation}", bundle) as fd:
                 meta, problem = read_meta(fd), ""
     except (OSError, AppboxError, ValueError) as error:
+        if isinstance(error, OSError) and error.errno in _UNANSWERED:
+            raise
         problem = f"has a bundle.toml that cannot be read ({_in_words(error)})"
     if meta and (meta.get("name") != name or meta.get("version") != version):
         raise foreign(directory, f"it is {meta.get('name')} {meta.get('version')}")
@@ -175,14 +180,22 @@ def stored(containers: int, name: str, directory: str, generation: int) -> Insta
 
 
 def meta_of(bundle: int) -> dict[str, Any]:
-    """Return bundle.toml of an open version directory, also of a removed one; {} when it cannot be read."""
+    """Return bundle.toml of an open version directory, also of a removed one; {} when it is none.
+
+    Raises OSError when nobody can say: a version whose service is not known would be left behind by its removal, and
+    its range of ids given to another one.
+    """
     generation = current_generation(bundle)
     try:
         if not generation:
             return read_meta(bundle)
         with files.directory(f"{paths.GENERATIONS}/{generation}", bundle) as fd:
             return read_meta(fd)
-    except (OSError, AppboxError, ValueError):
+    except OSError as error:
+        if error.errno in _UNANSWERED or error.errno == errno.EIO:
+            raise
+        return {}
+    except (AppboxError, ValueError):
         return {}
 
 

@@ -14,7 +14,7 @@ from appbox.host.facts import InitKind
 from appbox.store import crontab, files, paths
 from appbox.store.root import Root
 from appbox.units import places
-from appbox.units.model import Link, UnitFile, owner
+from appbox.units.files import Link, UnitFile, owner
 
 _LIMIT: Final = 1 << 20
 

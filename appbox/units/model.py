@@ -12,10 +12,9 @@ from dataclasses import dataclass, field
 from typing import Final, Literal
 
 from appbox.store import paths
+from appbox.units.files import NAME
 from appbox.units.limits import Limits
 
-NAME: Final = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}", re.ASCII)
-"""A service: also the name of its unit, its container and its cgroup."""
 VERSION: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}", re.ASCII)
 """A version: an OCI tag (distribution-spec, Pulling manifests)."""
 PATH: Final = re.compile(r"(/[A-Za-z0-9_][A-Za-z0-9._-]*)+", re.ASCII)
@@ -40,7 +39,6 @@ _FORWARD: Final = re.compile(r"([0-9a-f.:]{2,45}/)?[0-9]{1,5}:[0-9]{1,5}", re.AS
 
 _DAY: Final = 86_400
 _YEAR: Final = 366 * _DAY
-_MARKER: Final = re.compile(r"# Made by appbox for the service (\S+); appbox apply writes it anew\.", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -347,23 +345,6 @@ class RunScript:
         return self.bridge is not None or self.pasta is not None or bool(self.limits)
 
 
-@dataclass(frozen=True, slots=True)
-class UnitFile:
-    """A file for an init system: absolute path, text, permission bits."""
-
-    path: str
-    text: str
-    mode: int
-
-
-@dataclass(frozen=True, slots=True)
-class Link:
-    """A symlink that lets the init system start something at boot: absolute path, and what it points to."""
-
-    path: str
-    target: str
-
-
 def patience(check: Check | None, *, notify: bool) -> int:
     """Return how many seconds the start of a service may take until it is ready, 0 if nobody waits for it."""
     return max(NOTIFY_PATIENCE if notify else 0, check.patience if check else 0)
@@ -376,21 +357,6 @@ def success_statuses(stop_signal: StopSignal) -> tuple[int, ...]:
     administrators end a service with.
     """
     return tuple(sorted({128 + SIGTERM, 128 + stop_signal.number} - {128 + SIGKILL}))
-
-
-def marker(name: str) -> str:
-    """Return the line that says whose file this is; it comes first, or right after `#!`."""
-    _matches(NAME, "name", name)
-    return f"# Made by appbox for the service {name}; appbox apply writes it anew."
-
-
-def owner(text: str) -> str | None:
-    """Return the service that appbox made this unit, init script or run script for; None if it is not appbox's."""
-    lines = text[:1024].split("\n", 2)
-    if lines[0].startswith("#!"):
-        lines = lines[1:]
-    found = _MARKER.fullmatch(lines[0]) if lines else None
-    return found[1] if found and NAME.fullmatch(found[1]) else None
 
 
 def _matches(pattern: re.Pattern[str], what: str, text: str) -> None:

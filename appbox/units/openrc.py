@@ -10,7 +10,8 @@ from __future__ import annotations
 
 from appbox.store import paths
 from appbox.units import places
-from appbox.units.model import Link, StopSignal, Unit, UnitFile, marker
+from appbox.units.files import Link, UnitFile, marker
+from appbox.units.model import StopSignal, Unit
 from appbox.units.render import template
 
 _HOST = ("localmount", "logger")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from appbox.host.facts import InitKind
 from appbox.store import paths
-from appbox.units.model import Link
+from appbox.units.files import Link
 
 
 def files_of(kind: InitKind, name: str) -> tuple[str, ...]:

@@ -13,7 +13,8 @@ from typing import Any, Final
 
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 
-from appbox.units.model import RunScript, When, marker, success_statuses
+from appbox.units.files import marker
+from appbox.units.model import RunScript, When, success_statuses
 
 OVERLAY: Final = "redirect_dir=nofollow,metacopy=off,index=off,xino=off"
 """What a lower directory of foreign origin must not ask for, and what differs from kernel to kernel, is settled."""

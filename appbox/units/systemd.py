@@ -14,7 +14,8 @@ from __future__ import annotations
 from typing import Final
 
 from appbox.units import places
-from appbox.units.model import Link, Unit, UnitFile, marker, success_statuses
+from appbox.units.files import Link, UnitFile, marker
+from appbox.units.model import Unit, success_statuses
 from appbox.units.render import template
 
 _SLACK: Final = 30

@@ -25,7 +25,7 @@ def whole(box: Sandbox, versions: Versions) -> None:
     assert json.loads((bundle / "config.json").read_text())["linux"]["uidMappings"][0]["hostID"] == BASE
     assert (bundle / "run").stat().st_mode & 0o111
     assert (bundle / "bundle.toml").read_text().startswith("created = ")
-    assert (bundle / "rootfs/seed/version").read_text() in "12m"
+    assert (bundle / "rootfs/seed/version").read_text() in "123m"
     assert (bundle / "rootfs/etc/passwd").read_bytes().startswith(b"root:")
     data = bundle / "data"
     if (bundle / ".carry").is_symlink() and not data.exists():

@@ -18,7 +18,7 @@ from tests.crash.checks import (
     tidy,
     whole,
 )
-from tests.crash.operation import Operation, Words, applying, both, is_still, is_whole, nothing, used
+from tests.crash.operation import Operation, Words, applying, both, is_still, is_whole, members, nothing, used
 from tests.ground.sandbox import Sandbox
 
 COPIED: Final[dict[str, Any]] = {"upgrade": {"data": "copy"}}
@@ -189,6 +189,25 @@ def _is_retired(box: Sandbox) -> None:
     assert box.appbox("apply", box.services, "--prune").out == "nothing to do\n"
 
 
+def _old_versions(box: Sandbox) -> None:
+    box.image("3.0", *members(b"3"))
+    used(upgrade={"keep": 1})(box)
+    for version in ("2.0", "3.0"):
+        box.apply(version=version, upgrade={"keep": 5})
+    box.appbox("rollback", "web", "--to", "1.0")
+
+
+def _pruning(box: Sandbox) -> Words:
+    box.manifest(upgrade={"keep": 1})
+    return ("prune",)
+
+
+def _is_pruned(box: Sandbox) -> None:
+    settled(box, "1.0")
+    data_at_home(box)
+    assert [path.name for path in box.containers.glob("web-*")] == ["web-1.0"]
+
+
 def _locking(box: Sandbox) -> Words:
     path = box.root / "srv/web.toml"
     path.parent.mkdir(exist_ok=True)
@@ -267,6 +286,7 @@ KEEPING: Final = (
     ),
     Operation("first install of four", nothing, _several, _several_whole, _several_settled),
     Operation("apply --prune", _two_services, _retiring, data_once, _is_retired),
+    Operation("prune", _old_versions, _pruning, both(is_whole("1.0"), data_once), _is_pruned),
     Operation("lock", nothing, _locking, _lock_whole, _is_locked),
     Operation("import with data", _exported, _importing, nothing, _is_imported),
 )

@@ -38,7 +38,7 @@ from appbox.actions import (
 from appbox.desired_values import Desired
 from appbox.plan_values import Observed, ServicePlan
 from appbox.store.installed import GONE, REMOVED, Installed, Stored
-from appbox.units.model import Link
+from appbox.units.files import Link
 
 
 @dataclass

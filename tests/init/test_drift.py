@@ -45,12 +45,14 @@ def test_hands_of_others(host: Host) -> None:
     # Somebody else's container has the name: it is left alone, and said.
     host.appbox("stop", "job")
     run(["cp", "-a", "/opt/containers/job/", "/srv/theirs"])
-    run(["sh", "-c", "cd /srv/theirs && sed -i 's/\"cgroupsPath\": *\"[^\"]*\",//' config.json"])
+    run(["sh", "-c", 'cd /srv/theirs && sed -i \'s/"cgroupsPath": *"[^"]*",//\' config.json'])
     run(["sh", "-c", "cd /srv/theirs && setsid runc run -d job >/dev/null 2>&1 </dev/null"])
     assert drift(host) == ["foreign container (/srv/theirs)"]
     for command in ("plan", "apply"):
         refused = host.appbox(command, file, code=1).err
-        assert "job: a container that appbox did not make has this name: its bundle is /srv/theirs; end it with" in refused
+        assert (
+            "job: a container that appbox did not make has this name: its bundle is /srv/theirs; end it with" in refused
+        )
     assert '"status": "running"' in run(["runc", "state", "job"]).out
     run(["runc", "delete", "--force", "job"])
     host.appbox("apply", file)

@@ -8,11 +8,15 @@ from __future__ import annotations
 import os
 import re
 import subprocess
+import threading
 from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from tests.ground import faulty
+from tests.ground.faulty import Answer, Faulty, Request
 from tests.ground.sandbox import Sandbox
 
 pytestmark = pytest.mark.root
@@ -89,3 +93,46 @@ def test_a_run_without_changes_writes_nothing_starts_nothing_and_costs_the_same_
     before = box.snapshot(times=True)
     _calls(box, "apply", box.services)
     assert box.snapshot(times=True) == before
+
+
+@dataclass
+class Crowded(Faulty):
+    """A registry that answers for manifests only when four requests for them are there at once; else it breaks."""
+
+    together: threading.Barrier | None = None
+
+    def answer(self, request: Request) -> Answer:
+        if self.together is not None and "/manifests/" in request.path:
+            self.together.wait()
+        return super().answer(request)
+
+
+def test_registries_are_asked_for_several_images_at_a_time_and_for_each_once(tmp_path: Path) -> None:
+    box = Sandbox(tmp_path)
+    registry = Crowded(box.content)
+    with faulty.serve(registry):
+        for number in range(8):
+            box.manifest(f"s{number}", image=f"{registry.host}/team/web{number // 2}")
+        box.appbox("apply", box.services)
+        registry.requests.clear()
+        registry.together = threading.Barrier(4, timeout=20)
+        assert box.appbox("plan", box.services).out == "nothing to do\n"
+        assert not registry.together.broken
+        asked = Counter(request.path for request in registry.requests if "/manifests/" in request.path)
+        assert asked == Counter(f"/v2/team/web{number}/manifests/1.0" for number in range(4))
+
+
+def test_what_fails_when_images_are_looked_up_side_by_side_is_said_of_its_service_and_asked_once(
+    tmp_path: Path,
+) -> None:
+    box = Sandbox(tmp_path)
+    registry = Faulty(box.content)
+    with faulty.serve(registry):
+        for name in ("a", "b", "c"):
+            box.manifest(name, image=f"{registry.host}/team/{name}")
+        box.manifest("bad", "9.9", image=f"{registry.host}/team/bad")
+        result = box.appbox("apply", box.services, code=5)
+        assert "team/bad" in result.err
+        assert len(result.err.splitlines()) == 1
+        assert [path.name for path in sorted(box.containers.glob("*-1.0"))] == ["a-1.0", "b-1.0", "c-1.0"]
+        assert [one.method for one in registry.requests if "/team/bad/manifests/" in one.path] == ["HEAD", "GET"]

@@ -21,7 +21,7 @@ MANIFEST = 'name = "web"\nimage = "docker.io/library/web"\nversion = "1"\n[netwo
 COMMANDS = (
     *("check", "plan", "apply", "status", "render", "remove", "start", "stop", "restart"),
     *("reload", "logs", "exec", "shell", "run", "verify", "writes", "init", "schema", "image"),
-    *("lock", "outdated"),
+    *("lock", "outdated", "export", "import", "snapshot", "restore", "history", "rollback", "prune"),
 )
 IMAGE_COMMANDS = ("unpack", "copy", "inspect", "diff", "tags")
 
@@ -108,6 +108,7 @@ def test_the_shell_completes_names_of_services(monkeypatch: pytest.MonkeyPatch) 
         if argument.name == "name"
     }
     assert set(named) == {
+        *("snapshot", "restore"),
         "status", "remove", "start", "stop", "restart", "reload", "logs", "exec", "shell", "run", "verify", "writes",
     }  # fmt: skip
     for name, argument in named.items():

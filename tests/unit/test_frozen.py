@@ -99,7 +99,7 @@ def test_wrong_arguments_are_errors(kind: Any, words: tuple[object, ...], named:
 
 @pytest.mark.parametrize("kind", [Theirs, Ours])
 def test_a_check_of_its_own_is_run(kind: Any) -> None:
-    with pytest.raises(ValueError, match="^a$"):
+    with pytest.raises(ValueError, match=r"^a$"):
         kind("a", -1)
 
 

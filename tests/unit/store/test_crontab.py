@@ -6,7 +6,7 @@ from pathlib import Path
 
 from appbox.store import crontab
 from appbox.store.root import Root
-from appbox.units.model import marker
+from appbox.units.files import marker
 
 OWN = b"# m h\n*/15 * * * * run-parts /etc/periodic/15min\n\xff\xfe odd\x0c\n"
 

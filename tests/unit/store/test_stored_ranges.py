@@ -86,7 +86,8 @@ def test_a_file_that_cannot_be_trusted_is_made_up_for_and_kept(tmp_path: Path, t
 def test_what_is_whole_of_a_torn_file_is_kept(tmp_path: Path) -> None:
     """A service that was removed without its data has no bundle any more, and files elsewhere may have its ids."""
     bundle(tmp_path, "z-1", f'name = "z"\nversion = "1"\nuid_base = {FIRST}\nuserns = true\n')
-    text = f'[ranges]\n"a" = {FIRST + SIZE}\n"b" = {FIRST}\n"z" = {FIRST + 9 * SIZE}\n[fixed]\n"c" = [5, 9]\n"d" = 18790'
+    text = f'[ranges]\n"a" = {FIRST + SIZE}\n"b" = {FIRST}\n"z" = {FIRST + 9 * SIZE}\n'
+    text += '[fixed]\n"c" = [5, 9]\n"d" = 18790'
     assert load(tmp_path, text + "\x00") == {
         "a": IdRange(FIRST + SIZE, SIZE),
         "c": IdRange(5, 9),
@@ -104,8 +105,6 @@ def test_something_else_in_its_place_is_put_aside(tmp_path: Path, make: Callable
         ranges.save(root, {"a": IdRange(FIRST, SIZE)})
         assert ranges.load(root) == {"a": IdRange(FIRST, SIZE)}
     assert path.with_name("uid-ranges.toml.broken").exists() or path.with_name("uid-ranges.toml.broken").is_symlink()
-
-
 
 
 def bundle(tmp_path: Path, directory: str, text: str) -> None:

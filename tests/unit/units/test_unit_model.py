@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from appbox.units import model, openrc, render, systemd
+from appbox.units import files, model, openrc, render, systemd
 from appbox.units.model import RestartLimit, RunScript, StopSignal, Unit
 
 HOSTILE = [
@@ -114,7 +114,7 @@ def test_an_end_as_told_is_a_success(signal: StopSignal, statuses: tuple[int, ..
 def test_every_file_says_whose_it_is() -> None:
     unit = Unit("web", "1")
     for text in (systemd.render(unit)[0].text, openrc.render(unit)[0].text, render.run_script(RunScript("web", "1"))):
-        assert model.owner(text) == "web"
+        assert files.owner(text) == "web"
 
 
 @pytest.mark.parametrize(
@@ -130,10 +130,10 @@ def test_every_file_says_whose_it_is() -> None:
     ],
 )
 def test_a_foreign_file_has_no_owner(text: str) -> None:
-    assert model.owner(text) is None
+    assert files.owner(text) is None
 
 
 @given(st.text(max_size=200))
 def test_any_text_may_be_asked_for_its_owner(text: str) -> None:
-    assert model.owner(text) is None
-    assert model.owner(model.marker("web") + "\n" + text) == "web"
+    assert files.owner(text) is None
+    assert files.owner(files.marker("web") + "\n" + text) == "web"
