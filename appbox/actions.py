@@ -347,13 +347,16 @@ class CopyData(Action):
     origin: str
     directory: str
     how: Literal["clone", "copy"]
+    size: int = -1
+    """Bytes that it takes on the disk; -1 when there are too many files to count them for a plan."""
 
     @property
     def sentence(self) -> str:
         """See `Action`."""
         verb = "clone" if self.how == "clone" else "copy"
+        much = f" ({megabytes(self.size)})" if self.size >= 0 else ""
         return (
-            f"{verb} the volumes of {self.origin} to {self.directory}/{paths.DATA}; "
+            f"{verb} the volumes of {self.origin}{much} to {self.directory}/{paths.DATA}; "
             f"a rollback finds those of {self.origin} as they are now"
         )
 

@@ -19,7 +19,10 @@ from appbox.plan_values import Observed
 from appbox.store import clone, data, files, paths, seen, state, unitfiles
 from appbox.store.installed import GONE, Installed
 from appbox.store.root import Root
+from appbox.store.walk import measure
 
+_COUNTED: Final = 20_000
+"""Files of data that a plan counts at most."""
 _FORMAT_LIMIT: Final = 65536
 
 _SLACK: Final = 10_000_000
@@ -79,7 +82,7 @@ def deeper(root: Root, desired: Desired, observed: Observed) -> Observed:
                 own=elsewhere and _has_own(containers, own),
                 format=_format(containers, place),
                 own_format=_format(containers, own) if elsewhere else "",
-                cloning=_cloning(containers, place) if upgrading(desired, observed) and observed.data else "",
+                **(_to_copy(containers, place) if upgrading(desired, observed) and observed.data else {}),
             )
     except FileNotFoundError:
         return observed
@@ -105,12 +108,14 @@ def _format(containers: int, directory: str) -> str:
         return ""
 
 
-def _cloning(containers: int, directory: str) -> str:
+def _to_copy(containers: int, directory: str) -> dict[str, Any]:
+    """Return how the data in a version's directory can be copied, and how much it is."""
     try:
         with files.directory(f"{directory}/{paths.DATA}", containers) as source:
-            return clone.can(source, containers)
+            size = measure(source, _COUNTED)
+            return {"cloning": clone.can(source, containers), "data_size": size.allocated if size else -1}
     except (FileNotFoundError, NotADirectoryError):
-        return ""
+        return {}
 
 
 def _before(running: Running, written: int) -> bool:
@@ -157,7 +162,7 @@ def _kept(containers: int, name: str, directory: str) -> tuple[str, int | None]:
     then that of the desired version, then the newest.
     """
     found: list[tuple[bool, bool, int, str, int]] = []
-    for entry, meta in state.version_directories(containers):
+    for entry, meta in state.version_directories(containers, name):
         if meta.get("name") != name:
             continue
         with contextlib.suppress(FileNotFoundError), files.directory(f"{entry}/{paths.DATA}", containers) as volumes:

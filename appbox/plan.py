@@ -78,6 +78,12 @@ def diff(desired: Desired, observed: Observed, *, live: bool, start: bool, new_r
             where=desired.name,
             hint=f"run apply without --no-start, or stop it first: appbox stop {desired.name}",
         )
+    if any(isinstance(action, Migrate) for action in actions) and not (live and start):
+        raise AppboxError(
+            "its data has to be migrated by upgrade.migrate, and nothing is to be started",
+            where=desired.name,
+            hint="apply it on its host, without --no-start",
+        )
     if live and start and desired.units:
         actions += _running_actions(desired, observed, actions)
     actions += _last_actions(desired, observed, actions)
@@ -173,7 +179,14 @@ def _moving(desired: Desired, observed: Observed, rebuild: str, *, switching: bo
     early = bool(copied) and (not rebuild or target is None)
     if copied:
         how = way(desired, observed)
-        yield CopyData(name, data_reason(desired, observed), copied, directory, "clone" if how == "clone" else "copy")
+        yield CopyData(
+            name,
+            data_reason(desired, observed),
+            copied,
+            directory,
+            "clone" if how == "clone" else "copy",
+            observed.data_size,
+        )
     if early:
         # The present version stays the current one until its data has another format.
         yield from _migration(desired, observed)

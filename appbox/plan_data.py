@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from appbox.actions import Action, CarryData, CopyData, Reload, Replace, Restart, Start, Stop, describe
+from appbox.actions import Action, CarryData, CopyData, Migrate, Reload, Replace, Restart, Start, Stop, describe
 from appbox.plan_values import Observed, Plan, Removal, ServicePlan
 from appbox.store.installed import Installed
 
@@ -120,9 +120,18 @@ def _how(service: ServicePlan) -> str:
     return "stays" if any(v.kind != "tmpfs" for v in service.desired.volumes) else "none"
 
 
+def irreversible(service: ServicePlan) -> str:
+    """Return what of a plan no rollback can undo, "" for nothing."""
+    if _own(service, Migrate) and not _own(service, CopyData):
+        return "upgrade.migrate changes its data, of which no copy is kept"
+    return ""
+
+
 def rollback(service: ServicePlan) -> str:
     """Return what a rollback can bring back of the data."""
     how = _how(service)
+    if undone := irreversible(service):
+        return f"no rollback brings back the data: {undone}"
     if how in {"clone", "copy"}:
         return "a rollback brings back the data as it was when the service was stopped for this"
     if how == "move":

@@ -123,7 +123,12 @@ def _changed(was: str | None, now: str | None) -> str:
 def _doing(plan: Mapping[str, Any]) -> list[Any]:
     """Return the actions of a plan as JSON has them, from where they may be anything."""
     found = plan.get("actions")
-    return cast("list[Any]", json.loads(json.dumps(found))) if isinstance(found, list) else []
+    actions = cast("list[Any]", json.loads(json.dumps(found))) if isinstance(found, list) else []
+    for action in actions:
+        # A service that runs goes on writing.
+        if isinstance(action, dict) and action.get("kind") == "copy-data":
+            action |= {"size": -1, "sentence": str(action.get("how"))}
+    return actions
 
 
 def _sentence(action: object) -> str:

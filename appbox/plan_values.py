@@ -24,8 +24,9 @@ class Observed:
     is the directory from which an interrupted run was about to move that there. `own` says that the desired version's
     directory has data of its own while the service's is elsewhere; `format` is what the service's data is written in,
     "" when nobody noted it, and `own_format` the same of that. `cloning` is how the file system can copy data, "" while
-    nobody asked. `newest` is the highest number of a generation of the service. `versions` are the directories of its
-    versions, each with its newest generation. `interrupted`: a run that was killed had stopped it.
+    nobody asked; `data_size` the bytes that it takes, -1 if unknown. `newest` is the highest number of a generation of
+    the service. `versions` are the directories of its versions, each with its newest generation. `interrupted`: a run
+    that was killed had stopped it.
     """
 
     current: Installed | None = None
@@ -46,6 +47,7 @@ class Observed:
     format: str = ""
     own_format: str = ""
     cloning: str = ""
+    data_size: int = -1
     newest: int = 0
     versions: tuple[tuple[str, int], ...] = ()
     interrupted: bool = False

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -20,6 +20,7 @@ from appbox.progress import progress
 from appbox.recovery import writing
 from appbox.session import Options, cache_path, require_root_user
 from appbox.sources import Loaded
+from appbox.store import journal
 from appbox.store.root import Root
 
 
@@ -43,8 +44,13 @@ def show(options: Options, wanted: Wish, *, output: str = "") -> tuple[bool, int
     return bool(planned.plan.actions), outcome.exit_code(failed)
 
 
-def apply(options: Options, wanted: Wish, *, wait: bool, fail_fast: bool = False) -> int:
-    """Do what the plan says, service by service, and return the exit code. The only service's failure is raised."""
+def apply(
+    options: Options, wanted: Wish, *, wait: bool, fail_fast: bool = False, ask: Callable[[str], bool] | None = None
+) -> int:
+    """Do what the plan says, service by service, and return the exit code. The only service's failure is raised.
+
+    `ask` is asked before anything is done that no rollback can undo; nothing is done when it says no.
+    """
     reviewed = reviewing.read(wanted.manifests[0]) if reviewing.is_plan(wanted.manifests) else None
     path = wanted.manifests[0]
     if reviewed is not None:
@@ -61,9 +67,19 @@ def apply(options: Options, wanted: Wish, *, wait: bool, fail_fast: bool = False
                 _refuse_failed(planned)
                 reviewing.refuse_changes(path, reviewed, reviewing.make(wanted, loaded, planned))
             _say_silent(options, planned)
+            _ask(planned, ask)
             outcomes = _carry_out(options, root, planned, fail_fast=fail_fast)
             _report(options, planned, outcomes)
             return outcome.exit_code(outcomes)
+
+
+def _ask(planned: Planned, ask: Callable[[str], bool] | None) -> None:
+    """Raise AppboxError when somebody who can be asked does not want what no rollback can undo."""
+    for one in planned.services:
+        what = plan_data.irreversible(one.plan)
+        name = one.plan.desired.name
+        if what and ask is not None and not ask(printable(f"{name}: {what}. Go on?")):
+            raise AppboxError("was not gone on with, and nothing was changed", where=name, hint="--yes asks nothing")
 
 
 def _wish_of(given: Wish, reviewed: PlanFile, path: str) -> Wish:
@@ -132,7 +148,7 @@ def _say_failed(name: str, error: AppboxError | None) -> None:
 
 
 def _carry_out(options: Options, root: Root, planned: Planned, *, fail_fast: bool) -> list[Outcome]:
-    if not planned.plan.actions and not planned.failed:
+    if not planned.plan.actions and not planned.failed and not journal.load(root):
         return [Outcome(one.plan.desired.name, "unchanged") for one in planned.services]
     from appbox import several  # noqa: PLC0415  # half of appbox, which only those need who change something
 

@@ -26,7 +26,7 @@ def versions(root: Root, name: str) -> list[str]:
     """Return the version directories of a service below the containers, replaced and removed ones included, sorted."""
     try:
         with root.directory(paths.CONTAINERS) as containers:
-            found = {path for path, meta in state.version_directories(containers) if meta.get("name") == name}
+            found = {path for path, meta in state.version_directories(containers, name) if meta.get("name") == name}
             current = _broken_current(containers, name)
     except FileNotFoundError:
         return []

@@ -50,7 +50,7 @@ def snapshot(  # noqa: PLR0917
     keeping.snapshot(options, name, keeping.Wish(stop, live, note, scheduled))
 
 
-@app.command(epilog="Example: appbox snapshot --list valkey; appbox restore valkey 20260131T143000Z")
+@app.command(epilog="Example: appbox restore valkey 20260131T143000Z; appbox snapshot --list valkey shows the ids")
 def restore(
     context: typer.Context,
     name: Name,

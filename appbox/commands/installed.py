@@ -17,7 +17,10 @@ def status(
     name: AnyName = None,
     verify: Annotated[bool, typer.Option("--verify", help="Compare every file of the root file systems, too.")] = False,
 ) -> None:
-    """Show the installed services: version, state, since when, digest, and what is not as it was applied."""
+    """Show the installed services.
+
+    Version, state, health, since when, digest, and what is not as it was applied.
+    """
     from appbox import status as states  # noqa: PLC0415
 
     options = options_of(context)

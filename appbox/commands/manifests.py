@@ -98,10 +98,10 @@ def apply(  # noqa: PLR0917
     from appbox import reconcile  # noqa: PLC0415
     from appbox.plan_file import Wish  # noqa: PLC0415
 
-    del yes  # nothing that apply does so far is beyond a rollback
+    ask = typer.confirm if not yes and sys.stdin.isatty() and sys.stdout.isatty() else None
     options = options_of(context)
     wish = Wish(tuple(files), options.root, options.init, not no_start, prune, locked, verify, retry)
-    if code := reconcile.apply(options, wish, wait=wait, fail_fast=fail_fast):
+    if code := reconcile.apply(options, wish, wait=wait, fail_fast=fail_fast, ask=ask):
         raise typer.Exit(code)
 
 
@@ -140,7 +140,10 @@ def schema(
     context: typer.Context,
     what: Annotated[str, typer.Argument(metavar="[manifest|plan]", help="Of what.")] = "manifest",
 ) -> None:
-    """Print the JSON schema of manifests, for editors, or of the plans that plan --json prints."""
+    """Print the JSON schema of manifests or plans.
+
+    That of manifests is for editors, that of plans says what plan --json prints.
+    """
     del context
     if what == "plan":
         from appbox.plan_schema import schema as plan_schema  # noqa: PLC0415

@@ -12,9 +12,10 @@ from appbox.commands.root import Name, app, options_of
 
 @app.command(epilog="Example: appbox history valkey")
 def history(context: typer.Context, name: Name) -> None:
-    """List the generations of a service that are on the host, the newest first.
+    """List the generations of a service.
 
-    A generation is a version with its configuration and its unit. DATA says whether the version has data of its own.
+    These are on the host, the newest first. A generation is a version with its configuration and its unit. DATA says
+    whether the version has data of its own.
     """
     from appbox import reverting  # noqa: PLC0415
 
@@ -33,8 +34,9 @@ def rollback(  # noqa: PLR0917
     yes: Annotated[bool, typer.Option("--yes", help="Ask nothing.")] = False,
     wait: Annotated[bool, typer.Option("--wait", help="Wait for another appbox to finish.")] = False,
 ) -> None:
-    """Go back to the generation before the current one: its version, configuration and unit, and its data.
+    """Go back to an earlier generation of a service.
 
+    That is the one before the current one: its version, configuration and unit, and its data.
     If the service does not get well, the present generation is brought back.
     """
     from appbox import reverting  # noqa: PLC0415
@@ -52,9 +54,10 @@ def prune(  # noqa: PLR0917
     yes: Annotated[bool, typer.Option("--yes", help="Ask nothing.")] = False,
     wait: Annotated[bool, typer.Option("--wait", help="Wait for another appbox to finish.")] = False,
 ) -> None:
-    """Remove old versions beyond upgrade.keep, and blobs of the cache that no version needs.
+    """Remove old versions and unused blobs.
 
-    What is current, what a rollback goes to, and what the lock or a snapshot names stays. So does data.
+    These are versions beyond upgrade.keep, and blobs of the cache that no version needs. What is current, what a
+    rollback goes to, and what the lock or a snapshot names stays. So does data.
     """
     from appbox import housekeeping  # noqa: PLC0415
 

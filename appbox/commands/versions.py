@@ -19,7 +19,9 @@ def lock(
     ] = None,
     update_all: Annotated[bool, typer.Option("--update-all", help="Look every service up anew.")] = False,
 ) -> None:
-    """Write down which image each version means, in appbox.lock beside the manifests.
+    """Write down which image each version means.
+
+    That is in appbox.lock beside the manifests.
 
     A constraint (~9.0, ">=9,<10", *) is resolved to the newest tag that answers it, and every tag to its digest. What
     is locked and still answers its manifest stays as it is, also when its tag has moved, unless it is to be updated.

@@ -126,11 +126,15 @@ def _suppressed() -> contextlib.suppress:
     return contextlib.suppress(FileNotFoundError, NotADirectoryError)
 
 
-def version_directories(containers: int) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield every version directory, replaced ones included, with what its bundle.toml says ({} if nothing), sorted."""
+def version_directories(containers: int, service: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield every version directory, replaced ones included, with what its bundle.toml says ({} if nothing), sorted.
+
+    With `service` only those that may be its own are read: a host may have a thousand others.
+    """
+    begin = f"{service}-" if service else ""
     for prefix in ("", f"{paths.REPLACED}/"):
         with _suppressed(), files.directory(prefix or ".", containers) as folder:
-            for name in sorted(os.listdir(folder)):
+            for name in sorted(entry for entry in os.listdir(folder) if entry.startswith(begin)):
                 if name.startswith(".") or not stat.S_ISDIR(os.lstat(name, dir_fd=folder).st_mode):
                     continue
                 with files.directory(name, folder) as bundle:
@@ -145,8 +149,8 @@ def generations(containers: int, name: str) -> list[tuple[str, list[int]]]:
     found = []
     for prefix in ("", f"{paths.REPLACED}/"):
         with _suppressed(), files.directory(prefix or ".", containers) as folder:
-            for entry in sorted(os.listdir(folder)):
-                if not entry.startswith(f"{name}-") or not stat.S_ISDIR(os.lstat(entry, dir_fd=folder).st_mode):
+            for entry in sorted(one for one in os.listdir(folder) if one.startswith(f"{name}-")):
+                if not stat.S_ISDIR(os.lstat(entry, dir_fd=folder).st_mode):
                     continue
                 with files.directory(entry, folder) as bundle:
                     if meta_of(bundle).get("name") == name:

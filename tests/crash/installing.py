@@ -34,6 +34,8 @@ BRIDGED: Final[dict[str, Any]] = {
     "security": {"rootfs": "persistent"},
 }
 """A service that needs an address, units of its health, and a place for what it writes."""
+MOVED: Final[dict[str, Any]] = {"upgrade": {"data": "move"}}
+"""Data moves along on every file system; by itself it is cloned where blocks can be shared."""
 JOB: Final[dict[str, Any]] = {"network": {"mode": "none"}, "service": {"schedule": "daily"}}
 THEIRS: Final = "0 0 * * * theirs\n"
 
@@ -45,13 +47,13 @@ def _reconfigured(box: Sandbox) -> None:
 
 
 def _two_versions(box: Sandbox) -> None:
-    box.apply()
-    box.apply(version="2.0")
+    box.apply(**MOVED)
+    box.apply(version="2.0", **MOVED)
     put(box)
 
 
 def _moved(box: Sandbox) -> None:
-    used()(box)
+    used(**MOVED)(box)
     box.image("1.0", *members(b"m"))
 
 
@@ -130,7 +132,7 @@ def _is_removed(box: Sandbox) -> None:
     kept = [name for name in os.listdir(box.containers) if not name.startswith(".")]
     assert kept == ["web-2.0"]
     assert "rootfs" not in os.listdir(box.containers / "web-2.0")
-    box.apply(version="1.0")
+    box.apply(version="1.0", **MOVED)
     settled(box, "1.0")
     data_at_home(box)
 
@@ -154,8 +156,8 @@ INSTALLING: Final = (
     Operation("configuration change", used(), applying(**CHANGED), both(is_whole("1.0"), data_once), _reconfigured),
     Operation(
         "upgrade, data moved",
-        used(),
-        applying(version="2.0"),
+        used(**MOVED),
+        applying(version="2.0", **MOVED),
         both(is_whole("1.0", "2.0"), data_once),
         both(is_settled("2.0"), data_at_home),
         kept=is_still("1.0", "1"),
@@ -163,12 +165,14 @@ INSTALLING: Final = (
     Operation(
         "downgrade, data moved",
         _two_versions,
-        applying(version="1.0"),
+        applying(version="1.0", **MOVED),
         both(is_whole("1.0", "2.0"), data_once),
         both(is_settled("1.0"), data_at_home),
         kept=is_still("2.0", "2"),
     ),
-    Operation("moved tag", _moved, applying(), both(is_whole("1.0"), data_once), _is_moved, kept=is_still("1.0", "1")),
+    Operation(
+        "moved tag", _moved, applying(**MOVED), both(is_whole("1.0"), data_once), _is_moved, kept=is_still("1.0", "1")
+    ),
     Operation(
         "lost image, writes kept",
         _writes_of_lost_image,

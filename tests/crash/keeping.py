@@ -22,6 +22,7 @@ from tests.crash.operation import Operation, Words, applying, both, is_still, is
 from tests.ground.sandbox import Sandbox
 
 COPIED: Final[dict[str, Any]] = {"upgrade": {"data": "copy"}}
+MOVED: Final[dict[str, Any]] = {"upgrade": {"data": "move"}}
 CLONED: Final[dict[str, Any]] = {"upgrade": {"data": "snapshot"}}
 KINDS: Final = ("tmpfs", "ext4", "xfs", "btrfs")
 CLONING: Final = ("xfs", "btrfs")
@@ -46,6 +47,18 @@ def _upgrading(name: str, tables: dict[str, Any], kinds: tuple[str, ...]) -> Ope
         kept=both(is_whole("1.0"), data_at_home),
         kinds=kinds,
     )
+
+
+def _moved_copied(box: Sandbox) -> None:
+    used(**COPIED)(box)
+    box.image("1.0", *members(b"m"))
+
+
+def _moved_has_data(box: Sandbox) -> None:
+    settled(box, "1.0")
+    data_at_hand(box)
+    assert {path.read_text() for path in mine(box)} == {"x"}
+    assert (box.current() / "rootfs/seed/version").read_text() == "m"
 
 
 def _upgraded(**tables: Any) -> Callable[[Sandbox], None]:
@@ -191,14 +204,14 @@ def _is_retired(box: Sandbox) -> None:
 
 def _old_versions(box: Sandbox) -> None:
     box.image("3.0", *members(b"3"))
-    used(upgrade={"keep": 1})(box)
+    used(upgrade={"keep": 1, "data": "move"})(box)
     for version in ("2.0", "3.0"):
-        box.apply(version=version, upgrade={"keep": 5})
+        box.apply(version=version, upgrade={"keep": 5, "data": "move"})
     box.appbox("rollback", "web", "--to", "1.0")
 
 
 def _pruning(box: Sandbox) -> Words:
-    box.manifest(upgrade={"keep": 1})
+    box.manifest(upgrade={"keep": 1, "data": "move"})
     return ("prune",)
 
 
@@ -251,9 +264,17 @@ KEEPING: Final = (
     _upgrading("upgrade, data copied", COPIED, KINDS),
     _upgrading("upgrade, data cloned", CLONED, CLONING),
     Operation(
+        "moved tag, data copied",
+        _moved_copied,
+        applying(**COPIED),
+        both(is_whole("1.0"), data_at_hand),
+        _moved_has_data,
+        kept=both(is_whole("1.0"), data_at_hand),
+    ),
+    Operation(
         "rollback, data moved",
-        _upgraded(),
-        _back(),
+        _upgraded(**MOVED),
+        _back(**MOVED),
         both(is_whole("1.0", "2.0"), data_once, _newer_once),
         _is_back_with_data,
         finished="is current already",

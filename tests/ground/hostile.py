@@ -135,6 +135,7 @@ CASES: dict[str, Case] = {
     "service.wants.[]": Case("word"),
     "service.restart_limit": Case("word"),
     "service.schedule": Case("word"),
+    "snapshots.schedule": Case("word"),
     "service.reload": Case("word"),
     "service.reload.[]": Case("text", words=("true",)),
     "service.log.max_size": Case("word"),

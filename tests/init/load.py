@@ -9,7 +9,7 @@ import re
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -124,6 +124,7 @@ class Killer:
     longest: float = 3.0
     chance: random.Random = field(init=False)
     told: list[str] = field(default_factory=list)
+    began: float = field(default_factory=time.monotonic)
 
     def __post_init__(self) -> None:
         self.chance = random.Random(self.seed)  # noqa: S311
@@ -132,16 +133,23 @@ class Killer:
         """Run appbox and kill it; return whether that came before its end. What it has started is killed at times."""
         after = self.chance.uniform(0.15, self.longest)
         children = self.chance.random() < 0.3
+        began = time.monotonic()
         process = self.host.machine.start(["appbox", *words])
         try:
             _out, err = process.communicate(timeout=after)
         except subprocess.TimeoutExpired:
             end(process, int(children))
-            self.told.append(f"{' '.join(words)}: killed after {after:.3f} s{' with all below' if children else ''}")
+            self.tell(words, f"killed after {after:.3f} s{' with all below' if children else ''}")
             return True
         assert b"Traceback" not in err, err.decode()
-        self.told.append(f"{' '.join(words)}: ended with {process.returncode} before {after:.3f} s: {err.decode()}")
+        # It was quicker than what was before: those that come are killed sooner.
+        self.longest = max(1.0, time.monotonic() - began)
+        self.tell(words, f"ended with {process.returncode} before {after:.3f} s: {err.decode().strip()}")
         return False
+
+    def tell(self, words: Sequence[str], what: str) -> None:
+        """Note what became of a command."""
+        self.told.append(f"{time.monotonic() - self.began:.1f} {' '.join(words)}: {what}")
 
     def run(self, *words: str) -> Result:
         """Run appbox to its end, which has to be good."""
@@ -149,9 +157,9 @@ class Killer:
         try:
             result = self.host.appbox(*words)
         except CommandError as error:
-            self.told.append(f"{' '.join(words)}: {error}")
+            self.tell(words, str(error))
             raise
-        self.told.append(f"{' '.join(words)}: {time.monotonic() - began:.2f} s {result.err.strip()}")
+        self.tell(words, f"{time.monotonic() - began:.2f} s {result.err.strip()}")
         return result
 
 
@@ -164,7 +172,13 @@ def strays(host: Host, name: str = "cache") -> list[str]:
     found += [entry for entry in os.listdir(machine.path(CONTAINERS)) if not own.fullmatch(entry)]
     current = machine.path(CONTAINERS) / os.readlink(machine.path(CONTAINERS) / name)
     found += [f"{current.name}/{entry}" for entry in (".carry", ".writes") if os.path.lexists(current / entry)]
-    for folder in (CONTAINERS, f"{CONTAINERS}/.snapshots/{name}", "/etc/init.d", "/etc/systemd/system", "/var/lib/appbox"):
+    for folder in (
+        CONTAINERS,
+        f"{CONTAINERS}/.snapshots/{name}",
+        "/etc/init.d",
+        "/etc/systemd/system",
+        "/var/lib/appbox",
+    ):
         if machine.exists(folder):
             below = [p for p in machine.path(folder).glob("**/*" if folder == "/var/lib/appbox" else "*")]
             found += [str(path) for path in below if path.name.endswith(".appbox-tmp")]

@@ -1,4 +1,4 @@
-"""Upgrades on a real init: undone when the new version does not get well, with its data; hooks, formats, the way back."""
+"""Upgrades on a real init: undone when the new version does not get well, with its data; hooks, formats, rollback."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from tests.init.host import PORT, Host, redis_manifest, script_manifest
 
 IMAGES = "/var/cache/appbox-dev/images"
 CHECK = {"tcp": PORT, "interval": 1, "timeout": 2, "retries": 2, "start_period": 5}
-BROKEN = {"exec": ["sh", "-c", "echo not in the mood; exit 3"], "interval": 1, "timeout": 1, "retries": 1, "start_period": 0}
+SICK = ["sh", "-c", "echo not in the mood; exit 3"]
+BROKEN = {"exec": SICK, "interval": 1, "timeout": 1, "retries": 1, "start_period": 0}
 
 
 def tag(host: Host, image: str, *versions: str) -> str:

@@ -108,7 +108,7 @@ def test_the_shell_completes_names_of_services(monkeypatch: pytest.MonkeyPatch) 
         if argument.name == "name"
     }
     assert set(named) == {
-        *("snapshot", "restore"),
+        *("snapshot", "restore", "history", "rollback"),
         "status", "remove", "start", "stop", "restart", "reload", "logs", "exec", "shell", "run", "verify", "writes",
     }  # fmt: skip
     for name, argument in named.items():

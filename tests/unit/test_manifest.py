@@ -256,9 +256,9 @@ def test_the_absurd_is_refused_quickly(text: str, key: str) -> None:
     ids=range(6),
 )
 def test_many_problems_take_little_time(text: str, count: int) -> None:
-    began = time.monotonic()
+    began = time.process_time()
     assert len(refused(HEAD + text).problems) == count
-    assert time.monotonic() - began < 5
+    assert time.process_time() - began < 5
 
 
 @pytest.mark.parametrize(

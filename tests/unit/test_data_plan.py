@@ -1,0 +1,130 @@
+"""How data gets from one version to another, and which data a version must not get."""
+
+from __future__ import annotations
+
+import pytest
+
+from appbox import plan as plans
+from appbox import plan_data, reconcile
+from appbox.actions import CopyData
+from appbox.desired_values import Desired
+from appbox.errors import AppboxError
+from appbox.planning import Planned, Prepared
+from tests.ground.pure import FACTS, HEAD, build, image, locked
+from tests.ground.simulated import Host
+
+MOVE = ["unpack", "render-config", "publish", "stop", "switch", "carry-data", "install-unit", "start"]
+COPY = ["unpack", "render-config", "publish", "stop", "copy-data", "switch", "install-unit", "start"]
+
+
+def service(version: str = "1.0", upgrade: str = "", content: str = "1") -> Desired:
+    tables = f'[volumes.data]\npath = "/data"\n[upgrade]\n{upgrade}\n'
+    return build(tables, head=HEAD.replace("1.0", version), of=image(content))
+
+
+def installed(upgrade: str = "", cloning: str = "copy") -> Host:
+    host = Host(cloning=cloning)
+    host.carry_out(host.plan(service(upgrade=upgrade)))
+    return host
+
+
+def kinds(host: Host, desired: Desired) -> list[str]:
+    return [action.kind for action in host.plan(desired).actions]
+
+
+@pytest.mark.parametrize(
+    ("policy", "cloning", "expected"),
+    [
+        ("", "copy", MOVE),
+        ("", "reflink", COPY),
+        ("", "subvolume", COPY),
+        ('data = "snapshot"', "reflink", COPY),
+        ('data = "copy"', "reflink", COPY),
+        ('data = "move"', "reflink", MOVE),
+        ('data = "share"', "reflink", MOVE),
+    ],
+)
+def test_the_way_is_what_the_manifest_says_or_the_file_system_can(
+    policy: str, cloning: str, expected: list[str]
+) -> None:
+    plan = installed(policy, cloning).plan(service("2.0", policy))
+    assert [action.kind for action in plan.actions] == expected
+    for action in plan.actions:
+        if isinstance(action, CopyData):
+            assert (action.origin, action.how) == ("web-1.0", "copy" if "copy" in policy else "clone")
+
+
+def test_a_rollback_finds_what_the_way_promised() -> None:
+    for policy, back in (('data = "copy"', ["stop", "switch"]), ('data = "move"', ["stop", "switch", "carry-data"])):
+        host = installed(policy)
+        old = host.versions["web-1.0"]
+        host.carry_out(host.plan(service("2.0", policy)))
+        assert host.versions["web-2.0"].meta["previous"] == 1
+        plan = host.roll_back("web-1.0", old)
+        assert [action.kind for action in plan.actions] == [*back, "install-unit", "start"]
+        host.carry_out(plan)
+        assert host.data["web-1.0"] == {"data"}
+
+
+def test_data_that_is_in_the_way_is_kept() -> None:
+    host = installed('data = "copy"')
+    old = host.versions["web-1.0"]
+    host.carry_out(host.plan(service("2.0", 'data = "copy"')))
+    host.carry_out(host.roll_back("web-1.0", old))
+    plan = host.plan(service("2.0", 'data = "copy"'))
+    assert "put-aside" in [action.kind for action in plan.actions]
+    host.carry_out(plan)
+    assert host.aside == [frozenset({"data"})]
+
+
+FIRST = 'data_format = "a"'
+NEXT = 'data_format = "b"\nmigrate = ["up"]'
+
+
+def test_formats_guard_data() -> None:
+    host = installed(FIRST)
+    assert host.formats == {"web-1.0": "a"}
+    for wanted in ('data_format = "b"', ""):
+        with pytest.raises(AppboxError, match="its data has the format a, and 2.0"):
+            host.plan(service("2.0", wanted))
+    assert kinds(host, service("2.0", f'data = "share"\n{FIRST}'.replace('"a"', '"b"')))[-3:] == [
+        *("note-format", "install-unit", "start"),
+    ]
+    # auto copies when the format changes: the migration has no other way back.
+    plan = host.plan(service("2.0", NEXT))
+    assert [a.kind for a in plan.actions][3:7] == ["stop", "copy-data", "migrate", "switch"]
+    assert not plan_data.irreversible(plan)
+    old = host.versions["web-1.0"]
+    host.carry_out(plan)
+    assert host.formats == {"web-1.0": "a", "web-2.0": "b"}
+    host.carry_out(host.roll_back("web-1.0", old))
+    assert host.link == "web-1.0"
+
+
+def test_a_migration_without_a_copy_is_asked_about() -> None:
+    host = installed(FIRST)
+    plan = host.plan(service("2.0", f'data = "move"\n{NEXT}'))
+    assert [a.kind for a in plan.actions][3:7] == ["stop", "switch", "carry-data", "migrate"]
+    assert "no copy is kept" in plan_data.irreversible(plan)
+    assert plan_data.rollback(plan).startswith("no rollback brings back the data")
+    planned = Planned(FACTS, (Prepared(None, locked(""), plan),))  # type: ignore[arg-type]
+    asked: list[str] = []
+
+    def answer(text: str, *, yes: bool) -> bool:
+        asked.append(text)
+        return yes
+
+    reconcile._ask(planned, None)
+    reconcile._ask(planned, lambda text: answer(text, yes=True))
+    with pytest.raises(AppboxError, match="nothing was changed; --yes asks nothing"):
+        reconcile._ask(planned, lambda text: answer(text, yes=False))
+    assert asked == ["web: upgrade.migrate changes its data, of which no copy is kept. Go on?"] * 2
+
+
+def test_nothing_is_migrated_where_nothing_is_started() -> None:
+    host = installed(FIRST)
+    host.running = ""
+    desired = service("2.0", NEXT)
+    for live, start in ((False, True), (True, False)):
+        with pytest.raises(AppboxError, match="nothing is to be started"):
+            plans.diff(desired, host.observe("web-2.0"), live=live, start=start, new_range=False)
