@@ -6,6 +6,7 @@ durable before the next begins, and doing the same plan again after a crash at a
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Final
@@ -80,6 +81,7 @@ def run(work: Work) -> None:
     says that the service did not start.
     """
     try:
+        _own_now(work)
         for action in work.plan.actions:
             work.told(action)
             _HANDLERS[type(action)](work, action)
@@ -88,6 +90,18 @@ def run(work: Work) -> None:
             with work.root.directory(paths.CONTAINERS) as containers:
                 bundle.unstage(containers, work.desired.name)
             _give_back(work)
+
+
+def _own_now(work: Work) -> None:
+    """Take the mark of an unseen copy from what is current: a run that was killed may have switched to it."""
+    current = usable(work.observed)
+    if current is not None:
+        with (
+            contextlib.suppress(FileNotFoundError, NotADirectoryError),
+            work.containers() as containers,
+            files.directory(current.directory, containers) as fd,
+        ):
+            data_handlers.seen(fd)
 
 
 def _give_back(work: Work) -> None:
@@ -228,13 +242,14 @@ def _publish(work: Work, action: Action) -> None:
     assert isinstance(action, Publish)  # noqa: S101
     origin = writes_origin(work.desired, work.observed)
     with work.bundle() as fd:
-        if action.replaces:
-            data_handlers.seen(fd)
         if origin:
             bundle.announce_writes(fd, origin)
     with work.containers() as containers:
         bundle.publish(containers, action.service, action.directory, action.replaces)
     work.staged = False
+    if action.replaces:
+        with work.bundle() as fd:
+            data_handlers.seen(fd)
 
 
 def _keep_writes(work: Work, action: Action) -> None:
@@ -248,13 +263,14 @@ def _switch(work: Work, action: Action) -> None:
     with work.containers() as containers:
         origin = carry_origin(work.desired, work.observed)
         with files.directory(action.directory, containers) as fd:
-            data_handlers.seen(fd)
             # A note of a move that never happened may lie there.
             if not origin:
                 files.remove(paths.CARRY, dir_fd=fd)
             elif state.bundle_carry(fd) != origin:
                 bundle.announce_carry(fd, origin)
         bundle.switch(containers, action.service, action.directory)
+        with files.directory(action.directory, containers) as fd:
+            data_handlers.seen(fd)
 
 
 def _note_source(work: Work, action: Action) -> None:

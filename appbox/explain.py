@@ -4,8 +4,15 @@ from __future__ import annotations
 
 import errno
 import os
+from typing import Final
 
 from appbox.errors import AppboxError, HostLacks
+
+_HINTS: Final = {
+    errno.ENOSPC: "make room and run the same command again",
+    errno.EDQUOT: "make room and run the same command again",
+    errno.EIO: "the disk may be failing: dmesg shows more",
+}
 
 
 def in_words(error: OSError) -> AppboxError:
@@ -15,5 +22,4 @@ def in_words(error: OSError) -> AppboxError:
     what, where = what[:1].lower() + what[1:], " → ".join(names)
     if isinstance(error, PermissionError) and os.geteuid() != 0:
         return HostLacks(what, where=where, hint="run it as root")
-    full = error.errno in {errno.ENOSPC, errno.EDQUOT}
-    return AppboxError(what, where=where, hint="make room and run the same command again" if full else "")
+    return AppboxError(what, where=where, hint=_HINTS.get(error.errno or 0, ""))

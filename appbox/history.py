@@ -99,7 +99,7 @@ def _judged(one: Generation, target: int, bad: set[int]) -> Generation:
 def choose(found: list[Generation], name: str, to: str) -> Generation:
     """Return the generation that `--to` means: a version, `@N`, or "" for the one before the current one.
 
-    Raises AppboxError when there is none.
+    The current one is what its version means. Raises AppboxError when there is none.
     """
     listed = f"appbox history {name} lists what there is"
     if not to:
@@ -112,8 +112,8 @@ def choose(found: list[Generation], name: str, to: str) -> Generation:
     wanted = [one for one in found if (str(one.number) == to[1:] if to.startswith("@") else one.version == to)]
     if not wanted:
         raise AppboxError(f"has no {'generation' if to.startswith('@') else 'version'} {to}", where=name, hint=listed)
-    if any(one.state == "current" for one in wanted):
-        raise AppboxError(f"{to} is current already", where=name, hint=listed)
+    if current := [one for one in wanted if one.state == "current"]:
+        return current[0]
     return next((one for one in wanted if one.state != "failed"), wanted[0])
 
 

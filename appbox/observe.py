@@ -7,7 +7,7 @@ import os
 from dataclasses import replace
 from typing import Any, Final
 
-from appbox.data_plan import data_place, upgrading
+from appbox.data_plan import data_place, upgrading, usable
 from appbox.desired_values import Desired
 from appbox.errors import AppboxError
 from appbox.host import runc, services
@@ -74,7 +74,9 @@ def deeper(root: Root, desired: Desired, observed: Observed) -> Observed:
                 (path, numbers[-1]) for path, numbers in state.generations(containers, desired.name) if numbers
             )
             place = data_place(observed, desired.directory)
-            elsewhere = place not in {"", own}
+            current = usable(observed)
+            # What is current has its own, whatever a killed run had begun to bring there.
+            elsewhere = place not in {"", own} and not (current is not None and current.directory == own)
             return replace(
                 observed,
                 newest=max((number for _, number in versions), default=0),

@@ -209,7 +209,7 @@ def remove(options: Options, name: str, *, purge: bool, wait: bool) -> None:
     require_root_user("appbox remove")
     if not name or "/" in name or name.startswith("."):
         raise AppboxError("is not installed", where=name, hint="appbox status lists what is")
-    with options.open_root() as root, writing(options, root, wait=None if wait else 0.0):
+    with options.open_root() as root, writing(options, root, wait=None if wait else 0.0, own=[name]):
         init = gather.detect_init(root) if options.init == "auto" else gather.known_init(options.init)
         done = removal.remove(root, init, name, purge=purge)
     text = "".join(f"{name}: {sentence}\n" for sentence in done.sentences)

@@ -11,6 +11,7 @@ from appbox import holding, hooks, removal, rollback
 from appbox.actions import Action
 from appbox.errors import AppboxError
 from appbox.host import gather
+from appbox.host.facts import InitKind
 from appbox.oci.cache import Cache
 from appbox.session import Options, cache_path
 from appbox.store import addresses, bundle, files, journal, lock, paths, ranges, state
@@ -40,7 +41,12 @@ def recover(options: Options, root: Root, own: Collection[str] = ()) -> list[str
         if entry.service in own:
             said.append(f"{entry.service}: an interrupted change is taken up again")
             continue
-        said.append(_one(options, root, entry))
+        try:
+            said.append(_one(options, root, entry))
+        except (AppboxError, OSError) as error:
+            # Other services are not to wait for it; it is tried again by the next command.
+            said.append(f"{entry.service}: an interrupted change could be neither finished nor undone: {error}")
+            continue
         journal.remove(root, entry.service)
     # Versions are deleted without a note in the journal, and may be half gone.
     if root.is_directory(paths.CONTAINERS):
@@ -50,6 +56,8 @@ def recover(options: Options, root: Root, own: Collection[str] = ()) -> list[str
 
 
 def _one(options: Options, root: Root, entry: Entry) -> str:
+    if not entry.target.directory:
+        return _removed(options, root, entry.service)
     current = state.load(root, entry.service)
     there = (current.directory, current.generation) if current is not None else ("", 0)
     finished = there == (entry.target.directory, entry.target.generation)
@@ -70,11 +78,21 @@ def _one(options: Options, root: Root, entry: Entry) -> str:
     return f"{what} was {'finished' if finished else 'undone'}"
 
 
+def _removed(options: Options, root: Root, name: str) -> str:
+    """Finish removing a service."""
+    if state.load(root, name) is not None or removal.versions(root, name):
+        removal.remove(root, _init(options, root), name, purge=False)
+    return f"{name}: an interrupted removal was finished"
+
+
+def _init(options: Options, root: Root) -> InitKind:
+    return gather.detect_init(root) if options.init == "auto" else gather.known_init(options.init)
+
+
 def _settle(options: Options, root: Root, entry: Entry, generation: int) -> None:
     """Bring everything about a service into agreement with one of its generations, the current one or another."""
-    init = gather.detect_init(root) if options.init == "auto" else gather.known_init(options.init)
     found = rollback.to_generation(
-        root, init, entry.service, generation, start=entry.running, interrupted=entry.running
+        root, _init(options, root), entry.service, generation, start=entry.running, interrupted=entry.running
     )
     work = Work(
         root=root,

@@ -10,7 +10,8 @@ from appbox.errors import AppboxError
 from appbox.host import process, runc, services
 from appbox.host.facts import IdRange, InitKind
 from appbox.host.inside import remove_tree
-from appbox.store import addresses, bundle, files, paths, ranges, snapshots, state, unitfiles
+from appbox.store import addresses, bundle, files, journal, paths, ranges, snapshots, state, unitfiles
+from appbox.store.journal import Entry, Place
 from appbox.store.root import Root
 
 
@@ -62,8 +63,33 @@ def remove(root: Root, init: InitKind, name: str, *, purge: bool) -> Removed:
     given = purge and (name in ranges.load(root) or _has_snapshots(root, name))
     if not (found or units or linked or interrupted or given):
         raise AppboxError("is not installed", where=name, hint="appbox status lists what is")
+    journal.write(root, Entry(name, Place(), Place(), running=False, made=False))
+    try:
+        _remove(
+            root, init, name, units=bool(units), linked=linked, found=found, network=network, purge=purge, done=done
+        )
+    except (AppboxError, OSError):
+        journal.remove(root, name)
+        raise
+    journal.remove(root, name)
+    return done
+
+
+def _remove(
+    root: Root,
+    init: InitKind,
+    name: str,
+    *,
+    units: bool,
+    linked: bool,
+    found: list[str],
+    network: str,
+    purge: bool,
+    done: Removed,
+) -> None:
+    """Do it; nobody may be told that it is done before."""
     if root.live:
-        _stop(init, name, bool(units), done)
+        _stop(init, name, units, done)
     # A unit for another init system may be left from a time when the host had that one.
     kinds: list[InitKind] = [init, *(k for k in unitfiles.KINDS if k != init and unitfiles.owned(root, k, name))]
     for kind in kinds:
@@ -85,7 +111,6 @@ def remove(root: Root, init: InitKind, name: str, *, purge: bool) -> Removed:
         _forget(root, name)
     elif _has_snapshots(root, name):
         done.sentences.append(f"kept its snapshots in {paths.CONTAINERS}/{snapshots.SNAPSHOTS}/{name}")
-    return done
 
 
 def _has_snapshots(root: Root, name: str) -> bool:

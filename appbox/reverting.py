@@ -10,6 +10,8 @@ from appbox.plan_values import Plan
 from appbox.recovery import writing
 from appbox.rollback import Back
 from appbox.session import Options, cache_path, require_root_user
+from appbox.store import journal, state
+from appbox.store.journal import Entry, Place
 from appbox.store.root import Root
 from appbox.work import Work
 
@@ -25,14 +27,44 @@ def back(options: Options, name: str, to: str, *, keep_data: bool, only_plan: bo
     """Go back to an earlier generation, or say what that would do."""
     if only_plan:
         with options.open_root() as root:
-            found = rollback.prepare(root, options.init, name, to=to, keep_data=keep_data)
-        options.result(_data(found), report.plan_text(Plan((found.plan,)), verbosity=options.verbosity))
+            found = _prepare(options, root, name, to, keep_data=keep_data)
+        if found is None:
+            _nothing(options, name, to)
+        else:
+            options.result(_data(found), report.plan_text(Plan((found.plan,)), verbosity=options.verbosity))
         return
     require_root_user("appbox rollback")
-    with options.open_root() as root, writing(options, root, wait=wait):
-        found = rollback.prepare(root, options.init, name, to=to, keep_data=keep_data)
-        _carry_out(options, root, found)
-    options.result({**_data(found), "done": True}, "")
+    with options.open_root() as root:
+        begun = next((one for one in journal.load(root) if one.service == name and one.back), None)
+        with writing(options, root, wait=wait):
+            if begun is not None and not to and _is_at(root, begun):
+                # The same command once more has finished what it had begun; it is no second one.
+                _nothing(options, name, f"generation {begun.target.generation}")
+                return
+            found = _prepare(options, root, name, to, keep_data=keep_data)
+            if found is not None:
+                _carry_out(options, root, found)
+    if found is None:
+        _nothing(options, name, to)
+    else:
+        options.result({**_data(found), "done": True}, "")
+
+
+def _is_at(root: Root, entry: Entry) -> bool:
+    current = state.load(root, entry.service)
+    return current is not None and Place(current.directory, current.generation) == entry.target
+
+
+def _prepare(options: Options, root: Root, name: str, to: str, *, keep_data: bool) -> Back | None:
+    """Return the way back, None when the service is there already."""
+    chosen = history.choose(history.of(root, name), name, to)
+    if chosen.state == "current":
+        return None
+    return rollback.to_generation(root, options.init, name, chosen.number, keep_data=keep_data)
+
+
+def _nothing(options: Options, name: str, to: str) -> None:
+    options.result({"services": [], "actions": [], "done": True}, f"{name} is at {to} already\n")
 
 
 def _data(found: Back) -> dict[str, object]:

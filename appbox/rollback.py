@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from appbox import history, observe, plan, remembered
+from appbox import observe, plan, remembered
 from appbox.desired_values import Desired
 from appbox.errors import AppboxError
 from appbox.host import gather
@@ -21,12 +21,6 @@ class Back:
 
     facts: Facts
     plan: ServicePlan
-
-
-def prepare(root: Root, init: str, name: str, *, to: str = "", keep_data: bool = False) -> Back:
-    """Return the plan of `appbox rollback`. Raises AppboxError when there is nothing to go back to, or no way."""
-    chosen = history.choose(history.of(root, name), name, to)
-    return to_generation(root, init, name, chosen.number, keep_data=keep_data)
 
 
 def to_generation(

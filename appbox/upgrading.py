@@ -97,6 +97,7 @@ def entry_of(work: Work) -> Entry:
         target=Place(plan.desired.directory, number or (target.generation if target else 0)),
         running=bool(work.observed.running) or work.observed.interrupted,
         made=target is None and not plan.desired.generation,
+        back=bool(plan.desired.generation),
     )
 
 

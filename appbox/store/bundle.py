@@ -252,7 +252,7 @@ def publish(containers: int, name: str, directory: str, replaces: str) -> None:
         os.mkdir(paths.REPLACED, 0o711, dir_fd=containers)
     with files.directory(paths.REPLACED, containers) as replaced:
         old = replaces.rpartition("/")[2]
-        if files.exists(f"{old}/{paths.DATA}", replaced):
+        if _has_seen_data(replaced, old):
             raise AppboxError(
                 "has data that would be lost", where=f"{paths.CONTAINERS}/{replaces}", hint="move it to a safe place"
             )
@@ -263,6 +263,13 @@ def publish(containers: int, name: str, directory: str, replaces: str) -> None:
         syscalls.renameat2(replaced, old, containers, directory, syscalls.RENAME_EXCHANGE)
         os.fsync(replaced)
     os.fsync(containers)
+
+
+def _has_seen_data(replaced: int, name: str) -> bool:
+    """Return whether a replaced bundle has data; a copy that no service has seen is none."""
+    return files.exists(f"{name}/{paths.DATA}", replaced) and not files.exists(
+        f"{name}/{paths.DATA}/{paths.COPIED}", replaced
+    )
 
 
 def _put_writes_aside(replaced: int, name: str) -> None:

@@ -30,13 +30,18 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One service that is being changed. `made`: the version's directory was not there before; `running`: it ran."""
+    """One service that is being changed.
+
+    `made`: the version's directory was not there before; `running`: the service ran; `back`: it was a rollback. A
+    target without a directory is the removal of the service.
+    """
 
     service: str
     origin: Place
     target: Place
     running: bool
     made: bool
+    back: bool = False
 
 
 def write(root: Root, entry: Entry) -> None:
@@ -80,7 +85,14 @@ def _entry(row: dict[str, Any]) -> Entry:
     for place in (origin, target):
         if place.directory.startswith("/") or ".." in place.directory.split("/"):
             raise ValueError(place.directory)
-    return Entry(str(row["service"]), origin, target, running=bool(row["running"]), made=bool(row["made"]))
+    return Entry(
+        str(row["service"]),
+        origin,
+        target,
+        running=bool(row["running"]),
+        made=bool(row["made"]),
+        back=bool(row.get("back")),
+    )
 
 
 def _save(root: Root, entries: dict[str, Entry]) -> None:

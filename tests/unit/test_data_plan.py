@@ -85,7 +85,7 @@ def test_formats_guard_data() -> None:
     host = installed(FIRST)
     assert host.formats == {"web-1.0": "a"}
     for wanted in ('data_format = "b"', ""):
-        with pytest.raises(AppboxError, match="its data has the format a, and 2.0"):
+        with pytest.raises(AppboxError, match=r"its data has the format a, and 2\.0"):
             host.plan(service("2.0", wanted))
     assert kinds(host, service("2.0", f'data = "share"\n{FIRST}'.replace('"a"', '"b"')))[-3:] == [
         *("note-format", "install-unit", "start"),
