@@ -320,10 +320,8 @@ class BringBack(Action):
     @property
     def sentence(self) -> str:
         """See `Action`."""
-        return (
-            f"bring {paths.CONTAINERS}/{self.origin} back as {self.directory}, "
-            f"keeping what is there as {paths.CONTAINERS}/{self.replaces}"
-        )
+        kept = f", keeping what is there as {paths.CONTAINERS}/{self.replaces}" if self.replaces else ""
+        return f"bring {paths.CONTAINERS}/{self.origin} back as {self.directory}{kept}"
 
 
 @dataclass(frozen=True, slots=True)

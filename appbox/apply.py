@@ -266,8 +266,10 @@ def _switch(work: Work, action: Action) -> None:
             # A note of a move that never happened may lie there.
             if not origin:
                 files.remove(paths.CARRY, dir_fd=fd)
-            elif state.bundle_carry(fd) != origin:
-                bundle.announce_carry(fd, origin)
+            else:
+                bundle.drop_copy(fd)
+                if state.bundle_carry(fd) != origin:
+                    bundle.announce_carry(fd, origin)
         bundle.switch(containers, action.service, action.directory)
         with files.directory(action.directory, containers) as fd:
             data_handlers.seen(fd)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from typing import Final
 
 from appbox import hooks
 from appbox.actions import Action, CarryData, CopyData, MakeVolume, Migrate, NoteFormat, PutAside
@@ -17,6 +18,9 @@ from appbox.host.inside import remove_tree
 from appbox.store import bundle, clone, data, files, paths, snapshots
 from appbox.volumes import VolumeSpec
 from appbox.work import Work
+
+
+_FORMAT_LIMIT: Final = 65536
 
 
 def make_data(fd: int) -> None:
@@ -76,7 +80,7 @@ def copy(work: Work, action: Action) -> None:
         containers = stack.enter_context(work.containers())
         source = stack.enter_context(files.directory(f"{action.origin}/{paths.DATA}", containers))
         fd = stack.enter_context(work.bundle())
-        _make_way(fd)
+        _make_way(source, fd)
         how = clone.can(source, fd) if action.how == "clone" else "copy"
         clone.clone(source, fd, paths.DATA, how, clone.Making(progress=work.copying, finish=_mark))
 
@@ -87,14 +91,21 @@ def _mark(copied: int) -> None:
     os.fsync(copied)
 
 
-def _make_way(bundle_fd: int) -> None:
-    """Let a copy that a killed run has made be gone on with, and remove an empty directory."""
+def _make_way(source: int, bundle_fd: int) -> None:
+    """Let a copy that a killed run has made be gone on with, and remove an empty directory.
+
+    One that a migration has written to is made anew: what is in a file need not show in its size and times.
+    """
     if not files.exists(paths.DATA, bundle_fd):
         return
     with files.directory(paths.DATA, bundle_fd) as fd:
         unseen = files.exists(paths.COPIED, fd)
+        formats = [files.read_if_present(paths.FORMAT, _FORMAT_LIMIT, one) for one in (source, fd)]
+        touched = files.exists(paths.MIGRATING, fd) or formats[0] != formats[1]
         empty = not os.listdir(fd)
-    if unseen:
+    if unseen and touched:
+        bundle.drop_copy(bundle_fd)
+    elif unseen:
         temporary = f".{paths.DATA}{files.TEMPORARY}"
         remove_tree(bundle_fd, temporary)
         os.rename(paths.DATA, temporary, src_dir_fd=bundle_fd, dst_dir_fd=bundle_fd)
@@ -142,6 +153,6 @@ def migrate(work: Work, action: Action) -> None:
         hook = Hook(action.service, "upgrade.migrate", action.command, work.desired.upgrade.hook_timeout)
         hooks.run_once(work.root, hook, action.directory)
         with files.directory(paths.DATA, fd) as volumes:
-            files.replace(paths.FORMAT, action.after.encode(), mode=0o600, dir_fd=volumes)
-            files.remove(paths.MIGRATING, dir_fd=volumes)
+            # One step: with the new format noted and the mark still there, nothing would ever take the mark away.
+            os.rename(paths.MIGRATING, paths.FORMAT, src_dir_fd=volumes, dst_dir_fd=volumes)
             os.fsync(volumes)

@@ -103,9 +103,9 @@ def carry_origin(desired: Desired, observed: Observed) -> str:
     target = observed.target
     if copy_origin(desired, observed) or uses_own(desired, observed):
         return ""
-    if desired.replaced:
-        return replaced_by(desired, observed)
     holder = data_holder(observed, desired.directory)
+    if desired.replaced:
+        return {desired.directory: replaced_by(observed), desired.replaced: ""}.get(holder, holder)
     if holder != desired.directory:
         return holder
     if target is None or not rebuilding(desired, observed):
@@ -113,10 +113,9 @@ def carry_origin(desired: Desired, observed: Observed) -> str:
     return replaced_path(target, observed)
 
 
-def replaced_by(desired: Desired, observed: Observed) -> str:
-    """Return where below the containers the present version goes when one that was replaced comes back."""
-    current = observed.current
-    return "" if current is None else replaced_path(current, observed)
+def replaced_by(observed: Observed) -> str:
+    """Return where below the containers that goes which has the place of one that comes back; "" if nothing has it."""
+    return "" if observed.displaced is None else replaced_path(observed.displaced, observed)
 
 
 def replaced_path(target: Installed, observed: Observed) -> str:

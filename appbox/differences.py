@@ -6,14 +6,16 @@ import difflib
 import hashlib
 import posixpath
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 from appbox import live, remembered, secrets
+from appbox.actions import Action, InstallUnit, RemoveUnit
 from appbox.desired_values import Desired, File
 from appbox.plan_values import Observed
 from appbox.store.installed import Stored
 
+_HEADS: Final = ("+++", "---")
 _DIFF_LINES: Final = 400
 """Lines of a diff that are kept; what follows is counted."""
 _ADDED: Final = (b"created = ", b"previous = ", b"effective = ", b"visible = ", b"rootfs_mtree = ")
@@ -95,6 +97,20 @@ def unified(old: str, new: str, path: str) -> str:
     if len(lines) > _DIFF_LINES:
         lines[_DIFF_LINES:] = [f"… {len(lines) - _DIFF_LINES} more lines"]
     return "".join(f"{line}\n" for line in lines)
+
+
+def only_described(actions: Iterable[Action]) -> bool:
+    """Return whether the units that a plan writes differ from those that are there in their descriptions alone."""
+    written = []
+    for one in actions:
+        if isinstance(one, RemoveUnit):
+            return False
+        if isinstance(one, InstallUnit):
+            written.append(one)
+    if any(one.new or "more lines" in one.diff for one in written):
+        return False
+    changed = [line for one in written for line in one.diff.splitlines() if line[:1] in "+-" and line[:3] not in _HEADS]
+    return all(line[1:].lower().startswith("description=") for line in changed)
 
 
 def needs_restart(desired: Desired, observed: Observed) -> bool:

@@ -64,7 +64,8 @@ def _meta(containers: int, directory: str, number: int) -> dict[str, Any]:
 
 
 def _has_data(containers: int, directory: str) -> bool:
-    return files.exists(f"{directory}/{paths.DATA}", containers)
+    place = f"{directory}/{paths.DATA}"
+    return files.exists(place, containers) and not files.exists(f"{place}/{paths.COPIED}", containers)
 
 
 def _generation(number: int, directory: str, meta: dict[str, Any], *, current: bool, own: bool) -> Generation:

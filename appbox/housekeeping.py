@@ -21,7 +21,7 @@ from appbox.retention import surplus
 from appbox.session import Options, cache_path, require_root_user
 from appbox.status import unknown
 from appbox.store import files, paths, snapshots, state
-from appbox.store.installed import Installed
+from appbox.store.installed import GONE, Installed
 from appbox.store.root import Root
 from appbox.store.snapshots import Snapshot
 
@@ -65,6 +65,8 @@ def _of(root: Root, name: str, *, purge: bool) -> list[Doomed]:
     current = state.load(root, name)
     if current is None:
         raise unknown(name)
+    if current.problem == GONE:
+        return []  # any of the others may have the data that it is made anew with
     found = history.of(root, name)
     with root.directory(paths.CONTAINERS) as containers:
         kept = snapshots.every(containers, name)
@@ -81,7 +83,7 @@ def _staying(
     current: Installed, found: Sequence[Generation], kept: Sequence[Snapshot], locked: Sequence[tuple[str, str]]
 ) -> set[str]:
     """Return the directories of versions that are needed: current, to roll back to, named by a snapshot or the lock."""
-    stay = {current.directory, *(one.directory for one in found if one.state == "target")}
+    stay = {current.directory, current.carry, *(one.directory for one in found if one.state == "target")}
     named = {(one.version, one.digest) for one in kept}
     for one in found:
         indexes = {digest for version, digest in locked if version == one.version}
@@ -111,8 +113,8 @@ def _keep(current: Installed) -> int:
 
 def _has_data(containers: int, directory: str) -> bool:
     try:
-        with files.directory(f"{directory}/{paths.DATA}", containers) as fd:
-            return bool(os.listdir(fd))
+        with files.directory(directory, containers) as version:
+            return removal.has_data(version)
     except (FileNotFoundError, NotADirectoryError):
         return False
 

@@ -83,6 +83,7 @@ def deeper(root: Root, desired: Desired, observed: Observed) -> Observed:
                 versions=versions,
                 own=elsewhere and _has_own(containers, own),
                 format=_format(containers, place),
+                unfinished=bool(place) and files.exists(f"{place}/{paths.DATA}/{paths.MIGRATING}", containers),
                 own_format=_format(containers, own) if elsewhere else "",
                 **(_to_copy(containers, place) if upgrading(desired, observed) and observed.data else {}),
             )
@@ -161,17 +162,20 @@ def _kept(containers: int, name: str, directory: str) -> tuple[str, int | None]:
     """Return which directory has the data of a service without a current version, and its first id; ("", None) if none.
 
     It was kept by a removal, or a first version never became current. One that is not empty counts before one that is,
-    then that of the desired version, then the newest.
+    and before a copy that nobody has seen, then the one that the service had last, then that of the desired version,
+    then the newest.
     """
-    found: list[tuple[bool, bool, int, str, int]] = []
+    found: list[tuple[bool, bool, bool, int, str, int]] = []
     for entry, meta in state.version_directories(containers, name):
         if meta.get("name") != name:
             continue
         with contextlib.suppress(FileNotFoundError), files.directory(f"{entry}/{paths.DATA}", containers) as volumes:
             base = Installed(name, "", entry, 0, meta).base
             newest = os.fstat(volumes).st_mtime_ns
-            found.append((bool(os.listdir(volumes)), entry == directory, newest, entry, base))
-    return max(found)[3:] if found else ("", None)
+            there = set(os.listdir(volumes))
+            rank = (bool(there) and paths.COPIED not in there, paths.LAST in there, entry == directory)
+            found.append((*rank, newest, entry, base))
+    return max(found)[4:] if found else ("", None)
 
 
 def rootfs_facts(rootfs: int, base: int, wanted: tuple[str, ...]) -> RootfsFacts:

@@ -57,7 +57,7 @@ from appbox.data_plan import (
     writes_origin,
 )
 from appbox.desired_values import UNKNOWN, Desired
-from appbox.differences import changed_files, changes_of, diff_of, needs_restart, shown, unified
+from appbox.differences import changed_files, changes_of, diff_of, needs_restart, only_described, shown, unified
 from appbox.errors import AppboxError
 from appbox.plan_values import Observed, ServicePlan
 from appbox.retention import retired
@@ -124,9 +124,13 @@ def _actions(desired: Desired, observed: Observed, *, new_range: bool) -> Iterat
     if rebuild and target is None:
         # Nothing else has its name, so the service need not wait for it.
         yield Publish(name, "it is complete", directory)
-    yield from _stopping(desired, observed, rebuild, switching=switching)
+    units = list(_unit_actions(desired, observed))
+    stopping = list(_stopping(desired, observed, rebuild, switching=switching))
+    # What only describes a unit can be written while the service runs, so that nothing waits for it.
+    early = [unit for unit in units if isinstance(unit, InstallUnit)] if stopping and only_described(units) else []
+    yield from (*stopping[:-1], *early, *stopping[-1:])
     yield from _moving(desired, observed, rebuild, switching=switching)
-    yield from _unit_actions(desired, observed)
+    yield from (unit for unit in units if unit not in early)
     if desired.source and target is not None and not rebuild and target.source != desired.source:
         yield NoteSource(name, f"it was {target.source or 'not known'}", directory, desired.source)
     for untold in observed.untold:
@@ -135,6 +139,12 @@ def _actions(desired: Desired, observed: Observed, *, new_range: bool) -> Iterat
 
 def _refuse(desired: Desired, observed: Observed) -> None:
     _refuse_new_ids(desired, observed)
+    if observed.unfinished and not migrating(desired, observed) and not uses_own(desired, observed):
+        raise AppboxError(
+            "upgrade.migrate of its data has not come to its end",
+            where=desired.name,
+            hint="apply the manifest that asks for it, or restore a snapshot",
+        )
     if problem := format_problem(desired, observed):
         raise AppboxError(
             problem,
@@ -153,7 +163,7 @@ def _switching(desired: Desired, observed: Observed) -> bool:
 
 
 def _stopping(desired: Desired, observed: Observed, rebuild: str, *, switching: bool) -> Iterator[Action]:
-    """Yield what ends the present version, after its hooks."""
+    """Yield what ends the present version: its hooks, then the stop."""
     if not observed.running:
         return
     if switching:
@@ -173,8 +183,9 @@ def _stopping(desired: Desired, observed: Observed, rebuild: str, *, switching: 
 def _moving(desired: Desired, observed: Observed, rebuild: str, *, switching: bool) -> Iterator[Action]:
     """Yield what gives a version its data and its place."""
     name, directory, target = desired.name, desired.directory, observed.target
-    if observed.own and not uses_own(desired, observed) and data_holder(observed, directory) != directory:
-        yield PutAside(name, "other data takes its place", desired.replaced or directory)
+    own = desired.replaced or directory
+    if observed.own and not uses_own(desired, observed) and data_holder(observed, directory) != own:
+        yield PutAside(name, "other data takes its place", own)
     copied = copy_origin(desired, observed)
     early = bool(copied) and (not rebuild or target is None)
     if copied:
@@ -195,7 +206,7 @@ def _moving(desired: Desired, observed: Observed, rebuild: str, *, switching: bo
         if written := writes_origin(desired, observed):
             yield KeepWrites(name, "the image is the same", written, directory)
     if desired.replaced:
-        yield BringBack(name, "it was replaced", directory, desired.replaced, replaced_by(desired, observed))
+        yield BringBack(name, "it was replaced", directory, desired.replaced, replaced_by(observed))
     if switching:
         previous = observed.current.directory if observed.current else ""
         why = "the manifest names this version" if previous else "no version is current"
@@ -275,7 +286,7 @@ def _unpack(desired: Desired, reason: str) -> Unpack:
 def _volume_actions(desired: Desired, observed: Observed) -> Iterator[Action]:
     made: set[str] = set()
     for volume in desired.volumes:
-        if volume.source not in made and _is_missing(volume, observed):
+        if volume.source not in made and _is_missing(volume, desired, observed):
             made.add(volume.source)
             owner = UNKNOWN if volume.owner is None else f"{volume.owner[0]}:{volume.owner[1]}"
             yield MakeVolume(
@@ -283,10 +294,10 @@ def _volume_actions(desired: Desired, observed: Observed) -> Iterator[Action]:
             )  # fmt: skip
 
 
-def _is_missing(volume: VolumeSpec, observed: Observed) -> bool:
+def _is_missing(volume: VolumeSpec, desired: Desired, observed: Observed) -> bool:
     """Return whether a volume has to be made. One that the service has already may be empty, and stays as it is."""
     if volume.kind == "data":
-        return volume.name not in observed.data
+        return volume.name not in observed.data and not uses_own(desired, observed)
     used = observed.current.sources if observed.current else frozenset()
     return volume.make or (volume.take and volume.source not in used)
 

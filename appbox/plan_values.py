@@ -26,11 +26,13 @@ class Observed:
     "" when nobody noted it, and `own_format` the same of that. `cloning` is how the file system can copy data, "" while
     nobody asked; `data_size` the bytes that it takes, -1 if unknown. `newest` is the highest number of a generation of
     the service. `versions` are the directories of its versions, each with its newest generation. `interrupted`: a run
-    that was killed had stopped it.
+    that was killed had stopped it. `unfinished`: a migration of the data was begun and has not come to its end.
+    `displaced` is what has the place of a replaced version that is gone back to.
     """
 
     current: Installed | None = None
     target: Installed | None = None
+    displaced: Installed | None = None
     units: Mapping[str, str] = field(default_factory=dict)
     modes: Mapping[str, int] = field(default_factory=dict)
     links: frozenset[Link] = frozenset()
@@ -51,6 +53,7 @@ class Observed:
     newest: int = 0
     versions: tuple[tuple[str, int], ...] = ()
     interrupted: bool = False
+    unfinished: bool = False
     new_address: bool = False
     untold: tuple[str, ...] = ()
 

@@ -36,12 +36,12 @@ def recover(options: Options, root: Root, own: Collection[str] = ()) -> list[str
     """Finish or undo what killed runs were doing; return what was done, as sentences."""
     said = []
     for entry in journal.load(root):
-        # A command of its upgrade may still be writing to its data.
-        hooks.sweep(root, entry.service, entry.target.directory)
         if entry.service in own:
+            _sweep(root, entry)
             said.append(f"{entry.service}: an interrupted change is taken up again")
             continue
         try:
+            _sweep(root, entry)
             said.append(_one(options, root, entry))
         except (AppboxError, OSError) as error:
             # Other services are not to wait for it; it is tried again by the next command.
@@ -53,6 +53,11 @@ def recover(options: Options, root: Root, own: Collection[str] = ()) -> list[str
         with root.directory(paths.CONTAINERS) as containers:
             bundle.clean(containers)
     return said
+
+
+def _sweep(root: Root, entry: Entry) -> None:
+    """End a command of its upgrade that may still be writing to its data."""
+    hooks.sweep(root, entry.service, entry.target.directory)
 
 
 def _one(options: Options, root: Root, entry: Entry) -> str:
@@ -118,6 +123,11 @@ def _drop(root: Root, entry: Entry) -> None:
             ours = files.exists(directory, containers) and files.link_target(name, containers) != directory
         if ours:
             removal.retire(root, name, directory)
+    elif directory and root.is_directory(paths.CONTAINERS):
+        with root.directory(paths.CONTAINERS) as containers:
+            if files.exists(directory, containers) and files.link_target(name, containers) != directory:
+                with files.directory(directory, containers) as version:
+                    bundle.drop_copy(version)
     if state.load(root, name) is None and not removal.versions(root, name):
         record = addresses.load(root)
         if name in record.places:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from dataclasses import dataclass, field
 
@@ -10,7 +11,8 @@ from appbox.errors import AppboxError
 from appbox.host import process, runc, services
 from appbox.host.facts import IdRange, InitKind
 from appbox.host.inside import remove_tree
-from appbox.store import addresses, bundle, files, journal, paths, ranges, snapshots, state, unitfiles
+from appbox.store import addresses, bundle, failed, files, journal, paths, ranges, snapshots, state, unitfiles
+from appbox.store.installed import GONE
 from appbox.store.journal import Entry, Place
 from appbox.store.root import Root
 
@@ -102,6 +104,7 @@ def _remove(
         ids = ranges.load(root).get(name)
         with root.directory(paths.CONTAINERS) as containers:
             if linked:
+                _note_last(containers, root, name, found)
                 files.remove(name, dir_fd=containers)
             for directory in found:
                 _drop(containers, directory, _identity(name, directory, ids), purge=purge, done=done)
@@ -111,6 +114,23 @@ def _remove(
         _forget(root, name)
     elif _has_snapshots(root, name):
         done.sentences.append(f"kept its snapshots in {paths.CONTAINERS}/{snapshots.SNAPSHOTS}/{name}")
+
+
+def _note_last(containers: int, root: Root, name: str, found: list[str]) -> None:
+    """Note which of the volumes that stay are the service's: once it has no current version nothing else says so."""
+    current = state.load(root, name)
+    if current is None or current.problem == GONE:
+        return
+    for directory in found:
+        with (
+            contextlib.suppress(FileNotFoundError, NotADirectoryError),
+            files.directory(f"{directory}/{paths.DATA}", containers) as data,
+        ):
+            if directory != (current.carry or current.directory):
+                files.remove(paths.LAST, dir_fd=data)
+            elif os.listdir(data):
+                files.remove(paths.COPIED, dir_fd=data)
+                files.replace(paths.LAST, b"", mode=0o600, dir_fd=data)
 
 
 def _has_snapshots(root: Root, name: str) -> bool:
@@ -181,7 +201,7 @@ def retire(root: Root, name: str, directory: str, *, purge: bool = False) -> str
 def _drop(containers: int, directory: str, identity: bytes, *, purge: bool, done: Removed) -> None:
     """Delete a version directory, or all of it but its volumes."""
     with files.directory(directory, containers) as version:
-        keep = not purge and (_has_data(version) or state.has_writes(version))
+        keep = not purge and (has_data(version) or state.has_writes(version))
         if keep:
             _keep_only_data(version, identity)
     if keep:
@@ -193,15 +213,16 @@ def _drop(containers: int, directory: str, identity: bytes, *, purge: bool, done
 
 def _kept(containers: int, directory: str) -> str:
     with files.directory(directory, containers) as version:
-        found = [paths.DATA] if _has_data(version) else []
+        found = [paths.DATA] if has_data(version) else []
         found += [paths.UPPER] if state.has_writes(version) else []
     return f"kept its data in {' and '.join(f'{paths.CONTAINERS}/{directory}/{name}' for name in found)}"
 
 
-def _has_data(version: int) -> bool:
+def has_data(version: int) -> bool:
+    """Return whether an open version directory has data; a copy that no service has seen is none."""
     try:
         with files.directory(paths.DATA, version) as data:
-            return bool(os.listdir(data))
+            return bool(os.listdir(data)) and not files.exists(paths.COPIED, data)
     except FileNotFoundError:
         return False
 
@@ -250,6 +271,7 @@ def _forget(root: Root, name: str) -> None:
     record = addresses.load(root)
     if name in record.places:
         addresses.save(root, record.without(name))
+    failed.forget(root, name)
     # The range comes last: until everything that has its ids is gone, nobody else may be given it.
     table = ranges.load(root)
     if table.pop(name, None) is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
+from appbox.data_plan import rebuilding, replaced_path
 from appbox.desired_values import Desired
 from appbox.plan_values import Observed
 
@@ -12,6 +13,9 @@ def retired(desired: Desired, observed: Observed) -> list[str]:
     """Return the version directories that go once the desired version runs, relative to the containers, sorted."""
     current = observed.current
     stay = {desired.directory, *([current.directory] if current else [])}
+    if observed.target is not None and rebuilding(desired, observed):
+        # What was of that name before has another one by then.
+        stay.add(replaced_path(observed.target, observed))
     return surplus(observed.versions, stay, desired.upgrade.keep)
 
 

@@ -63,9 +63,16 @@ def _observed(root: Root, containers: int, facts: Facts, desired: Desired) -> Ob
     if desired.replaced:
         with files.directory(desired.replaced, containers) as fd:
             number = state.current_generation(fd)
-        observed = replace(observed, target=state.stored(containers, desired.name, desired.replaced, number))
+            meta = state.meta_of(fd)
+            problem = state.damage(fd, meta)
+        if problem:
+            raise _damaged(desired.replaced, problem, desired.name)
+        target = state.stored(containers, desired.name, desired.replaced, number)
+        observed = replace(observed, target=target, displaced=observed.target)
     elif observed.target is not None and observed.target.problem:
-        raise AppboxError(
-            f"{desired.directory} {observed.target.problem}", where=desired.name, hint="apply its manifest instead"
-        )
+        raise _damaged(desired.directory, observed.target.problem, desired.name)
     return observed
+
+
+def _damaged(directory: str, problem: str, name: str) -> AppboxError:
+    return AppboxError(f"{directory} {problem}", where=name, hint="apply its manifest instead")

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
-from typing import Final
-
 from appbox import hooks
-from appbox.actions import Action, InstallUnit, Reload, RemoveUnit, RenderConfig, Replace, RunHook, Schedule, Switch
+from appbox.actions import Action, InstallUnit, Reload, RenderConfig, Replace, RunHook, Schedule, Stop, Switch
+from appbox.differences import only_described
 from appbox.errors import AppboxError
 from appbox.hooks import Hook
 from appbox.host import replace_mount, runc, services
 from appbox.store import paths, seen, state
 from appbox.work import Work
 
-_HEADS: Final = ("+++", "---")
-
 
 def stop(work: Work, action: Action) -> None:
-    services.of_kind(work.facts.init).stop(action.service)
+    control = services.of_kind(work.facts.init)
+    # The service is away from here on: what can be done before is.
+    control.prepare(action.service, units=any(isinstance(one, InstallUnit) for one in _before_stop(work)))
+    control.stop(action.service)
     if runc.running(action.service) is not None:
         raise AppboxError(
             "is still running",
@@ -31,25 +32,27 @@ def stop(work: Work, action: Action) -> None:
 def start(work: Work, action: Action) -> None:
     control = services.of_kind(work.facts.init)
     # systemd takes its time to read units; what only describes them can wait until the service is up again.
-    late = not work.interrupted and _only_described(work)
+    late = not work.interrupted and only_described(work.plan.actions)
     if not late:
         control.reload()
-    # What still tries to start does so with what was there before, and a start would join it and share its fate.
-    new = any(isinstance(one, RenderConfig | InstallUnit | Switch) for one in work.plan.actions)
-    (control.restart if new and control.state(action.service) == "active" else control.start)(action.service)
+    _start(control, work, action.service)
     services.wait_until_runs(work.facts.init, action.service)
-    if late:
+    if late and control.kind == "systemd":
         control.reload()
 
 
-def _only_described(work: Work) -> bool:
-    """Return whether the units of a plan differ from those that the init system knows in their descriptions alone."""
-    if work.facts.init != "systemd" or any(isinstance(one, RemoveUnit) for one in work.plan.actions):
-        return False
-    written = [one for one in work.plan.actions if isinstance(one, InstallUnit)]
-    changed = [line for one in written for line in one.diff.splitlines() if line[:1] in "+-" and line[:3] not in _HEADS]
-    whole = not any(one.new or "more lines" in one.diff for one in written)
-    return whole and all(line[1:].startswith("Description=") for line in changed)
+def _start(control: services.Services, work: Work, name: str) -> None:
+    if any(isinstance(one, Stop) and one.service == name for one in work.plan.actions):
+        control.start_again(name)
+        return
+    # What still tries to start does so with what was there before, and a start would join it and share its fate.
+    new = any(isinstance(one, RenderConfig | InstallUnit | Switch) for one in work.plan.actions)
+    (control.restart if new and control.state(name) == "active" else control.start)(name)
+
+
+def _before_stop(work: Work) -> list[Action]:
+    """Return the actions of a plan that come before it stops its service."""
+    return list(itertools.takewhile(lambda one: not isinstance(one, Stop), work.plan.actions))
 
 
 def schedule(work: Work, action: Action) -> None:

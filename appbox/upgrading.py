@@ -113,7 +113,11 @@ def _disturbed(work: Work, begun: list[Action]) -> bool:
     """Return whether a plan that failed has changed what is current, or what runs."""
     current = usable(work.observed)
     where = current.directory if current else ""
+    stops, stopped = any(isinstance(one, Stop) for one in work.plan.actions), False
     for action in begun:
+        if isinstance(action, InstallUnit) and not stopped and stops:
+            continue  # it says what is about to be; the next plan mends that
+        stopped = stopped or isinstance(action, Stop)
         if isinstance(action, _DISTURBING) or (isinstance(action, Publish) and action.replaces):
             return True
         if isinstance(action, RenderConfig) and action.directory == where and not work.staged:

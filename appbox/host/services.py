@@ -59,6 +59,12 @@ class Services(Protocol):
     def stop(self, name: str) -> None:
         """Stop a unit and wait for its end; nothing happens when it does not run."""
 
+    def prepare(self, name: str, *, units: bool) -> None:
+        """Do what can be done before a unit that runs is stopped for a while; `units`: it has been written anew."""
+
+    def start_again(self, name: str) -> None:
+        """Start a unit that was stopped for a while, after `prepare`."""
+
     def restart(self, name: str) -> None:
         """Stop and start a unit."""
 
@@ -98,6 +104,15 @@ class Systemd:
     def stop(self, name: str) -> None:
         """Run `systemctl stop`."""
         self._ctl("stop", f"{name}.service")
+
+    def prepare(self, name: str, *, units: bool) -> None:
+        """Have earlier starts not count against the start limit, as `start` does."""
+        del units
+        self.forget(name)
+
+    def start_again(self, name: str) -> None:
+        """Run `systemctl start`."""
+        self._ctl("start", f"{name}.service")
 
     def restart(self, name: str) -> None:
         """Run `systemctl restart`."""
@@ -173,6 +188,17 @@ class OpenRC:
         """Run `rc-service stop`."""
         self._rc(name, "stop")
 
+    def prepare(self, name: str, *, units: bool) -> None:
+        """Have OpenRC ask all scripts for their dependencies now: the next command would, and that takes its time."""
+        del name
+        program = process.find("rc-update") if units else None
+        if program is not None:
+            process.run([program, "--update"])
+
+    def start_again(self, name: str) -> None:
+        """Run `rc-service start`."""
+        self._rc(name, "start")
+
     def restart(self, name: str) -> None:
         """Run `rc-service restart`."""
         self._rc(name, "restart")
@@ -242,6 +268,13 @@ class NoInit:
     def stop(self, name: str) -> None:
         """Raise HostLacks: there is no unit that could be stopped."""
         raise HostLacks("there is no init system to stop it", where=name, hint="end it where it runs")
+
+    def prepare(self, name: str, *, units: bool) -> None:
+        """Do nothing: `stop` says why."""
+
+    def start_again(self, name: str) -> None:
+        """Raise HostLacks, as `start` does."""
+        self.start(name)
 
     def restart(self, name: str) -> None:
         """Raise HostLacks, as `start` does."""

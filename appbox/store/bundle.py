@@ -209,11 +209,13 @@ def bring_back(containers: int, origin: str, directory: str, replaces: str, carr
     """Give a replaced bundle its place again; what has it now is kept as `replaces`. Each step may be the last.
 
     The replaced one takes the other's name first, so that the note of where its data is (`carry`, "" for none) is true
-    the moment it has its place.
+    the moment it has its place. With `replaces` "" nothing has that place.
     """
     with files.directory(paths.REPLACED, containers) as replaced:
-        name, kept = origin.rpartition("/")[2], replaces.rpartition("/")[2]
+        name = origin.rpartition("/")[2]
+        kept = replaces.rpartition("/")[2] or name
         if name != kept:
+            _make_room(containers, replaced, kept)
             syscalls.renameat2(replaced, name, replaced, kept, syscalls.RENAME_NOREPLACE)
         with files.directory(kept, replaced) as fd:
             if carry:
@@ -221,7 +223,8 @@ def bring_back(containers: int, origin: str, directory: str, replaces: str, carr
             else:
                 files.remove(paths.CARRY, dir_fd=fd)
         os.fsync(replaced)
-        syscalls.renameat2(replaced, kept, containers, directory, syscalls.RENAME_EXCHANGE)
+        how = syscalls.RENAME_EXCHANGE if replaces else syscalls.RENAME_NOREPLACE
+        syscalls.renameat2(replaced, kept, containers, directory, how)
         os.fsync(replaced)
     os.fsync(containers)
 
@@ -252,12 +255,7 @@ def publish(containers: int, name: str, directory: str, replaces: str) -> None:
         os.mkdir(paths.REPLACED, 0o711, dir_fd=containers)
     with files.directory(paths.REPLACED, containers) as replaced:
         old = replaces.rpartition("/")[2]
-        if _has_seen_data(replaced, old):
-            raise AppboxError(
-                "has data that would be lost", where=f"{paths.CONTAINERS}/{replaces}", hint="move it to a safe place"
-            )
-        _put_writes_aside(replaced, old)
-        remove_tree(replaced, old)
+        _make_room(containers, replaced, old)
         os.rename(staging, old, src_dir_fd=containers, dst_dir_fd=replaced)
         os.fsync(replaced)
         syscalls.renameat2(replaced, old, containers, directory, syscalls.RENAME_EXCHANGE)
@@ -272,13 +270,22 @@ def _has_seen_data(replaced: int, name: str) -> bool:
     )
 
 
-def _put_writes_aside(replaced: int, name: str) -> None:
-    """Give another name to a replaced bundle that has what a service wrote: no data goes unless it is purged."""
-    if not files.exists(f"{name}/{paths.UPPER}", replaced):
+def _make_room(containers: int, replaced: int, name: str) -> None:
+    """Give another name to what has the name of a bundle that is going to be replaced.
+
+    It is an older one of the same image and can be gone back to, or has data. What a killed run had not yet published
+    has another image, and goes.
+    """
+    if not files.exists(name, replaced):
         return
     with files.directory(name, replaced) as old:
-        if not state.has_writes(old):
-            return
+        image = state.meta_of(old).get("image")
+        digest = str(image.get("digest", "")) if isinstance(image, dict) else ""
+        ours = bool(digest) and name.partition("@")[2].startswith(digest.partition(":")[2][:12])
+        needed = ours or _has_seen_data(replaced, name) or state.has_writes(old)
+    if not needed:
+        discard(containers, f"{paths.REPLACED}/{name}")
+        return
     number = 2
     while files.exists(f"{name}.{number}", replaced):
         number += 1
@@ -317,6 +324,18 @@ def keep_writes(containers: int, directory: str) -> None:
                 os.fsync(source)
             os.fsync(bundle)
         files.remove(paths.WRITES, dir_fd=bundle)
+
+
+def drop_copy(bundle: int) -> None:
+    """Delete what killed runs have left of copies in a version that is not current; what a service has seen stays."""
+    doomed = f".old-{paths.DATA}{files.TEMPORARY}"
+    remove_tree(bundle, doomed)
+    remove_tree(bundle, f".{paths.DATA}{files.TEMPORARY}")
+    if files.exists(f"{paths.DATA}/{paths.COPIED}", bundle):
+        # It loses its name first: the mark may be the first to go.
+        os.rename(paths.DATA, doomed, src_dir_fd=bundle, dst_dir_fd=bundle)
+        os.fsync(bundle)
+        remove_tree(bundle, doomed)
 
 
 def _drop_empty_data(bundle: int) -> None:

@@ -42,6 +42,8 @@ COPIED: Final = ".copied"
 """In a data directory: a copy that no service has seen yet, and that may be thrown away."""
 MIGRATING: Final = ".migrating"
 """In a data directory: a migration was begun, and nobody may start with it."""
+LAST: Final = ".last"
+"""In a data directory: a removed service had this data. Other versions may have kept what they once had."""
 DATA: Final = "data"
 GENERATION_LINKS: Final = ("bundle.toml", "config", "config.json", "run")
 """What belongs to a generation; the names in the version directory are fixed links through `.current`."""

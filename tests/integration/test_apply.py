@@ -363,13 +363,15 @@ def test_a_lost_file_of_ranges_is_written_again(box: Sandbox) -> None:
 PUBLISH = ("publish", "switch", "carry-data", "install-unit", "enable")
 
 
-def test_a_file_of_ranges_that_is_no_longer_one_is_an_error(box: Sandbox) -> None:
+def test_a_file_of_ranges_that_is_no_longer_one_is_made_anew(box: Sandbox) -> None:
     box.apply()
+    sound = (box.root / RANGES).read_text()
     (box.root / RANGES).write_text("[ranges]\nweb = 7\n")
     for command in ("plan", "apply"):
-        error = box.appbox(command, box.services, code=1).err
-        assert error.startswith("appbox: /var/lib/appbox/uid-ranges.toml: cannot be used: a base is not a multiple")
-        assert "each bundle.toml names the uid_base of its service" in error
+        assert "give it the user ids 1879048192 to" in box.appbox(command, box.services).out
+    assert (box.root / RANGES).read_text() == sound
+    assert (box.root / f"{RANGES}.broken").read_text() == "[ranges]\nweb = 7\n"
+    box.settled()
 
 
 def test_what_an_interrupted_run_left_is_cleared_away(box: Sandbox) -> None:
@@ -408,7 +410,7 @@ def test_the_platform_s_own_directories_are_plain_ones(box: Sandbox) -> None:
 
 
 def test_status_of_every_kind(box: Sandbox) -> None:
-    assert box.appbox("status").out == "NAME  VERSION  STATE  HEALTH  SINCE  PID  DIGEST\n"
+    assert box.appbox("status").out == "NAME  VERSION  STATE  HEALTH  SINCE  PID  DIGEST  DRIFT\n"
     assert box.appbox("--json", "status").data() == []
     box.apply(name="a", description="the first\x1b")
     box.apply(name="b")
@@ -422,7 +424,7 @@ def test_status_of_every_kind(box: Sandbox) -> None:
     assert not any(one.values())  # it has no health check, no address, and is no job
     assert (two["state"], two["problem"]) == ("broken", "b-1.0 cannot be read: No such file or directory")
     text = box.appbox("status").out
-    assert text.splitlines()[1].split() == ["a", "1.0", "stopped", "-", "-", "-", digest[7:19]]
+    assert text.splitlines()[1].split() == ["a", "1.0", "stopped", "-", "-", "-", digest[7:19], "-"]
     assert "b: b-1.0 cannot be read" in text
     assert "description: the first\\x1b\n" in box.appbox("status", "a").out
     (box.current("a") / "bundle.toml").write_text('image = 3\nmanifest = "x"\n')
