@@ -386,7 +386,8 @@ class Migrate(Action):
     @property
     def sentence(self) -> str:
         """See `Action`."""
-        return f"take its data from format {self.before} to {self.after}: {shlex.join(self.command)}"
+        change = f"from format {self.before} to {self.after}" if self.before else f"to format {self.after}"
+        return f"take its data {change}: {shlex.join(self.command)}"
 
 
 @dataclass(frozen=True, slots=True)

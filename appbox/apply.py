@@ -52,7 +52,9 @@ from appbox.host.facts import IdRange
 from appbox.layers import Recorders, unpack_image
 from appbox.oci.digest import Digest
 from appbox.oci.ids import IdMap
+from appbox.plan_values import Observed
 from appbox.store import addresses, bundle, files, paths, ranges, state, unitfiles
+from appbox.store.root import Root
 from appbox.work import Work
 
 
@@ -81,7 +83,7 @@ def run(work: Work) -> None:
     says that the service did not start.
     """
     try:
-        _own_now(work)
+        own_now(work.root, work.observed)
         for action in work.plan.actions:
             work.told(action)
             _HANDLERS[type(action)](work, action)
@@ -92,13 +94,13 @@ def run(work: Work) -> None:
             _give_back(work)
 
 
-def _own_now(work: Work) -> None:
+def own_now(root: Root, observed: Observed) -> None:
     """Take the mark of an unseen copy from what is current: a run that was killed may have switched to it."""
-    current = usable(work.observed)
+    current = usable(observed)
     if current is not None:
         with (
             contextlib.suppress(FileNotFoundError, NotADirectoryError),
-            work.containers() as containers,
+            root.directory(paths.CONTAINERS) as containers,
             files.directory(current.directory, containers) as fd,
         ):
             data_handlers.seen(fd)

@@ -19,7 +19,6 @@ from appbox.store import bundle, clone, data, files, paths, snapshots
 from appbox.volumes import VolumeSpec
 from appbox.work import Work
 
-
 _FORMAT_LIMIT: Final = 65536
 
 

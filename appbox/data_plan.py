@@ -71,17 +71,28 @@ def data_reason(desired: Desired, observed: Observed) -> str:
 
 def migrating(desired: Desired, observed: Observed) -> bool:
     """Return whether the data has to be taken to another format, and there is a command for it."""
-    changes = bool(desired.upgrade.format and observed.format and observed.format != desired.upgrade.format)
-    return changes and bool(desired.upgrade.migrate) and not desired.generation
+    changes = bool(desired.upgrade.format) and observed.format != desired.upgrade.format
+    known = bool(observed.format) or _first_named(desired, observed)
+    return changes and known and bool(desired.upgrade.migrate) and not desired.generation
+
+
+def _first_named(desired: Desired, observed: Observed) -> bool:
+    """Return whether an upgrade names a format for the first time: the data of before is in some other one, or not.
+
+    Where the version stays, the data is in the format that is named: this version has written it.
+    """
+    return bool(desired.upgrade.format and observed.data) and not observed.format and upgrading(desired, observed)
 
 
 def format_problem(desired: Desired, observed: Observed) -> str:
     """Return why the desired version must not get the data that it would get; empty when it may."""
     found = observed.own_format if uses_own(desired, observed) else observed.format
-    if found in {"", desired.upgrade.format} or migrating(desired, observed):
+    shared = desired.upgrade.data == "share" and not desired.generation
+    if found == desired.upgrade.format or shared or migrating(desired, observed):
         return ""
-    if desired.upgrade.data == "share" and not desired.generation:
-        return ""
+    if not found:
+        named = f"{desired.version} is for the format {desired.upgrade.format}"
+        return f"nobody has said which format its data has, and {named}" if _first_named(desired, observed) else ""
     wanted = f"is for the format {desired.upgrade.format}" if desired.upgrade.format else "says no format"
     return f"its data has the format {found}, and {desired.version} {wanted}"
 

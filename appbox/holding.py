@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
-from appbox import dependencies, ordering
+from appbox import ordering
 from appbox.errors import AppboxError, HostLacks
 from appbox.host import gather, process, runc, services
 from appbox.host.facts import InitKind
@@ -65,7 +65,7 @@ def held(root: Root, init: InitKind, name: str, way: Way) -> Iterator[Held]:
     if way == "no":
         yield Held(root, init, name, way)
         return
-    above = _above(root, name) if way == "stop" else ()
+    above = ordering.running_above(root, name) if way == "stop" else ()
     with process.guard(_going_on(init, name, way)):
         _note(root, name, way)
         one = Held(root, init, name, way, above)
@@ -101,13 +101,6 @@ def _going_on(init: InitKind, name: str, way: Way) -> list[str]:
         return [process.need("rc-service", "OpenRC runs on this host"), name, "start"]
     why = "it was started by hand, and nothing could start it again"
     raise HostLacks("cannot be stopped for a while", where=name, why=why, hint="end it, or use --live")
-
-
-def _above(root: Root, name: str) -> list[str]:
-    """Return the running services that stop with this one, in the order in which they start."""
-    graph = ordering.installed(root)
-    down = dependencies.requirers(graph, name)
-    return [other for other in dependencies.order(down, graph) if runc.running(other) is not None]
 
 
 def _note(root: Root, name: str, way: Way) -> None:

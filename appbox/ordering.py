@@ -16,7 +16,7 @@ from appbox.dependencies import Graph, Needs
 from appbox.errors import AppboxError, ManifestError, Problem
 from appbox.fields import nearest
 from appbox.host import runc
-from appbox.host.facts import Facts
+from appbox.host.facts import Facts, InitKind
 from appbox.plan_values import ServicePlan
 from appbox.sources import Loaded
 from appbox.store import files, paths, state, unitfiles
@@ -144,6 +144,20 @@ def _with_start(plan: ServicePlan, because: str) -> ServicePlan:
     if not plan.observed.running or plan.desired.timed or any(isinstance(a, Start | Restart) for a in plan.actions):
         return plan
     return replace(plan, actions=(*plan.actions, _start(plan.desired.name, because)))
+
+
+def running_above(root: Root, name: str, *, enabled: InitKind | None = None) -> list[str]:
+    """Return the running services that stop with this one, in the order in which they start.
+
+    With `enabled`, the init system of the host, those count as well that it starts at boot: they may be down by now.
+    """
+    graph = installed(root)
+    down = dependencies.order(dependencies.requirers(graph, name), graph)
+    return [
+        other
+        for other in down
+        if runc.running(other) is not None or (enabled and unitfiles.enabled(root, enabled, other))
+    ]
 
 
 def refuse_removal(root: Root, name: str) -> None:

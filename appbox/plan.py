@@ -149,7 +149,7 @@ def _refuse(desired: Desired, observed: Observed) -> None:
         raise AppboxError(
             problem,
             where=desired.name,
-            hint="restore a snapshot of that format, or give upgrade.migrate"
+            hint=f"restore a snapshot of that format: appbox snapshot --list {desired.name} shows which there are"
             if desired.generation
             else "upgrade.migrate takes it from one to the other",
         )
@@ -366,7 +366,7 @@ def _untimed_actions(desired: Desired, observed: Observed, actions: list[Action]
         return [Start(desired.name, "a run that was killed had stopped it")] if observed.interrupted else []
     if any(isinstance(a, Stop) for a in actions):
         return [Start(desired.name, "it was stopped for the change")]
-    changed = [a for a in actions if isinstance(a, RenderConfig | InstallUnit)]
+    changed = [a for a in actions if isinstance(a, RenderConfig | Activate | InstallUnit)]
     if any((isinstance(a, InstallUnit) and a.diff) or needs_restart(desired, observed) for a in changed):
         return [Restart(desired.name, "what it runs with changed")]
     if observed.stale or observed.running != desired.directory:

@@ -106,8 +106,12 @@ def differences(was: PlanFile, now: PlanFile) -> Iterator[str]:
         if how := _changed(was.files.get(path), now.files.get(path)):
             yield f"{path} {how}"
     changed = [name for name in sorted({*was.state, *now.state}) if was.state.get(name) != now.state.get(name)]
-    if changed:
-        yield f"the host has changed since: {', '.join(changed)}"
+    # What is looked at only where something changes differs for that alone, and need not be said then.
+    causes = [name for name in changed if not name.startswith(_FOLLOWING)]
+    if causes or (changed and was.files == now.files):
+        yield f"the host has changed since: {', '.join(causes or changed)}"
+    elif changed:
+        pass
     elif (before := _doing(was.plan)) != (after := _doing(now.plan)):
         both = zip([*before, "nothing"], [*after, "nothing"], strict=False)
         one, other = next((pair for pair in both if pair[0] != pair[1]), ("", ""))
@@ -154,7 +158,7 @@ def _observed(name: str, observed: Observed) -> dict[str, str]:
     for version in (observed.current, observed.target):
         found |= _installed(version) if version is not None else {}
     found |= {f"unit {path.rpartition('/')[2]}": _digest(unit) for path, unit in observed.units.items()}
-    rest = {f.name: getattr(observed, f.name) for f in fields(Observed) if f.name not in {"current", "target", "units"}}
+    rest = {f.name: getattr(observed, f.name) for f in fields(Observed) if f.name not in _ELSEWHERE}
     found |= {f"{_WORDS.get(part, part)} of {name}": _digest(value) for part, value in rest.items()}
     found[f"current version of {name}"] = _digest(observed.current.directory if observed.current else "")
     return found
@@ -169,8 +173,29 @@ _WORDS: Final = {
     "kept": "place of the data",
     "data": "volumes",
     "new_address": "address",
+    "modes": "modes of the units",
+    "newest": "newest generation",
+    "versions": "generations",
+    "cloning": "way to copy data",
+    "own": "data in the way",
+    "format": "format of the data",
+    "own_format": "format of the data in the way",
+    "unfinished": "unfinished migration",
+    "interrupted": "interrupted run",
+    "displaced": "replaced version",
+    "kept_base": "user ids of the data",
+    "writes": "changes to the root file system",
+    "writes_origin": "place of changes to the root file system",
+    "untold": "peers in the network",
 }
-"""What parts of `Observed` are called; the others have their own names."""
+"""What parts of `Observed` are called."""
+_ELSEWHERE: Final = frozenset({"current", "target", "units", "data_size"})
+"""Parts that are compared in another way, or not at all: a service that runs goes on writing its data."""
+_FOLLOWING: Final = (
+    "what the manifest of ",
+    *(f"{_WORDS[part]} of " for part in ("newest", "versions", "cloning", "own", "format", "own_format", "unfinished")),
+)
+"""How parts begin that are looked at only where there is something to do, or that a changed file explains."""
 
 
 def _installed(version: Installed) -> dict[str, str]:

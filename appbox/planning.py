@@ -216,7 +216,7 @@ def _service(work: _Work, loaded: Loaded, facts: Facts) -> Prepared:
     _refuse_data(locked, desired, observed)
     service = plan.diff(desired, observed, live=facts.live, start=work.start, new_range=new_range)
     if service.actions and not work.retry:
-        _refuse_again(root, desired)
+        _refuse_again(root, desired, observed)
     if facts.live and any(isinstance(action, Stop | Start | Restart) for action in service.actions):
         drift.refuse_foreign(name)
     for action in service.actions:
@@ -237,6 +237,8 @@ def _refuse_data(locked: Locked, desired: Desired, observed: Observed) -> None:
     """Refuse a version that must not get the data, or cannot get it in the way that its manifest wants."""
     if wrong := format_problem(desired, observed):
         hint = "give upgrade.migrate, the command that takes it there, or restore a snapshot of that format"
+        if not observed.format:
+            hint = "give upgrade.migrate, or, if it is in that format, apply data_format with the present version first"
         raise locked.refuse(("upgrade", "data_format"), wrong, hint)
     if desired.upgrade.data == "snapshot" and observed.cloning == "copy":
         what, hint = f"the file system of {paths.CONTAINERS} cannot clone files", 'take "copy", "move" or "auto"'
@@ -244,11 +246,14 @@ def _refuse_data(locked: Locked, desired: Desired, observed: Observed) -> None:
         raise HostLacks(what, where=f"{problem.file}:{problem.line}: {problem.key}", hint=hint)
 
 
-def _refuse_again(root: Root, desired: Desired) -> None:
-    """Refuse to try once more what did not get well, as it is."""
+def _refuse_again(root: Root, desired: Desired, observed: Observed) -> None:
+    """Refuse to try once more what did not get well, as it is. What is current all the same may be repaired."""
     found = failed.load(root, desired.name)
     mark = fingerprint(desired) if found else ""
+    current = observed.current
     for before in (one for one in found if one.fingerprint == mark):
+        if current is not None and (current.generation, current.digest) == (before.generation, before.digest):
+            continue
         raise AppboxError(
             f"{desired.version} did not get well on {before.when}, and is not tried again",
             where=desired.name,

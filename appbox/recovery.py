@@ -115,6 +115,17 @@ def _quiet(action: Action) -> None:
     del action
 
 
+def drop_copy(root: Root, entry: Entry) -> None:
+    """Remove the copy of the data that a killed run was making for a version which is not current."""
+    name, directory = entry.service, entry.target.directory
+    if not directory or not root.is_directory(paths.CONTAINERS):
+        return
+    with root.directory(paths.CONTAINERS) as containers:
+        if files.exists(directory, containers) and files.link_target(name, containers) != directory:
+            with files.directory(directory, containers) as version:
+                bundle.drop_copy(version)
+
+
 def _drop(root: Root, entry: Entry) -> None:
     """Remove the version that a killed run had made and nobody has used, and what was given to it."""
     name, directory = entry.service, entry.target.directory
@@ -123,11 +134,8 @@ def _drop(root: Root, entry: Entry) -> None:
             ours = files.exists(directory, containers) and files.link_target(name, containers) != directory
         if ours:
             removal.retire(root, name, directory)
-    elif directory and root.is_directory(paths.CONTAINERS):
-        with root.directory(paths.CONTAINERS) as containers:
-            if files.exists(directory, containers) and files.link_target(name, containers) != directory:
-                with files.directory(directory, containers) as version:
-                    bundle.drop_copy(version)
+    else:
+        drop_copy(root, entry)
     if state.load(root, name) is None and not removal.versions(root, name):
         record = addresses.load(root)
         if name in record.places:

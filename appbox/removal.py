@@ -64,15 +64,12 @@ def remove(root: Root, init: InitKind, name: str, *, purge: bool) -> Removed:
     linked = name in state.names(root)
     given = purge and (name in ranges.load(root) or _has_snapshots(root, name))
     if not (found or units or linked or interrupted or given):
+        journal.remove(root, name)  # a run that was killed had come to the end
         raise AppboxError("is not installed", where=name, hint="appbox status lists what is")
+    if root.live:
+        _stop(init, name, bool(units), done)
     journal.write(root, Entry(name, Place(), Place(), running=False, made=False))
-    try:
-        _remove(
-            root, init, name, units=bool(units), linked=linked, found=found, network=network, purge=purge, done=done
-        )
-    except (AppboxError, OSError):
-        journal.remove(root, name)
-        raise
+    _remove(root, init, name, linked=linked, found=found, network=network, purge=purge, done=done)
     journal.remove(root, name)
     return done
 
@@ -82,16 +79,16 @@ def _remove(
     init: InitKind,
     name: str,
     *,
-    units: bool,
     linked: bool,
     found: list[str],
     network: str,
     purge: bool,
     done: Removed,
 ) -> None:
-    """Do it; nobody may be told that it is done before."""
-    if root.live:
-        _stop(init, name, units, done)
+    """Remove what is there of a service that is down; the next command finishes what is interrupted.
+
+    Raises AppboxError or OSError, with what is left of it to be removed by the next command.
+    """
     # A unit for another init system may be left from a time when the host had that one.
     kinds: list[InitKind] = [init, *(k for k in unitfiles.KINDS if k != init and unitfiles.owned(root, k, name))]
     for kind in kinds:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from appbox.actions import Action, InstallUnit, RenderConfig
+from appbox.actions import Action, CarryData, InstallUnit, RenderConfig
+from appbox.data_plan import upgrading
 from appbox.errors import printable
 from appbox.outcome import Outcome
-from appbox.plan_data import downtime, restarts
+from appbox.plan_data import downtime, restarts, rollback
 from appbox.plan_values import Plan, ServicePlan
 
 
@@ -35,6 +36,9 @@ def _service(service: ServicePlan, verbosity: int) -> Iterator[str]:
             yield from (f"      {line}" for line in action.diff.splitlines())
     if restarts(service):
         yield f"  it {downtime(service)}"
+    moved = any(isinstance(action, CarryData) for action in service.actions) and desired.volumes
+    if moved and upgrading(desired, service.observed):
+        yield f"  {rollback(service)}"
     for note in service.notes:
         yield f"  note: {note}"
 
@@ -74,6 +78,7 @@ _IN_WORDS = {
 
 def _outcome(one: Outcome) -> str:
     why = one.why or (str(one.error).splitlines() or [""])[0] if one.why or one.error else ""
+    why = why.removeprefix(f"{one.name}: ")
     return f"{one.name}: {_IN_WORDS[one.result]}{f': {why}' if why else ''}"
 
 

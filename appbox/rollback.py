@@ -10,6 +10,7 @@ from appbox.errors import AppboxError
 from appbox.host import gather
 from appbox.host.facts import Facts, IdRange
 from appbox.networking import Addresses
+from appbox.ordering import Neighbours
 from appbox.plan_values import Observed, ServicePlan
 from appbox.store import files, paths, ranges, state
 from appbox.store.root import Root
@@ -49,7 +50,8 @@ def to_generation(
     observed = Addresses(root).observe(desired, observed)
     ids = ranges.read(root).written.get(name)
     new_range = desired.mapped and ids != IdRange(desired.base, desired.size)
-    return Back(facts, plan.diff(desired, observed, live=facts.live, start=start, new_range=new_range))
+    way = plan.diff(desired, observed, live=facts.live, start=start, new_range=new_range)
+    return Back(facts, Neighbours(root, facts, ()).started_again([way])[0])
 
 
 def _desired(containers: int, name: str, directory: str, number: int, *, keep_data: bool) -> Desired:

@@ -5,8 +5,22 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
+import time
+
 from appbox import hooks
-from appbox.actions import Action, InstallUnit, Reload, RenderConfig, Replace, RunHook, Schedule, Stop, Switch
+from appbox.actions import (
+    Action,
+    Activate,
+    BringBack,
+    InstallUnit,
+    Reload,
+    RenderConfig,
+    Replace,
+    RunHook,
+    Schedule,
+    Stop,
+    Switch,
+)
 from appbox.differences import only_described
 from appbox.errors import AppboxError
 from appbox.hooks import Hook
@@ -35,8 +49,9 @@ def start(work: Work, action: Action) -> None:
     late = not work.interrupted and only_described(work.plan.actions)
     if not late:
         control.reload()
+    begun = time.time()
     _start(control, work, action.service)
-    services.wait_until_runs(work.facts.init, action.service)
+    services.wait_until_runs(work.facts.init, action.service, begun)
     if late and control.kind == "systemd":
         control.reload()
 
@@ -46,7 +61,7 @@ def _start(control: services.Services, work: Work, name: str) -> None:
         control.start_again(name)
         return
     # What still tries to start does so with what was there before, and a start would join it and share its fate.
-    new = any(isinstance(one, RenderConfig | InstallUnit | Switch) for one in work.plan.actions)
+    new = any(isinstance(one, RenderConfig | Activate | BringBack | InstallUnit | Switch) for one in work.plan.actions)
     (control.restart if new and control.state(name) == "active" else control.start)(name)
 
 
@@ -65,8 +80,9 @@ def schedule(work: Work, action: Action) -> None:
 def restart(work: Work, action: Action) -> None:
     control = services.of_kind(work.facts.init)
     control.reload()
+    begun = time.time()
     control.restart(action.service)
-    services.wait_until_runs(work.facts.init, action.service)
+    services.wait_until_runs(work.facts.init, action.service, begun)
 
 
 def replace(work: Work, action: Action) -> None:

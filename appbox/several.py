@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager
 from typing import Final, Protocol
 
 from appbox import apply as applying
-from appbox import dependencies, resolve, upgrading
+from appbox import dependencies, recovery, resolve, upgrading
 from appbox import removal as removing
 from appbox.actions import Action, Start, Unpack
 from appbox.errors import AppboxError
@@ -79,7 +79,7 @@ class _Run:
         self._failed: dict[str, AppboxError] = {}
         self._stuck: set[str] = set()
         self._begun: set[str] = set()
-        self._interrupted = {entry.service for entry in journal.load(root)}
+        self._interrupted = {entry.service: entry for entry in journal.load(root)}
         self._stopping = threading.Event()
         self._sources: dict[str, Source] = {}
         self._works = {one.plan.desired.name: self._work(one) for one in planned.services if one.plan.actions}
@@ -186,8 +186,12 @@ class _Run:
         name = one.plan.desired.name
         if name in self._failed:
             return Outcome(name, "failed", self._failed[name])
+        if name in self._interrupted and one.plan.desired.directory != self._interrupted[name].target.directory:
+            # It takes another way than the killed run, which may have copied data for where it was going.
+            recovery.drop_copy(self._root, self._interrupted[name])
         if not one.plan.actions:
             if name in self._interrupted:
+                applying.own_now(self._root, one.plan.observed)
                 journal.remove(self._root, name)
             return Outcome(name, "unchanged")
         if why := self._obstacle(one):

@@ -5,12 +5,13 @@ What is undone is brought about by the same means: a plan that makes the generat
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Final
 
 from appbox import apply as applying
-from appbox import rollback
+from appbox import ordering, rollback
 from appbox.actions import (
     Action,
     Activate,
@@ -32,7 +33,7 @@ from appbox.actions import (
 from appbox.data_plan import upgrading, usable
 from appbox.differences import fingerprint
 from appbox.errors import AppboxError
-from appbox.host import services
+from appbox.host import runc, services
 from appbox.store import failed, journal
 from appbox.store.journal import Entry, Place
 from appbox.work import Work
@@ -74,7 +75,7 @@ def carry_out(work: Work) -> None:
         if not _worth_it(work, entry, begun[-1]):
             journal.remove(work.root, entry.service)
             raise
-        _undo(work, entry, begun[-1], error)
+        _undo(work, entry, begun, error)
     journal.remove(work.root, entry.service)
     failed.forget(work.root, entry.service, fingerprint(work.plan.desired))
 
@@ -113,11 +114,10 @@ def _disturbed(work: Work, begun: list[Action]) -> bool:
     """Return whether a plan that failed has changed what is current, or what runs."""
     current = usable(work.observed)
     where = current.directory if current else ""
-    stops, stopped = any(isinstance(one, Stop) for one in work.plan.actions), False
+    stops = any(isinstance(one, Stop) for one in work.plan.actions)
     for action in begun:
-        if isinstance(action, InstallUnit) and not stopped and stops:
-            continue  # it says what is about to be; the next plan mends that
-        stopped = stopped or isinstance(action, Stop)
+        if isinstance(action, InstallUnit) and stops:
+            continue  # before the stop it only describes what is about to be, and the next plan mends that
         if isinstance(action, _DISTURBING) or (isinstance(action, Publish) and action.replaces):
             return True
         if isinstance(action, RenderConfig) and action.directory == where and not work.staged:
@@ -125,18 +125,20 @@ def _disturbed(work: Work, begun: list[Action]) -> bool:
     return False
 
 
-def _undo(work: Work, entry: Entry, action: Action, error: BaseException) -> None:
+def _undo(work: Work, entry: Entry, begun: list[Action], error: BaseException) -> None:
     """Make the generation of before the current one again, and raise what has happened."""
     name, desired = entry.service, work.plan.desired
-    if isinstance(action, _TRYING) and isinstance(error, AppboxError) and not desired.generation:
+    # What was only repaired is what there is to go back to, and was well before.
+    tried = isinstance(begun[-1], _TRYING) and not desired.generation and entry.target != entry.origin
+    if tried and isinstance(error, AppboxError):
         now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        why = str(error)
+        why = _said(error)
         number = entry.target.generation
         known = failed.Failure(fingerprint(desired), number, desired.version, desired.digest, now, why)
         failed.save(work.root, name, known)
     try:
-        back(work, entry)
-    except AppboxError as second:
+        back(work, entry, stop=any(isinstance(action, (*_TRYING, Replace, Stop)) for action in begun))
+    except (AppboxError, OSError) as second:
         raise AppboxError(
             f"{desired.version} failed, and going back to generation {entry.origin.generation} failed too",
             where=name,
@@ -147,18 +149,28 @@ def _undo(work: Work, entry: Entry, action: Action, error: BaseException) -> Non
     if not isinstance(error, AppboxError | OSError):
         raise error
     before = _version(work)
-    again = f"; {_NOT_AGAIN}" if isinstance(action, _TRYING) and not desired.generation else ""
+    again = f"; {_NOT_AGAIN}" if tried else ""
     raise AppboxError(
         f"{desired.version} failed, and {before} is back",
         where=name,
-        why=": ".join(part for part in (error.what, error.why) if part)
-        if isinstance(error, AppboxError)
-        else str(error),
-        hint=f"appbox logs {name} shows more{again}",
+        why=_said(error),
+        hint=f"{_where_more(begun[-1], error)}{again}",
     ) from error
 
 
 _NOT_AGAIN: Final = "it is not tried again until its manifest or image changes, or apply --retry asks for it"
+
+
+def _said(error: AppboxError | OSError) -> str:
+    """Return what happened and why, without the service's name and what was to be done about it."""
+    return ": ".join(filter(None, (error.what, error.why))) if isinstance(error, AppboxError) else str(error)
+
+
+def _where_more(action: Action, error: AppboxError | OSError) -> str:
+    """Return where there is more to read: commands of an upgrade have a log of their own."""
+    if isinstance(action, Migrate | RunHook) and isinstance(error, AppboxError) and error.hint:
+        return error.hint
+    return f"appbox logs {action.service} shows more"
 
 
 def _version(work: Work) -> str:
@@ -169,10 +181,17 @@ def _version(work: Work) -> str:
     return f"generation {current.generation}" if same else current.version
 
 
-def back(work: Work, entry: Entry) -> None:
-    """Make the generation of before the current one, with the service running if it ran."""
+def back(work: Work, entry: Entry, *, stop: bool) -> None:
+    """Make the generation of before the current one, with the service running if it ran.
+
+    `stop`: it may have been touched, so that it is stopped first. Others that stop with it are started again.
+    """
     name, init = entry.service, work.facts.init
-    if work.facts.live and work.plan.desired.units:
+    above: list[str] = []
+    if stop and work.facts.live and work.plan.desired.units:
+        # Where there is no way back nothing is stopped: what there is may be better than nothing.
+        rollback.to_generation(work.root, init, name, entry.origin.generation)
+        above = ordering.running_above(work.root, name, enabled=init)
         # What failed may be about to be tried again by the init system.
         services.of_kind(init).stop(name)
     found = rollback.to_generation(
@@ -189,3 +208,8 @@ def back(work: Work, entry: Entry) -> None:
             told=work.told,
         )
     )
+    for other in above:
+        # It is said of the service why its change failed; how another one does, status says.
+        with contextlib.suppress(AppboxError):
+            if runc.running(other) is None:
+                services.of_kind(init).start(other)

@@ -83,8 +83,8 @@ class Services(Protocol):
     def state(self, name: str) -> State:
         """Return what the init system thinks of a unit."""
 
-    def log_tail(self, name: str, lines: int) -> list[str]:
-        """Return the last lines that the service wrote."""
+    def log_tail(self, name: str, lines: int, since: float = 0.0) -> list[str]:
+        """Return the last lines of what the service wrote at its last start, or after `since`, seconds since 1970."""
 
 
 class Systemd:
@@ -144,14 +144,22 @@ class Systemd:
             return "failed"
         return "ended" if shown.get("ActiveState") == "inactive" else "active"
 
-    def log_tail(self, name: str, lines: int) -> list[str]:
-        """Return the last lines that the service itself wrote into the journal, or what systemd says of it."""
+    def log_tail(self, name: str, lines: int, since: float = 0.0) -> list[str]:
+        """Return the last lines that the service itself wrote into the journal, or what systemd says of it.
+
+        Each start is an invocation of its own (systemd.exec(5), $INVOCATION_ID): what an earlier one wrote, another
+        version perhaps, does not say why this one failed.
+        """
+        del since
         journal = process.find("journalctl")
         if journal is None:
             return []
+        unit = f"{name}.service"
+        shown = process.run([self._program(), "show", "--property=InvocationID", "--value", unit]).out.strip()
         argv = [journal, "--quiet", "--lines", str(lines), "--output", "cat", "--no-pager"]
-        own = process.run([*argv, f"_SYSTEMD_UNIT={name}.service"]).out.splitlines()
-        return own or process.run([*argv, "--unit", f"{name}.service"]).out.splitlines()
+        own = process.run([*argv, f"_SYSTEMD_UNIT={unit}", *([f"_SYSTEMD_INVOCATION_ID={shown}"] if shown else [])])
+        said = [f"INVOCATION_ID={shown}"] if shown else ["--unit", unit]
+        return own.out.splitlines() or process.run([*argv, *said]).out.splitlines()
 
     def _program(self) -> str:
         return process.need("systemctl", "systemd runs on this host")
@@ -185,8 +193,13 @@ class OpenRC:
         self._rc(name, "start")
 
     def stop(self, name: str) -> None:
-        """Run `rc-service stop`."""
-        self._rc(name, "stop")
+        """Run `rc-service stop`. What cleans up behind it may be what has to be repaired: the service is stopped."""
+        try:
+            self._rc(name, "stop")
+        except AppboxError:
+            if self.state(name) == "active" or runc.running(name) is not None:
+                raise
+            self.forget(name)
 
     def prepare(self, name: str, *, units: bool) -> None:
         """Have OpenRC ask all scripts for their dependencies now: the next command would, and that takes its time."""
@@ -230,24 +243,27 @@ class OpenRC:
             return "failed"
         return "ended" if code == _STOPPED else "active"
 
-    def log_tail(self, name: str, lines: int) -> list[str]:
-        """Return the last lines of the log file."""
+    def log_tail(self, name: str, lines: int, since: float = 0.0) -> list[str]:
+        """Return the last lines of the log file, whose times have whole seconds."""
         try:
             with open(paths.log_file(name), "rb") as file:
                 file.seek(0, 2)
                 file.seek(max(0, file.tell() - 65536))
-                return file.read(65536).decode("utf-8", "replace").splitlines()[-lines:]
+                found = file.read(65536).decode("utf-8", "replace").splitlines()[-lines:]
         except OSError:
             return []
+        begin = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(since))
+        return [line for line in found if line[:20] >= begin]
 
     def _program(self) -> str:
         return process.need("rc-service", "OpenRC runs on this host")
 
     def _rc(self, name: str, verb: str) -> None:
+        begun = time.time()
         result = process.run([self._program(), name, verb], timeout=_limit(verb))
         if result.code != 0:
             _refuse_unhealthy(self, (name,))
-            why = _why(self, verb, (name,), result)
+            why = _why(self, verb, (name,), result, begun)
             raise AppboxError(f"rc-service {name} {verb} failed", where=name, why=why, hint=_hint((name,)))
 
 
@@ -299,9 +315,9 @@ class NoInit:
         """Return whether its container runs."""
         return "active" if runc.running(name) else "ended"
 
-    def log_tail(self, name: str, lines: int) -> list[str]:
+    def log_tail(self, name: str, lines: int, since: float = 0.0) -> list[str]:
         """Return nothing: a service in the foreground writes to its terminal."""
-        del name, lines
+        del name, lines, since
         return []
 
 
@@ -320,10 +336,10 @@ def _reload(name: str) -> None:
         raise AppboxError("cannot be reloaded", where=name, why=why, hint=_hint((name,)))
 
 
-def wait_until_runs(kind: InitKind, name: str) -> None:
+def wait_until_runs(kind: InitKind, name: str, since: float = 0.0) -> None:
     """Return when the service's container runs and stays alive for a moment, or has ended well: a job may be quick.
 
-    Raises AppboxError with the last words of a service that failed.
+    Raises AppboxError with the last words of a service that failed; `since`: when it was started, seconds since 1970.
     """
     control = of_kind(kind)
     deadline = time.monotonic() + _START_LIMIT
@@ -338,24 +354,25 @@ def wait_until_runs(kind: InitKind, name: str) -> None:
             break
         time.sleep(0.05)
     hint = f"appbox logs {name} shows more"
-    raise AppboxError("does not stay up", where=name, why=_last_words(control, name), hint=hint)
+    raise AppboxError("does not stay up", where=name, why=_last_words(control, name, since), hint=hint)
 
 
-def _last_words(control: Services, name: str) -> str:
+def _last_words(control: Services, name: str, since: float = 0.0) -> str:
     """Return the last lines that a service wrote, as one. One that is tried again and again says the same each time."""
-    lines = [_STAMPS.sub("", line).strip() for line in control.log_tail(name, 5)]
+    lines = [_STAMPS.sub("", line).strip() for line in control.log_tail(name, 5, since)]
     return " | ".join(dict.fromkeys(line for line in lines if line and not line.startswith("level=warning")))
 
 
-def _why(control: Services, verb: str, units: tuple[str, ...], result: process.Result) -> str:
+def _why(control: Services, verb: str, units: tuple[str, ...], result: process.Result, since: float = 0.0) -> str:
     """Return why a command of the init system failed; only the service itself knows why it did not start."""
     said = [line.strip(" *") for line in result.err.splitlines()]
     # It was not even tried, since a service that it requires did not start.
     for line in said:
         if "dependency job" in line or "cannot start" in line:
             return line
-    words = _last_words(control, units[0].removesuffix(".service")) if units and verb in {"start", "restart"} else ""
-    return words or result.message
+    if not units or verb not in {"start", "restart"}:
+        return result.message
+    return _last_words(control, units[0].removesuffix(".service"), since) or result.message
 
 
 def _limit(verb: str) -> float:

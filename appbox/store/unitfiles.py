@@ -183,14 +183,27 @@ def link_target(root: Root, path: str) -> str | None:
 
 
 def write(root: Root, unit: UnitFile) -> None:
-    """Write a unit file atomically and durably."""
+    """Write a unit file atomically and durably. One that had only another mode keeps its time: `written` means text."""
     if job := crontab.split(unit.path):
         crontab.write(root, job, unit.text)
         return
     folder, _, leaf = unit.path.rpartition("/")
     root.make(folder)
     with root.directory(folder) as fd:
+        before = _time_of(leaf, unit.text.encode(), fd)
         files.replace(leaf, unit.text.encode(), mode=unit.mode, dir_fd=fd)
+        if before:
+            os.utime(leaf, ns=before, dir_fd=fd, follow_symlinks=False)
+
+
+def _time_of(leaf: str, data: bytes, folder: int) -> tuple[int, int] | None:
+    """Return the times of a file that has these bytes, in nanoseconds since 1970; None of any other one."""
+    try:
+        info = os.lstat(leaf, dir_fd=folder)
+        same = stat.S_ISREG(info.st_mode) and files.read_if_present(leaf, _LIMIT, folder) == data
+    except OSError:
+        return None
+    return (info.st_atime_ns, info.st_mtime_ns) if same else None
 
 
 def remove(root: Root, kind: InitKind, name: str) -> bool:

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from tests.bench import cached, commands, host, pulls, readme, starts, table
+from tests.bench import cached, commands, downtime, host, pulls, readme, starts, table
 from tests.bench.measure import Failed
 from tests.bench.peers import PEERS, Peer
 from tests.bench.table import Figure, Pull
@@ -16,7 +16,7 @@ from tests.ground.registry import RealRegistry
 
 README = Path(__file__).parents[2] / "README.md"
 SLOW = "million"
-OTHERS = ("cached", "commands", "start")
+OTHERS = ("cached", "commands", "start", "downtime")
 USUAL = (*(name for name in pulls.ROWS if name != SLOW), *OTHERS)
 
 
@@ -72,6 +72,8 @@ def figures(name: str, local: RealRegistry, scratch: Path, rounds: int) -> Itera
         yield from cached.figures(local, scratch)
     elif name == "commands":
         yield from commands.figures(rounds)
+    elif name == "downtime":
+        yield from downtime.figures(scratch, rounds)
     else:
         yield from starts.figures(local, scratch)
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import random
 from pathlib import Path
+from typing import Final
 
 import pytest
 
@@ -17,6 +18,9 @@ from tests.crash.sweep import FULL, SEED, Table, Trial, at, sample, sweep
 from tests.ground.calls import KILL, Call
 
 pytestmark = pytest.mark.root
+
+MOST: Final = 15
+"""Calls of a sample for each operation."""
 
 PARAMETERS = pytest.mark.parametrize("operation", on("tmpfs"), ids=lambda operation: operation.name)
 
@@ -35,7 +39,7 @@ def test_killed_at_each_call(operation: Operation, tmp_path: Path, figures: Tabl
             trial.between()
             trial.again()
 
-        sweep(row, sample(found, 45, operation.name), attempt)
+        sweep(row, sample(found, MOST, operation.name), attempt)
         figures.judge()
 
 
@@ -47,7 +51,7 @@ def test_killed_and_killed_again_while_it_is_mended(operation: Operation, tmp_pa
         found = trial.calls()
         row.points = len(found) ** 2
         chance = random.Random(f"{SEED} {operation.name}")  # noqa: S311 - what is tried is no secret
-        points = [chance.choices(found, k=2) for _ in range(150 if FULL else 4)]
+        points = [chance.choices(found, k=2) for _ in range(150 if FULL else 2)]
         for first, second in points:
 
             def attempt(first: Call = first, second: Call = second) -> None:

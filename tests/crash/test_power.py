@@ -21,7 +21,7 @@ from tests.ground.calls import KILL, Call
 pytestmark = pytest.mark.root
 
 FLAGS: Final = {"power loss": NOTHING_FLUSHED, "power loss, journal flushed": LOG_FLUSHED}
-MOST: Final = 2
+MOST: Final = 1
 """Points of a sample for each operation, file system and fault."""
 
 CASES: Final = [(one, kind) for kind in ("ext4", "xfs", "btrfs") for one in on(kind)]

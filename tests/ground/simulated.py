@@ -51,14 +51,20 @@ class Host:
     units: dict[str, str] = field(default_factory=dict)
     links: frozenset[Link] = frozenset()
     running: str = ""
+    last: str = ""
     stale: bool = False
     unseen: bool = False
     base: int | None = None
     cloning: str = "copy"
     formats: dict[str, str] = field(default_factory=dict)
     aside: list[frozenset[str]] = field(default_factory=list)
+    copied: set[str] = field(default_factory=set)
+    """Directories with a copy that no service has seen."""
+    past: dict[str, dict[int, Installed]] = field(default_factory=dict)
+    """The generations in each directory."""
     staged: Installed | None = None
     staged_data: frozenset[str] | None = None
+    staged_format: str = ""
 
     def observe(self, directory: str) -> Observed:
         """Return what `observe.observe` would."""
@@ -68,8 +74,12 @@ class Host:
         target = current if self.link == directory else self.versions.get(directory)
         target = None if target is not None and target.problem == GONE else target
         usable = current is not None and current.problem != GONE
-        kept = [(bool(self.data[d]), d == directory, d) for d in self.versions if d in self.data and not usable]
-        holder = max(kept)[2] if kept else ""
+        kept = [
+            (bool(self.data[d]) and d not in self.copied, d == self.last, d == directory, d)
+            for d in self.versions
+            if d in self.data and not usable
+        ]
+        holder = max(kept)[3] if kept else ""
         found = Observed(
             current=current,
             target=target,
@@ -85,13 +95,28 @@ class Host:
         return replace(
             found,
             data=self.data.get(place, frozenset()),
-            own=place != directory and bool(self.data.get(directory)),
+            own=place not in {"", directory} and self._has_own(directory),
             format=self.formats.get(place, ""),
             own_format=self.formats.get(directory, ""),
             cloning=self.cloning,
             newest=max((v.generation for v in self.versions.values()), default=0),
             versions=tuple((name, v.generation) for name, v in self.versions.items() if not v.problem),
         )
+
+    def _has_own(self, directory: str) -> bool:
+        return bool(self.data.get(directory)) and directory not in self.copied
+
+    def place(self) -> str:
+        """Return the directory in which the data of the service is, "" when it is not installed."""
+        return (self.versions[self.link].carry or self.link) if self.link in self.versions else ""
+
+    def boot(self, word: str) -> None:
+        """Start the service as the init system does, without appbox, and have it write a word into its data."""
+        place = self.place()
+        if place:
+            self._arrive(self.link, place)
+            self.running = self.link
+            self.data[self.link] = self.data.get(self.link, frozenset()) | {word}
 
     def plan(self, desired: Desired) -> ServicePlan:
         """Return the plan for a service on this host."""
@@ -100,27 +125,42 @@ class Host:
 
     def carry_out(self, plan: ServicePlan, actions: Iterable[Action] | None = None) -> None:
         """Do the actions; a run that ends early leaves nothing that is staged."""
+        self.copied.discard(self.link)
         for action in plan.actions if actions is None else actions:
             getattr(self, f"_{type(action).__name__.lower()}")(plan, action)
         self.staged = self.staged_data = None
+        self.staged_format = ""
 
     def remove(self) -> None:
         """Do what `appbox remove` does."""
+        self.last = self.place()
+        self.copied.discard(self.link)
         self.link, self.units, self.links, self.running = "", {}, frozenset(), ""
         for directory, version in list(self.versions.items()):
-            if self.data.get(directory):
+            self.past.pop(directory, None)
+            if self._has_own(directory):
                 gone = replace(version, generation=0, files={}, problem=REMOVED, carry="")
                 self.versions[directory] = gone
             else:
                 del self.versions[directory]
                 self.data.pop(directory, None)
+                self.copied.discard(directory)
 
-    def roll_back(self, directory: str, generation: Installed) -> ServicePlan:
+    def to_generation(self, number: int, *, keep_data: bool = False) -> ServicePlan:
+        """Return the plan that goes back to a generation, wherever it is."""
+        directory = next(path for path, found in sorted(self.past.items()) if number in found)
+        return self.roll_back(directory, self.past[directory][number], keep_data=keep_data)
+
+    def roll_back(self, directory: str, generation: Installed, *, keep_data: bool = False) -> ServicePlan:
         """Return the plan that goes back to a generation of a version, as it was."""
         desired = replace(remembered.recall(generation), replaced=directory if "/" in directory else "")
-        observed = replace(self.observe(desired.directory), target=self.versions[directory])
+        desired = replace(desired, upgrade=replace(desired.upgrade, keep_data=keep_data))
+        observed = self.observe(desired.directory)
         if desired.replaced:
-            observed = replace(observed, own=bool(self.data.get(directory)))
+            there, place = observed.target, data_plan.data_place(observed, desired.directory)
+            observed = replace(observed, target=self.versions[directory], displaced=there)
+            own = place not in {"", directory} and self._has_own(directory)
+            observed = replace(observed, own=own, own_format=self.formats.get(directory, ""))
         return plans.diff(desired, observed, live=True, start=True, new_range=False)
 
     def _activate(self, plan: ServicePlan, action: Activate) -> None:
@@ -130,11 +170,34 @@ class Host:
         self.stale = bool(self.running) and differences.needs_restart(plan.desired, plan.observed)
 
     def _bringback(self, plan: ServicePlan, action: BringBack) -> None:
-        for table in (self.versions, self.data, self.formats):
-            back, there = table.pop(action.origin, None), table.pop(action.directory, None)  # type: ignore[attr-defined]
+        if action.origin != action.replaces:
+            self._make_room(action.replaces)
+        self._follow(action.directory, action.replaces, action.origin)
+        for table in self._tables():
+            back, there = table.pop(action.origin, None), table.pop(action.directory, None)
             table.update({k: v for k, v in ((action.directory, back), (action.replaces, there)) if v is not None})
         origin = data_plan.carry_origin(plan.desired, plan.observed)
+        if origin:
+            assert not self.data.pop(action.directory, None), "two places with data"
         self.versions[action.directory] = replace(self.versions[action.directory], carry=origin)
+
+    def _tables(self) -> list[dict[str, Any]]:
+        """Return what is known of directories, which may change their names."""
+        return [self.versions, self.data, self.formats, self.past]
+
+    def _make_room(self, directory: str) -> None:
+        """Give another name to an older one of the same image."""
+        if directory in self.versions:
+            number = next(n for n in range(2, 99) if f"{directory}.{n}" not in self.versions)
+            for table in self._tables():
+                if directory in table:
+                    table[f"{directory}.{number}"] = table.pop(directory)
+
+    def _follow(self, directory: str, replaces: str, origin: str = "") -> None:
+        """See that nothing which still waits for its data is led astray by directories that change their names."""
+        for name in {directory, origin} - {""}:
+            for path, version in self.versions.items():
+                assert version.carry != name or path == name or path != self.link, (path, version.carry, replaces)
 
     def _putaside(self, plan: ServicePlan, action: PutAside) -> None:
         self.aside.append(self.data.pop(action.directory))
@@ -142,13 +205,14 @@ class Host:
 
     def _copydata(self, plan: ServicePlan, action: CopyData) -> None:
         found = self.data[action.origin]
-        if action.origin in self.formats:
-            self.formats[action.directory] = self.formats[action.origin]
         if self.staged is not None:
-            self.staged_data = found
+            self.staged_data, self.staged_format = found, self.formats.get(action.origin, "")
         else:
-            assert not self.data.get(action.directory), "data would be lost"
+            if action.origin in self.formats:
+                self.formats[action.directory] = self.formats[action.origin]
+            assert not self._has_own(action.directory), "data would be lost"
             self.data[action.directory] = found
+            self.copied.add(action.directory)
 
     def _runhook(self, plan: ServicePlan, action: RunHook) -> None:
         assert self.running
@@ -163,12 +227,13 @@ class Host:
 
     def _notesource(self, plan: ServicePlan, action: NoteSource) -> None:
         version = self.versions[action.directory]
-        self.versions[action.directory] = replace(version, meta={**version.meta, "source": action.source})
+        self.versions[action.directory] = replace(version, meta={**version.meta, "source": action.path})
 
     def _retireversion(self, plan: ServicePlan, action: RetireVersion) -> None:
         assert self.link != action.directory
         version = self.versions.pop(action.directory)
-        if self.data.get(action.directory):
+        self.past.pop(action.directory, None)
+        if self._has_own(action.directory):
             self.versions[action.directory] = replace(version, generation=0, files={}, problem=REMOVED)
 
     def _allocaterange(self, plan: ServicePlan, action: AllocateRange) -> None:
@@ -199,45 +264,58 @@ class Host:
         if self.staged is not None:
             meta = {**self.staged.meta, **previous}
             self.staged = replace(self.staged, generation=action.generation, files=stored, meta=meta)
-        else:
-            version = self.versions[action.directory]
-            meta = {**version.meta, **previous}
-            self.versions[action.directory] = replace(version, generation=action.generation, files=stored, meta=meta)
-            self.stale = bool(self.running) and differences.needs_restart(plan.desired, plan.observed)
-            if self.running and differences.needs_replacing(plan.desired, plan.observed):
-                self.unseen = True
+            return
+        version = self.versions[action.directory]
+        meta = {**version.meta, **previous}
+        found = replace(version, generation=action.generation, files=stored, meta=meta)
+        self.versions[action.directory] = found
+        self.past.setdefault(action.directory, {})[action.generation] = replace(found, carry="")
+        self.stale = bool(self.running) and differences.needs_restart(plan.desired, plan.observed)
+        if self.running and differences.needs_replacing(plan.desired, plan.observed):
+            self.unseen = True
 
     def _publish(self, plan: ServicePlan, action: Publish) -> None:
         assert self.staged is not None
         if action.replaces:
-            assert not self.data.get(action.replaces), "data would be lost"
-            self.data.pop(action.replaces, None)
+            self._make_room(action.replaces)
+            self._follow(action.directory, action.replaces)
             self.versions[action.replaces] = self.versions.pop(action.directory)
-            for table in (self.data, self.formats):
+            self.copied.discard(action.directory)
+            for table in self._tables()[1:]:
                 if action.directory in table:
-                    table[action.replaces] = table.pop(action.directory)  # type: ignore[attr-defined]
+                    table[action.replaces] = table.pop(action.directory)
         else:
             assert action.directory not in self.versions
         self.versions[action.directory] = self.staged
+        self.past[action.directory] = {self.staged.generation: replace(self.staged, carry="")}
         if self.staged_data is not None:
             self.data[action.directory] = self.staged_data
+        if self.staged_format:
+            self.formats[action.directory] = self.staged_format
+        self.staged_format = ""
         self.staged = self.staged_data = None
 
     def _switch(self, plan: ServicePlan, action: Switch) -> None:
         origin = data_plan.carry_origin(plan.desired, plan.observed)
+        if origin and action.directory in self.copied:
+            del self.data[action.directory]
         if origin:
             assert not self.data.pop(action.directory, None), "two places with data"
+        self.copied.discard(action.directory)
         self.versions[action.directory] = replace(self.versions[action.directory], carry=origin)
         self.link = action.directory
 
     def _carrydata(self, plan: ServicePlan, action: CarryData) -> None:
-        version = self.versions[action.directory]
-        assert version.carry == action.origin
-        if action.directory not in self.data:
-            self.data[action.directory] = self.data.pop(version.carry, frozenset())
-            if version.carry in self.formats:
-                self.formats[action.directory] = self.formats.pop(version.carry)
-        self.versions[action.directory] = replace(version, carry="")
+        assert self.versions[action.directory].carry == action.origin
+        self._arrive(action.directory, action.origin)
+
+    def _arrive(self, directory: str, origin: str) -> None:
+        """Let the data come to the version that waits for it."""
+        if directory not in self.data:
+            self.data[directory] = self.data.pop(origin, frozenset())
+            if origin in self.formats:
+                self.formats[directory] = self.formats.pop(origin)
+        self.versions[directory] = replace(self.versions[directory], carry="")
 
     def _installunit(self, plan: ServicePlan, action: InstallUnit) -> None:
         self.units = {**self.units, action.path: next(u.text for u in plan.desired.units if u.path == action.path)}

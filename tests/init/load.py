@@ -121,7 +121,7 @@ class Killer:
 
     host: Host
     seed: int
-    longest: float = 3.0
+    longest: float = 2.5
     chance: random.Random = field(init=False)
     told: list[str] = field(default_factory=list)
     began: float = field(default_factory=time.monotonic)
@@ -180,7 +180,7 @@ def strays(host: Host, name: str = "cache") -> list[str]:
         "/var/lib/appbox",
     ):
         if machine.exists(folder):
-            below = [p for p in machine.path(folder).glob("**/*" if folder == "/var/lib/appbox" else "*")]
+            below = machine.path(folder).glob("**/*" if folder == "/var/lib/appbox" else "*")
             found += [str(path) for path in below if path.name.endswith(".appbox-tmp")]
     for version in machine.path(CONTAINERS).glob(f"{name}-*"):
         found += [str(path) for path in version.iterdir() if path.name.endswith(".appbox-tmp")]

@@ -48,6 +48,18 @@ def test_an_upgrade_brings_back_what_it_took_down(host: Host) -> None:
     host.machine.wait_until(lambda: all(starts(host, name) >= 2 for name in names), 30, "three starts again")
     host.machine.wait_until(lambda: all(host.is_active(name) for name in names), 10, "three that run")
     assert "nothing to do" in host.appbox("apply", "/root/services").out
+    # The way back takes them along as well, one of a configuration alone starts what it changes, and so does one that
+    # is undone.
+    assert host.appbox("rollback", "db").out.count("start it (it requires db, and stopped with it)") == 2
+    host.machine.wait_until(lambda: all(host.is_active(name) for name in names), 30, "three that run")
+    host.appbox("apply", host.write_manifest({**db, "process": {**db["process"], "env": {"A": "1"}}}))
+    before = starts(host, "db")
+    assert "restart it (what it runs with changed)" in host.appbox("rollback", "db").out
+    host.machine.wait_until(lambda: starts(host, "db") > before, 20, "another start")
+    host.machine.wait_until(lambda: all(host.is_active(name) for name in names), 30, "three that run")
+    bad = script_manifest("exit 3", name="db", service={"restart": "no"})
+    assert "is back" in host.appbox("apply", host.write_manifest(bad), code=1).err
+    host.machine.wait_until(lambda: all(host.is_active(name) for name in names), 30, "three that run")
     assert (
         "is required by" in host.appbox("remove", "db", code=1).err
         or "network" in host.appbox("remove", "db", code=1).err

@@ -5,72 +5,92 @@ from __future__ import annotations
 import os
 import random
 import time
+from collections.abc import Callable
 
-from tests.init.host import Host
+import pytest
+
+from tests.init.host import CONTAINERS, Host
 from tests.init.load import Client, Killer, server, strays, writing
-from tests.init.test_upgrade import status, tag
+from tests.init.test_upgrade import tag
 
-KILLS = int(os.environ.get("APPBOX_TEST_KILLS", "15"))
-"""Kills on each init; `./dev crash --full` asks for 100."""
-SEED = int(os.environ.get("APPBOX_TEST_SEED", "0")) or random.SystemRandom().randrange(1, 1 << 31)
-
-
-def _settled(host: Host, client: Client, cgroups: set[str]) -> int:
-    """See that exactly one server runs with all that was acknowledged, and that nothing else is left."""
-    host.wait_for_pong()
-    host.server()
-    acknowledged = client.verify()
-    client.wait_for_more()
-    deadline = time.monotonic() + 5
-    while (left := [*strays(host), *(_cgroups(host) ^ cgroups)]) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert not left
-    return acknowledged
+FULL = os.environ.get("APPBOX_CRASH_FULL") == "1"
+KILLS = 100 if FULL else 12
+"""Kills on each init."""
+SEED = int(os.environ.get("APPBOX_CRASH_SEED", "0")) or random.SystemRandom().randrange(1, 1 << 31)
 
 
-def _cgroups(host: Host) -> set[str]:
-    return {path for path in host.machine.cgroups() if "cache" in path}
+class _Load:
+    """The kills of one test, and what came of them."""
+
+    def __init__(self, host: Host, image: str) -> None:
+        self.host, self.image = host, image
+        self.killer = Killer(host, SEED)
+        self.chance = self.killer.chance
+        self.killed = self.said = self.acknowledged = 0
+        self.cgroups = self.own_cgroups()
+
+    def own_cgroups(self) -> set[str]:
+        return {path for path in self.host.machine.cgroups() if "cache" in path}
+
+    def version(self) -> str:
+        """Return the version that is current."""
+        return os.readlink(self.host.machine.path(CONTAINERS) / "cache").removeprefix("cache-")
+
+    def applying(self, *versions: str) -> list[str]:
+        """Return what applies one of the versions, with data that goes along or is copied."""
+        version, data = self.chance.choice(versions), self.chance.choice(("move", "copy"))
+        self.killer.tell(["next"], f"{version}, {data}")
+        return ["apply", self.host.write_manifest(server(self.image, version, data))]
+
+    def kill(self) -> None:
+        """Kill a command that changes the version."""
+        other = "1.0" if self.version() == "2.0" else "2.0"
+        back = ["rollback", "cache", "--keep-data"]
+        self.killed += self.killer.kill(*(self.applying(other) if self.chance.random() < 0.8 else back))
+
+    def recover(self) -> None:
+        """Run the next command that changes something to its end: another upgrade, or one about something else."""
+        words = ["prune"] if self.chance.random() < 0.3 else self.applying("1.0", "2.0")
+        self.said += "interrupted" in self.killer.run(*words).err
+
+    def settle(self, client: Client) -> None:
+        """See that exactly one server runs with all that was acknowledged, and that nothing else is left."""
+        self.host.wait_for_pong()
+        self.host.server()
+        self.acknowledged = client.verify()
+        client.wait_for_more()
+        deadline = time.monotonic() + 5
+        while left := [*strays(self.host), *(self.own_cgroups() ^ self.cgroups)]:
+            assert time.monotonic() < deadline, left
+            time.sleep(0.1)
 
 
-def test_kills_under_load_lose_no_acknowledged_write(host: Host) -> None:
+@pytest.mark.timeout(0 if FULL else 600)
+def test_kills_under_load_lose_no_acknowledged_write(
+    host: Host, record_property: Callable[[str, object], None]
+) -> None:
     image = tag(host, "redis", "1.0", "2.0")
-    killer = Killer(host, SEED)
-    print(f"seed {SEED}")
-    killed, recovered, acknowledged, began = 0, 0, 0, time.monotonic()
-
-    def manifest(*versions: str) -> str:
-        version, data = killer.chance.choice(versions), killer.chance.choice(("move", "copy"))
-        killer.tell(("next",), f"{version}, {data}")
-        return host.write_manifest(server(image, version, data))
-
-    host.apply(server(image, "1.0", "move"))
+    began = time.monotonic()
+    for version in ("2.0", "1.0"):
+        host.apply(server(image, version, "move"))
     host.wait_for_pong()
-    cgroups = _cgroups(host)
-    before = time.monotonic()
-    killer.run("apply", host.write_manifest(server(image, "2.0", "move")))
-    killer.longest = time.monotonic() - before
+    load = _Load(host, image)
     try:
         with writing(host) as client:
             client.wait_for_more()
-            while killed < KILLS:
-                # Another version, so that there is something to kill.
-                other = "1.0" if status(host, "cache")["version"] == "2.0" else "2.0"
-                words = ("apply", manifest(other)) if killer.chance.random() < 0.8 else ("rollback", "cache", "--keep-data")
-                killed += killer.kill(*words)
-                how = killer.chance.random()
-                if how < 0.25:
-                    continue  # what is killed next finds what this one has left
-                words = ("prune",) if how < 0.5 else ("apply", manifest("1.0", "2.0"))
-                recovered += "interrupted" in killer.run(*words).err
-                acknowledged = _settled(host, client, cgroups)
-                killer.tell(("all", "is", "well"), f"{acknowledged} writes")
-            killer.run("apply", manifest("2.0"))
-            acknowledged = _settled(host, client, cgroups)
-            assert status(host, "cache")["version"] == "2.0"
+            while load.killed < KILLS:
+                load.kill()
+                if load.chance.random() < 0.75:  # otherwise what is killed next finds what this one has left
+                    load.recover()
+                    load.settle(client)
+            load.killer.run(*load.applying("2.0"))
+            load.settle(client)
+            assert load.version() == "2.0"
     except BaseException:
-        print("\n".join(killer.told))
+        print("\n".join(load.killer.told))
         raise
-    took = time.monotonic() - began
-    print(
-        f"{killed} kills, {recovered} recoveries that were said, {acknowledged} writes acknowledged, 0 lost, {took:.0f} s"
-    )
+    finally:
+        took = time.monotonic() - began
+        figures = f"{load.killed} kills, {load.said} recoveries said, {load.acknowledged} writes acknowledged"
+        print(f"seed {SEED}: {figures}, {took:.0f} s")
+        record_property("load", f"{host.machine.init}: {figures}")

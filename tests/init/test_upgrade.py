@@ -10,7 +10,7 @@ from tests.init.host import PORT, Host, redis_manifest, script_manifest
 IMAGES = "/var/cache/appbox-dev/images"
 CHECK = {"tcp": PORT, "interval": 1, "timeout": 2, "retries": 2, "start_period": 5}
 SICK = ["sh", "-c", "echo not in the mood; exit 3"]
-BROKEN = {"exec": SICK, "interval": 1, "timeout": 1, "retries": 1, "start_period": 0}
+BROKEN = {"exec": SICK, "interval": 1, "timeout": 5, "retries": 1, "start_period": 0}
 
 
 def tag(host: Host, image: str, *versions: str) -> str:

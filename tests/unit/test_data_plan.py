@@ -101,6 +101,20 @@ def test_formats_guard_data() -> None:
     assert host.link == "web-1.0"
 
 
+def test_the_first_format_of_data_that_another_version_wrote_is_not_guessed() -> None:
+    host = installed()
+    with pytest.raises(AppboxError, match=r"nobody has said which format its data has, and 2\.0 is for the format b"):
+        host.plan(service("2.0", 'data_format = "b"'))
+    # The version that wrote the data says what it is in: nothing is to be migrated.
+    assert kinds(host, service(upgrade=NEXT))[-1] == "note-format"
+    plan = host.plan(service("2.0", NEXT))
+    assert {"copy-data", "migrate"} <= {action.kind for action in plan.actions}
+    assert "take its data to format b: up" in [action.sentence for action in plan.actions]
+    shared = [action.kind for action in host.plan(service("2.0", 'data = "share"\ndata_format = "b"')).actions]
+    assert "note-format" in shared
+    assert "migrate" not in shared
+
+
 def test_a_migration_without_a_copy_is_asked_about() -> None:
     host = installed(FIRST)
     plan = host.plan(service("2.0", f'data = "move"\n{NEXT}'))

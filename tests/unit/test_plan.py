@@ -112,18 +112,21 @@ def test_another_version_takes_the_data_along() -> None:
     host = installed()
     plan = host.plan(service(version="2.0"))
     assert [action.kind for action in plan.actions] == [
-        *("unpack", "render-config", "publish", "stop", "switch", "carry-data"),
-        *("install-unit", "start"),
+        *("unpack", "render-config", "publish", "install-unit", "stop"),
+        *("switch", "carry-data", "start"),
     ]
     assert next(a for a in plan.actions if isinstance(a, CarryData)).origin == "web-1.0"
     host.carry_out(plan)
     assert host.data == {"web-2.0": {"data"}}
     back = host.plan(service())
     assert [a.kind for a in back.actions] == [
-        *("render-config", "stop", "switch", "carry-data", "install-unit", "start"),
+        *("render-config", "install-unit", "stop", "switch", "carry-data", "start"),
     ]
     host.carry_out(back)
     assert host.data == {"web-1.0": {"data"}}
+    # What the unit does for the version that runs changes when that has ended.
+    other = host.plan(service("[process]\nstop_timeout = 77\n", version="2.0"))
+    assert [a.kind for a in other.actions][-4:] == ["switch", "carry-data", "install-unit", "start"]
 
 
 def test_a_moved_tag_is_built_aside_and_exchanged() -> None:
