@@ -91,6 +91,13 @@ def deeper(root: Root, desired: Desired, observed: Observed) -> Observed:
         return observed
 
 
+def trying(root: Root, init: InitKind, name: str, observed: Observed) -> Observed:
+    """Return whether a service that does not run may be started at any moment, as one that crashes again and again."""
+    if not root.live or observed.running or not observed.units:
+        return observed
+    return replace(observed, trying=services.of_kind(init).busy(name))
+
+
 def _has_own(containers: int, directory: str) -> bool:
     """Return whether a version has data of its own that a service has seen."""
     try:

@@ -164,7 +164,7 @@ def _switching(desired: Desired, observed: Observed) -> bool:
 
 def _stopping(desired: Desired, observed: Observed, rebuild: str, *, switching: bool) -> Iterator[Action]:
     """Yield what ends the present version: its hooks, then the stop."""
-    if not observed.running:
+    if not (observed.running or observed.trying):
         return
     if switching:
         why = "its version changes"
@@ -174,7 +174,7 @@ def _stopping(desired: Desired, observed: Observed, rebuild: str, *, switching: 
         why = "the format of its data changes"
     else:
         return
-    if upgrading(desired, observed):
+    if upgrading(desired, observed) and observed.running:
         for command in desired.upgrade.before:
             yield RunHook(desired.name, "before the upgrade", "before", command)
     yield Stop(desired.name, why)

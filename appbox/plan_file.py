@@ -108,11 +108,9 @@ def differences(was: PlanFile, now: PlanFile) -> Iterator[str]:
     changed = [name for name in sorted({*was.state, *now.state}) if was.state.get(name) != now.state.get(name)]
     # What is looked at only where something changes differs for that alone, and need not be said then.
     causes = [name for name in changed if not name.startswith(_FOLLOWING)]
-    if causes or (changed and was.files == now.files):
-        yield f"the host has changed since: {', '.join(causes or changed)}"
-    elif changed:
-        pass
-    elif (before := _doing(was.plan)) != (after := _doing(now.plan)):
+    if shown := causes or (changed if was.files == now.files else []):
+        yield f"the host has changed since: {', '.join(shown)}"
+    elif not changed and (before := _doing(was.plan)) != (after := _doing(now.plan)):
         both = zip([*before, "nothing"], [*after, "nothing"], strict=False)
         one, other = next((pair for pair in both if pair[0] != pair[1]), ("", ""))
         yield f"what would be done is not the same: {_sentence(other)} instead of {_sentence(one)}"

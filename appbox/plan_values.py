@@ -17,17 +17,18 @@ class Observed:
 
     `units` are the texts of its files for the init system by path, `modes` their modes (-1: not root's), `links` those
     that start it at boot. `running` is the version directory that the running container was made from ("" when none
-    runs); `stale` means that it was started before the configuration that is current now, and `unseen` that it does not
-    see yet, or was not told of, files that are replaced while it runs. `data` are the names of the volumes that there
-    are; `kept` is the directory of a version that is not current and has the data, `kept_base` the first id of its
-    range. `writes`: the desired version's directory has what the service wrote to its root file system; `writes_origin`
-    is the directory from which an interrupted run was about to move that there. `own` says that the desired version's
-    directory has data of its own while the service's is elsewhere; `format` is what the service's data is written in,
-    "" when nobody noted it, and `own_format` the same of that. `cloning` is how the file system can copy data, "" while
-    nobody asked; `data_size` the bytes that it takes, -1 if unknown. `newest` is the highest number of a generation of
-    the service. `versions` are the directories of its versions, each with its newest generation. `interrupted`: a run
-    that was killed had stopped it. `unfinished`: a migration of the data was begun and has not come to its end.
-    `displaced` is what has the place of a replaced version that is gone back to.
+    runs); `trying`: none runs now, but the init system is about to start one again; `stale` means that it was started
+    before the configuration that is current now, and `unseen` that it does not see yet, or was not told of, files that
+    are replaced while it runs. `data` are the names of the volumes that there are; `kept` is the directory of a version
+    that is not current and has the data, `kept_base` the first id of its range. `writes`: the desired version's
+    directory has what the service wrote to its root file system; `writes_origin` is the directory from which an
+    interrupted run was about to move that there. `own` says that the desired version's directory has data of its own
+    while the service's is elsewhere; `format` is what the service's data is written in, "" when nobody noted it, and
+    `own_format` the same of that. `cloning` is how the file system can copy data, "" while nobody asked; `data_size`
+    the bytes that it takes, -1 if unknown. `newest` is the highest number of a generation of the service. `versions`
+    are the directories of its versions, each with its newest generation. `interrupted`: a run that was killed had
+    stopped it. `unfinished`: a migration of the data was begun and has not come to its end. `displaced` is what has the
+    place of a replaced version that is gone back to.
     """
 
     current: Installed | None = None
@@ -37,6 +38,7 @@ class Observed:
     modes: Mapping[str, int] = field(default_factory=dict)
     links: frozenset[Link] = frozenset()
     running: str = ""
+    trying: bool = False
     armed: bool = False
     stale: bool = False
     unseen: bool = False

@@ -209,7 +209,7 @@ def _service(work: _Work, loaded: Loaded, facts: Facts) -> Prepared:
     desired = volumes_made_by_others(desires.build(locked, facts, ids.base, rootfs), work.made)
     desired = _once_in_memory(desired, observed)
     if not plan.is_settled(desired, observed):
-        observed = observe.deeper(root, desired, observed)
+        observed = observe.trying(root, facts.init, name, observe.deeper(root, desired, observed))
     observed = replace(observed, interrupted=name in work.stopped)
     new_range = mapped and work.given.get(name) != ids
     observed = work.addresses.observe(desired, observed)

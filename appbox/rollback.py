@@ -47,6 +47,7 @@ def to_generation(
         desired = _desired(containers, name, found[0], number, keep_data=keep_data)
         observed = _observed(root, containers, facts, desired)
     observed = observe.deeper(root, desired, replace(observed, interrupted=interrupted))
+    observed = observe.trying(root, facts.init, name, observed)
     observed = Addresses(root).observe(desired, observed)
     ids = ranges.read(root).written.get(name)
     new_range = desired.mapped and ids != IdRange(desired.base, desired.size)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
-import time
 
 from appbox import hooks
 from appbox.actions import (
@@ -49,9 +48,9 @@ def start(work: Work, action: Action) -> None:
     late = not work.interrupted and only_described(work.plan.actions)
     if not late:
         control.reload()
-    begun = time.time()
+    mark = control.log_mark(action.service)
     _start(control, work, action.service)
-    services.wait_until_runs(work.facts.init, action.service, begun)
+    services.wait_until_runs(work.facts.init, action.service, mark)
     if late and control.kind == "systemd":
         control.reload()
 
@@ -80,9 +79,9 @@ def schedule(work: Work, action: Action) -> None:
 def restart(work: Work, action: Action) -> None:
     control = services.of_kind(work.facts.init)
     control.reload()
-    begun = time.time()
+    mark = control.log_mark(action.service)
     control.restart(action.service)
-    services.wait_until_runs(work.facts.init, action.service, begun)
+    services.wait_until_runs(work.facts.init, action.service, mark)
 
 
 def replace(work: Work, action: Action) -> None:

@@ -83,8 +83,14 @@ class Services(Protocol):
     def state(self, name: str) -> State:
         """Return what the init system thinks of a unit."""
 
-    def log_tail(self, name: str, lines: int, since: float = 0.0) -> list[str]:
-        """Return the last lines of what the service wrote at its last start, or after `since`, seconds since 1970."""
+    def log_mark(self, name: str) -> int:
+        """Return where a service's log ends now, for `log_tail`."""
+
+    def busy(self, name: str) -> bool:
+        """Return whether a unit runs, or is about to be started again without anybody's asking."""
+
+    def log_tail(self, name: str, lines: int, after: int = 0) -> list[str]:
+        """Return the last lines that the service wrote, of its last start or after a `log_mark`."""
 
 
 class Systemd:
@@ -144,13 +150,23 @@ class Systemd:
             return "failed"
         return "ended" if shown.get("ActiveState") == "inactive" else "active"
 
-    def log_tail(self, name: str, lines: int, since: float = 0.0) -> list[str]:
+    def log_mark(self, name: str) -> int:
+        """Return nothing: the journal knows what belongs to one start."""
+        del name
+        return 0
+
+    def busy(self, name: str) -> bool:
+        """Ask `systemctl show`: a unit that waits for its next try is being activated."""
+        argv = [self._program(), "show", "--property=ActiveState", "--value", f"{name}.service"]
+        return process.run(argv).out.strip() not in {"", "inactive", "failed"}
+
+    def log_tail(self, name: str, lines: int, after: int = 0) -> list[str]:
         """Return the last lines that the service itself wrote into the journal, or what systemd says of it.
 
         Each start is an invocation of its own (systemd.exec(5), $INVOCATION_ID): what an earlier one wrote, another
         version perhaps, does not say why this one failed.
         """
-        del since
+        del after
         journal = process.find("journalctl")
         if journal is None:
             return []
@@ -243,27 +259,36 @@ class OpenRC:
             return "failed"
         return "ended" if code == _STOPPED else "active"
 
-    def log_tail(self, name: str, lines: int, since: float = 0.0) -> list[str]:
-        """Return the last lines of the log file, whose times have whole seconds."""
+    def log_mark(self, name: str) -> int:
+        """Return the size of the log file in bytes."""
+        try:
+            return os.stat(paths.log_file(name)).st_size
+        except OSError:
+            return 0
+
+    def busy(self, name: str) -> bool:
+        """Ask `rc-service status`: only a stopped service has no supervisor."""
+        return process.run([self._program(), name, "status"]).code != _STOPPED
+
+    def log_tail(self, name: str, lines: int, after: int = 0) -> list[str]:
+        """Return the last lines of the log file, which is a new one when it has become smaller."""
         try:
             with open(paths.log_file(name), "rb") as file:
-                file.seek(0, 2)
-                file.seek(max(0, file.tell() - 65536))
-                found = file.read(65536).decode("utf-8", "replace").splitlines()[-lines:]
+                end = file.seek(0, 2)
+                file.seek(max(after if after <= end else 0, end - 65536))
+                return file.read(65536).decode("utf-8", "replace").splitlines()[-lines:]
         except OSError:
             return []
-        begin = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(since))
-        return [line for line in found if line[:20] >= begin]
 
     def _program(self) -> str:
         return process.need("rc-service", "OpenRC runs on this host")
 
     def _rc(self, name: str, verb: str) -> None:
-        begun = time.time()
+        mark = self.log_mark(name)
         result = process.run([self._program(), name, verb], timeout=_limit(verb))
         if result.code != 0:
             _refuse_unhealthy(self, (name,))
-            why = _why(self, verb, (name,), result, begun)
+            why = _why(self, verb, (name,), result, mark)
             raise AppboxError(f"rc-service {name} {verb} failed", where=name, why=why, hint=_hint((name,)))
 
 
@@ -315,9 +340,18 @@ class NoInit:
         """Return whether its container runs."""
         return "active" if runc.running(name) else "ended"
 
-    def log_tail(self, name: str, lines: int, since: float = 0.0) -> list[str]:
+    def log_mark(self, name: str) -> int:
+        """Return nothing, since there is no log."""
+        del name
+        return 0
+
+    def busy(self, name: str) -> bool:
+        """Return whether its container runs."""
+        return runc.running(name) is not None
+
+    def log_tail(self, name: str, lines: int, after: int = 0) -> list[str]:
         """Return nothing: a service in the foreground writes to its terminal."""
-        del name, lines, since
+        del name, lines, after
         return []
 
 
@@ -336,10 +370,10 @@ def _reload(name: str) -> None:
         raise AppboxError("cannot be reloaded", where=name, why=why, hint=_hint((name,)))
 
 
-def wait_until_runs(kind: InitKind, name: str, since: float = 0.0) -> None:
+def wait_until_runs(kind: InitKind, name: str, after: int = 0) -> None:
     """Return when the service's container runs and stays alive for a moment, or has ended well: a job may be quick.
 
-    Raises AppboxError with the last words of a service that failed; `since`: when it was started, seconds since 1970.
+    Raises AppboxError with the last words of a service that failed; `after`: where its log ended before its start.
     """
     control = of_kind(kind)
     deadline = time.monotonic() + _START_LIMIT
@@ -354,16 +388,16 @@ def wait_until_runs(kind: InitKind, name: str, since: float = 0.0) -> None:
             break
         time.sleep(0.05)
     hint = f"appbox logs {name} shows more"
-    raise AppboxError("does not stay up", where=name, why=_last_words(control, name, since), hint=hint)
+    raise AppboxError("does not stay up", where=name, why=_last_words(control, name, after), hint=hint)
 
 
-def _last_words(control: Services, name: str, since: float = 0.0) -> str:
+def _last_words(control: Services, name: str, after: int = 0) -> str:
     """Return the last lines that a service wrote, as one. One that is tried again and again says the same each time."""
-    lines = [_STAMPS.sub("", line).strip() for line in control.log_tail(name, 5, since)]
+    lines = [_STAMPS.sub("", line).strip() for line in control.log_tail(name, 5, after)]
     return " | ".join(dict.fromkeys(line for line in lines if line and not line.startswith("level=warning")))
 
 
-def _why(control: Services, verb: str, units: tuple[str, ...], result: process.Result, since: float = 0.0) -> str:
+def _why(control: Services, verb: str, units: tuple[str, ...], result: process.Result, after: int = 0) -> str:
     """Return why a command of the init system failed; only the service itself knows why it did not start."""
     said = [line.strip(" *") for line in result.err.splitlines()]
     # It was not even tried, since a service that it requires did not start.
@@ -372,7 +406,7 @@ def _why(control: Services, verb: str, units: tuple[str, ...], result: process.R
             return line
     if not units or verb not in {"start", "restart"}:
         return result.message
-    return _last_words(control, units[0].removesuffix(".service"), since) or result.message
+    return _last_words(control, units[0].removesuffix(".service"), after) or result.message
 
 
 def _limit(verb: str) -> float:

@@ -348,7 +348,9 @@ def test_every_command_speaks_json(box: Sandbox) -> None:
     assert applied == {**planned, "done": True, "results": results}
     again = box.appbox("apply", path, "--json").data()
     assert (again["changes"], again["actions"], again["done"]) == (False, [], True)
-    assert [(one["name"], one["actions"], one["downtime"]) for one in again["services"]] == [("web", [], "does not run")]
+    assert [(one["name"], one["actions"], one["downtime"]) for one in again["services"]] == [
+        ("web", [], "does not run")
+    ]
     assert again["results"] == [{"name": "web", "result": "unchanged", "error": None, "why": ""}]
     assert box.appbox("--json", "status", "web").data()["name"] == "web"
     assert "web-1.0/config.json" in box.appbox("--json", "render", path, "-o", out).data()["files"]

@@ -13,8 +13,8 @@ from appbox.planning import Planned, Prepared
 from tests.ground.pure import FACTS, HEAD, build, image, locked
 from tests.ground.simulated import Host
 
-MOVE = ["unpack", "render-config", "publish", "stop", "switch", "carry-data", "install-unit", "start"]
-COPY = ["unpack", "render-config", "publish", "stop", "copy-data", "switch", "install-unit", "start"]
+MOVE = ["unpack", "render-config", "publish", "install-unit", "stop", "switch", "carry-data", "start"]
+COPY = ["unpack", "render-config", "publish", "install-unit", "stop", "copy-data", "switch", "start"]
 
 
 def service(version: str = "1.0", upgrade: str = "", content: str = "1") -> Desired:
@@ -61,7 +61,7 @@ def test_a_rollback_finds_what_the_way_promised() -> None:
         host.carry_out(host.plan(service("2.0", policy)))
         assert host.versions["web-2.0"].meta["previous"] == 1
         plan = host.roll_back("web-1.0", old)
-        assert [action.kind for action in plan.actions] == [*back, "install-unit", "start"]
+        assert [action.kind for action in plan.actions] == ["install-unit", *back, "start"]
         host.carry_out(plan)
         assert host.data["web-1.0"] == {"data"}
 
@@ -88,11 +88,11 @@ def test_formats_guard_data() -> None:
         with pytest.raises(AppboxError, match=r"its data has the format a, and 2\.0"):
             host.plan(service("2.0", wanted))
     assert kinds(host, service("2.0", f'data = "share"\n{FIRST}'.replace('"a"', '"b"')))[-3:] == [
-        *("note-format", "install-unit", "start"),
+        *("carry-data", "note-format", "start"),
     ]
     # auto copies when the format changes: the migration has no other way back.
     plan = host.plan(service("2.0", NEXT))
-    assert [a.kind for a in plan.actions][3:7] == ["stop", "copy-data", "migrate", "switch"]
+    assert [a.kind for a in plan.actions][4:8] == ["stop", "copy-data", "migrate", "switch"]
     assert not plan_data.irreversible(plan)
     old = host.versions["web-1.0"]
     host.carry_out(plan)
@@ -118,7 +118,7 @@ def test_the_first_format_of_data_that_another_version_wrote_is_not_guessed() ->
 def test_a_migration_without_a_copy_is_asked_about() -> None:
     host = installed(FIRST)
     plan = host.plan(service("2.0", f'data = "move"\n{NEXT}'))
-    assert [a.kind for a in plan.actions][3:7] == ["stop", "switch", "carry-data", "migrate"]
+    assert [a.kind for a in plan.actions][4:8] == ["stop", "switch", "carry-data", "migrate"]
     assert "no copy is kept" in plan_data.irreversible(plan)
     assert plan_data.rollback(plan).startswith("no rollback brings back the data")
     planned = Planned(FACTS, (Prepared(None, locked(""), plan),))  # type: ignore[arg-type]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import pytest
 
@@ -70,6 +70,13 @@ def test_what_differs_is_said() -> None:
     assert said(files={}) == ["/s/a.toml is gone"]
     assert said(files={**FILE.files, "/s/b.toml": A}) == ["/s/b.toml is new"]
     assert said(state={"unit x": B, "y": A}) == ["the host has changed since: unit x, y"]
+    # What follows from a changed file, or is only looked at where something is to be done, is not said beside it.
+    follows = {**FILE.state, "newest generation of a": B, "what the manifest of a comes to here": B}
+    assert said(state={**follows, "unit x": B}) == ["the host has changed since: unit x"]
+    assert said(files={"/s/a.toml": B}, state=follows) == ["/s/a.toml has changed since"]
+    assert said(state={**FILE.state, "newest generation of a": B}) == [
+        "the host has changed since: newest generation of a"
+    ]
     other = {"actions": [{"kind": "other", "sentence": "stop it"}]}
     assert said(plan=other) == ["what would be done is not the same: stop it instead of ?"]
     assert said(plan={"actions": []}) == ["what would be done is not the same: nothing instead of ?"]
@@ -78,6 +85,16 @@ def test_what_differs_is_said() -> None:
 
 def fingerprint(observed: Observed) -> dict[str, str]:
     return plan_file.fingerprint(Plan((ServicePlan(build(), observed, ()),)), FACTS.for_templates())
+
+
+def test_a_running_service_may_go_on_writing_its_data() -> None:
+    found = [fingerprint(Observed(data=frozenset({"a"}), data_size=size)) for size in (1, 2)]
+    assert found[0] == found[1]
+
+
+def test_every_part_of_what_was_found_has_a_name() -> None:
+    names = {field.name for field in fields(Observed)}
+    assert names == {*plan_file._WORDS, *plan_file._ELSEWHERE}
 
 
 def test_every_part_of_what_was_found_counts() -> None:
