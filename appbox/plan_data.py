@@ -86,7 +86,7 @@ def downtime(service: ServicePlan) -> str:
         return _without_stop(service)
     words = [f"is stopped, for which it has {_seconds(service.observed)} s"]
     if _own(service, CopyData):
-        words.append("stays so while its data is copied")
+        words.append(f"stays so while its data is {'cloned' if _how(service) == 'clone' else 'copied'}")
     words.append("then starts again" if _own(service, Restart, Start) else "is not started again")
     text = f"{', '.join(words[:-1])}, and {words[-1]}"
     along = sorted({a.service for a in service.actions if isinstance(a, Start)} - {service.desired.name})

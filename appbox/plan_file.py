@@ -109,11 +109,17 @@ def differences(was: PlanFile, now: PlanFile) -> Iterator[str]:
     # What is looked at only where something changes differs for that alone, and need not be said then.
     causes = [name for name in changed if not name.startswith(_FOLLOWING)]
     if shown := causes or (changed if was.files == now.files else []):
-        yield f"the host has changed since: {', '.join(shown)}"
+        yield f"the host has changed since: {', '.join(_telling(shown))}"
     elif not changed and (before := _doing(was.plan)) != (after := _doing(now.plan)):
         both = zip([*before, "nothing"], [*after, "nothing"], strict=False)
         one, other = next((pair for pair in both if pair[0] != pair[1]), ("", ""))
         yield f"what would be done is not the same: {_sentence(other)} instead of {_sentence(one)}"
+
+
+def _telling(names: list[str]) -> list[str]:
+    """Return what differs without the files of generations that are other ones by now: they go without saying."""
+    whose = tuple(name.removeprefix("generation") for name in names if name.startswith("generation of "))
+    return [name for name in names if name.startswith("generation of ") or not name.endswith(whose)]
 
 
 def _changed(was: str | None, now: str | None) -> str:
@@ -179,6 +185,7 @@ _WORDS: Final = {
     "format": "format of the data",
     "own_format": "format of the data in the way",
     "unfinished": "unfinished migration",
+    "trying": "state of the unit",
     "interrupted": "interrupted run",
     "displaced": "replaced version",
     "kept_base": "user ids of the data",
@@ -191,7 +198,10 @@ _ELSEWHERE: Final = frozenset({"current", "target", "units", "data_size"})
 """Parts that are compared in another way, or not at all: a service that runs goes on writing its data."""
 _FOLLOWING: Final = (
     "what the manifest of ",
-    *(f"{_WORDS[part]} of " for part in ("newest", "versions", "cloning", "own", "format", "own_format", "unfinished")),
+    *(
+        f"{_WORDS[part]} of "
+        for part in ("newest", "versions", "cloning", "own", "format", "own_format", "unfinished", "trying")
+    ),
 )
 """How parts begin that are looked at only where there is something to do, or that a changed file explains."""
 

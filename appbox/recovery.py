@@ -10,14 +10,13 @@ from appbox import apply as applying
 from appbox import holding, hooks, removal, rollback
 from appbox.actions import Action
 from appbox.errors import AppboxError
-from appbox.host import gather
+from appbox.host import gather, runc, services
 from appbox.host.facts import InitKind
 from appbox.oci.cache import Cache
 from appbox.session import Options, cache_path
 from appbox.store import addresses, bundle, files, journal, lock, paths, ranges, state
 from appbox.store.journal import Entry
 from appbox.store.root import Root
-from appbox.work import Work
 
 
 @contextlib.contextmanager
@@ -28,7 +27,8 @@ def writing(options: Options, root: Root, *, wait: float | None, own: Collection
     """
     with lock.exclusive(root, wait):
         for sentence in (*holding.recover(root), *recover(options, root, own)):
-            options.say(f"{sentence}\n", stream=sys.stderr)
+            if options.verbosity >= 0:  # with --json, too: standard output stays one document
+                sys.stderr.write(f"{sentence}\n")
         yield
 
 
@@ -47,12 +47,21 @@ def recover(options: Options, root: Root, own: Collection[str] = ()) -> list[str
             # Other services are not to wait for it; it is tried again by the next command.
             said.append(f"{entry.service}: an interrupted change could be neither finished nor undone: {error}")
             continue
+        wake(root, _init(options, root), entry)
         journal.remove(root, entry.service)
     # Versions are deleted without a note in the journal, and may be half gone.
     if root.is_directory(paths.CONTAINERS):
         with root.directory(paths.CONTAINERS) as containers:
             bundle.clean(containers)
     return said
+
+
+def wake(root: Root, init: InitKind, entry: Entry) -> None:
+    """Start the services again that stopped along with one whose change was interrupted."""
+    for name in entry.others if root.live else ():
+        if name in state.names(root) and runc.running(name) is None:
+            with contextlib.suppress(AppboxError):  # it may have a reason of its own to be down
+                services.of_kind(init).start(name)
 
 
 def _sweep(root: Root, entry: Entry) -> None:
@@ -99,15 +108,7 @@ def _settle(options: Options, root: Root, entry: Entry, generation: int) -> None
     found = rollback.to_generation(
         root, _init(options, root), entry.service, generation, start=entry.running, interrupted=entry.running
     )
-    work = Work(
-        root=root,
-        facts=found.facts,
-        cache=Cache(cache_path(root)),
-        locked=None,
-        plan=found.plan,
-        open_image=None,
-        told=_quiet,
-    )
+    work = found.work(root, Cache(cache_path(root)), _quiet)
     applying.run(work)
 
 

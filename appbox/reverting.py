@@ -13,7 +13,6 @@ from appbox.session import Options, cache_path, require_root_user
 from appbox.store import journal, state
 from appbox.store.journal import Entry, Place
 from appbox.store.root import Root
-from appbox.work import Work
 
 
 def show(options: Options, name: str) -> None:
@@ -78,14 +77,6 @@ def _carry_out(options: Options, root: Root, found: Back) -> None:
     def told(action: Action) -> None:
         options.say(f"  {printable(report.sentence(action))}\n")
 
-    work = Work(
-        root=root,
-        facts=found.facts,
-        cache=Cache(cache_path(root)),
-        locked=None,
-        plan=found.plan,
-        open_image=None,
-        told=told,
-    )
+    work = found.work(root, Cache(cache_path(root)), told)
     upgrading.carry_out(work)
     options.say(f"{desired.name} is back at generation {desired.generation}, version {desired.version}\n")

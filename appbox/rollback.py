@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from appbox import observe, plan, remembered
+from appbox.actions import Action
 from appbox.desired_values import Desired
 from appbox.errors import AppboxError
 from appbox.host import gather
 from appbox.host.facts import Facts, IdRange
 from appbox.networking import Addresses
+from appbox.oci.cache import Cache
 from appbox.ordering import Neighbours
 from appbox.plan_values import Observed, ServicePlan
 from appbox.store import files, paths, ranges, state
 from appbox.store.root import Root
+from appbox.work import Work
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +26,10 @@ class Back:
 
     facts: Facts
     plan: ServicePlan
+
+    def work(self, root: Root, cache: Cache, told: Callable[[Action], None]) -> Work:
+        """Return what carrying it out needs: everything is on the host, and no image is opened."""
+        return Work(root=root, facts=self.facts, cache=cache, locked=None, plan=self.plan, open_image=None, told=told)
 
 
 def to_generation(

@@ -192,6 +192,7 @@ class _Run:
         if not one.plan.actions:
             if name in self._interrupted:
                 applying.own_now(self._root, one.plan.observed)
+                recovery.wake(self._root, self._planned.facts.init, self._interrupted[name])
                 journal.remove(self._root, name)
             return Outcome(name, "unchanged")
         if why := self._obstacle(one):
@@ -210,6 +211,8 @@ class _Run:
             return Outcome(name, "failed", self._failed[name])
         finally:
             del self._works[name]  # and with it all that the image's files were told by
+        if name in self._interrupted:
+            recovery.wake(self._root, self._planned.facts.init, self._interrupted[name])
         return Outcome(name, "done")
 
     def _remove(self, one: Removal) -> Outcome:

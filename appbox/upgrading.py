@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Final
 
@@ -62,7 +63,9 @@ def carry_out(work: Work) -> None:
     Raises AppboxError that says what failed, and what is there now.
     """
     entry = entry_of(work)
-    work.interrupted = any(one.service == entry.service for one in journal.load(work.root))
+    for before in (one for one in journal.load(work.root) if one.service == entry.service):
+        work.interrupted = True
+        entry = replace(entry, others=tuple(sorted({*entry.others, *before.others})))
     journal.write(work.root, entry)
     begun: list[Action] = []
     work.told = _noting(begun, work.told)
@@ -99,6 +102,7 @@ def entry_of(work: Work) -> Entry:
         running=bool(work.observed.running) or work.observed.interrupted,
         made=target is None and not plan.desired.generation,
         back=bool(plan.desired.generation),
+        others=tuple(sorted({a.service for a in plan.actions if isinstance(a, Start)} - {plan.desired.name})),
     )
 
 
@@ -197,17 +201,7 @@ def back(work: Work, entry: Entry, *, stop: bool) -> None:
     found = rollback.to_generation(
         work.root, init, name, entry.origin.generation, start=entry.running, interrupted=entry.running
     )
-    applying.run(
-        Work(
-            root=work.root,
-            facts=found.facts,
-            cache=work.cache,
-            locked=None,
-            plan=found.plan,
-            open_image=None,
-            told=work.told,
-        )
-    )
+    applying.run(found.work(work.root, work.cache, work.told))
     for other in above:
         # It is said of the service why its change failed; how another one does, status says.
         with contextlib.suppress(AppboxError):

@@ -66,7 +66,7 @@ def plan(  # noqa: PLR0917
 ) -> None:
     """Show what apply would do, and change nothing.
 
-    A plan that was written down is carried out as it is, or refused when anything has changed since.
+    What -o writes is carried out by apply as it is, or refused when anything has changed since.
     """
     from appbox import reconcile  # noqa: PLC0415
     from appbox.plan_file import Wish  # noqa: PLC0415

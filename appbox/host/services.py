@@ -393,7 +393,8 @@ def wait_until_runs(kind: InitKind, name: str, after: int = 0) -> None:
 
 def _last_words(control: Services, name: str, after: int = 0) -> str:
     """Return the last lines that a service wrote, as one. One that is tried again and again says the same each time."""
-    lines = [_STAMPS.sub("", line).strip() for line in control.log_tail(name, 5, after)]
+    said = (_STAMPS.sub("", line).strip() for line in control.log_tail(name, 5, after))
+    lines = [line.removeprefix(f"appbox: {name}: ") for line in said]
     return " | ".join(dict.fromkeys(line for line in lines if line and not line.startswith("level=warning")))
 
 
@@ -406,7 +407,10 @@ def _why(control: Services, verb: str, units: tuple[str, ...], result: process.R
             return line
     if not units or verb not in {"start", "restart"}:
         return result.message
-    return _last_words(control, units[0].removesuffix(".service"), after) or result.message
+    name = units[0].removesuffix(".service")
+    # OpenRC tells of its own steps, too; whatever went well is not the reason.
+    own = [line.removeprefix(f"appbox: {name}: ") for line in said if line.startswith("appbox: ")]
+    return _last_words(control, name, after) or " | ".join(own) or result.message
 
 
 def _limit(verb: str) -> float:

@@ -32,8 +32,9 @@ class Place:
 class Entry:
     """One service that is being changed.
 
-    `made`: the version's directory was not there before; `running`: the service ran; `back`: it was a rollback. A
-    target without a directory is the removal of the service.
+    `made`: the version's directory was not there before; `running`: the service ran; `back`: it was a rollback.
+    `others` are services that stop along with it, and are started again. A target without a directory is the removal of
+    the service.
     """
 
     service: str
@@ -42,6 +43,7 @@ class Entry:
     running: bool
     made: bool
     back: bool = False
+    others: tuple[str, ...] = ()
 
 
 def write(root: Root, entry: Entry) -> None:
@@ -92,6 +94,7 @@ def _entry(row: dict[str, Any]) -> Entry:
         running=bool(row["running"]),
         made=bool(row["made"]),
         back=bool(row.get("back")),
+        others=tuple(str(name) for name in row.get("others", ())),
     )
 
 

@@ -23,9 +23,10 @@ from appbox.store import files, paths, state
 from appbox.store.root import Root
 
 _LIMIT: Final = 1 << 20
-_NAME: Final = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
+_NAME: Final = re.compile(r"[a-z0-9][A-Za-z0-9._+@-]{0,254}")
+"""A service's name, or that of a version directory of which nobody knows whose it is: its ids stay its own."""
 _PATH: Final = f"{paths.STATE}/{paths.RANGES}"
-_LINE: Final = re.compile(r'"([a-z0-9][a-z0-9._-]{0,62})" = (?:([0-9]{10})|\[([0-9]{1,10}), ([0-9]{1,10})\])', re.ASCII)
+_LINE: Final = re.compile(rf'"({_NAME.pattern})" = (?:([0-9]{{10}})|\[([0-9]{{1,10}}), ([0-9]{{1,10}})\])', re.ASCII)
 """An entry as `save` writes it. One that was cut short is none: every base that is allocated has ten digits."""
 
 

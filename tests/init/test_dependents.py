@@ -106,3 +106,27 @@ def test_a_service_becomes_a_job_and_one_no_more(host: Host) -> None:
     assert "job.timer" not in left
     assert "appbox-job" not in left
     assert "nothing to do" in apply(host)
+
+
+def test_what_stopped_along_with_a_killed_change_is_started_by_the_next_command(host: Host) -> None:
+    host.write_manifest(script_manifest(LOOP, name="db", network={"mode": "none"}))
+    host.write_manifest(
+        script_manifest(LOOP, name="web", network={"mode": "none"}, service={"requires": ["db"]}),
+    )
+    host.write_manifest(script_manifest(LOOP, name="alone", network={"mode": "none"}))
+    host.appbox("apply", "/root/services")
+    entry = {
+        "service": "db",
+        "origin": {"directory": "db-debian", "generation": 1},
+        "target": {"directory": "db-debian", "generation": 1},
+        "running": True,
+        "made": False,
+        "others": ["web"],
+    }
+    host.control("stop", "db")
+    host.machine.write("/var/lib/appbox/journal.json", json.dumps({"schema": 1, "services": [entry]}), 0o600)
+    said = host.appbox("--json", "apply", "/root/services/alone.toml")
+    assert "db: an interrupted change to db-debian was finished" in said.err
+    assert json.loads(said.out)["changes"] is False
+    assert all(host.is_active(name) for name in ("alone", "db", "web"))
+    assert not host.machine.exists("/var/lib/appbox/journal.json")

@@ -70,6 +70,8 @@ def test_what_differs_is_said() -> None:
     assert said(files={}) == ["/s/a.toml is gone"]
     assert said(files={**FILE.files, "/s/b.toml": A}) == ["/s/b.toml is new"]
     assert said(state={"unit x": B, "y": A}) == ["the host has changed since: unit x, y"]
+    generation = {**FILE.state, "generation of a-1": B, "run of a-1": B, "config.json of a-1": B, "run of b-1": B}
+    assert said(state=generation) == ["the host has changed since: generation of a-1, run of b-1"]
     # What follows from a changed file, or is only looked at where something is to be done, is not said beside it.
     follows = {**FILE.state, "newest generation of a": B, "what the manifest of a comes to here": B}
     assert said(state={**follows, "unit x": B}) == ["the host has changed since: unit x"]

@@ -39,6 +39,16 @@ def test_fixed_ranges_are_kept_beside_the_others(tmp_path: Path) -> None:
         assert ranges.load(root) == {"b": given["b"]}
 
 
+def test_a_directory_of_nobody_keeps_its_ids(tmp_path: Path) -> None:
+    given = {"web-1.1.0RC_1@broken+": IdRange(FIRST, SIZE)}
+    with Root(str(tmp_path)) as root:
+        ranges.save(root, given)
+        assert ranges.load(root) == given
+        found = tmp_path / "var/lib/appbox/uid-ranges.toml"
+        found.write_text(found.read_text() + "[torn")
+        assert ranges.load(root) == given
+
+
 @pytest.mark.parametrize("text", [None, "", "[ranges]\n", "[other]\na = 1\n"])
 def test_nothing_was_given_yet(tmp_path: Path, text: str | None) -> None:
     assert load(tmp_path, text) == {}
