@@ -287,7 +287,7 @@ class OpenRC:
         mark = self.log_mark(name)
         result = process.run([self._program(), name, verb], timeout=_limit(verb))
         if result.code != 0:
-            _refuse_unhealthy(self, (name,))
+            _refuse_unhealthy(self, (name,), mark)
             why = _why(self, verb, (name,), result, mark)
             raise AppboxError(f"rc-service {name} {verb} failed", where=name, why=why, hint=_hint((name,)))
 
@@ -379,7 +379,7 @@ def wait_until_runs(kind: InitKind, name: str, after: int = 0) -> None:
     deadline = time.monotonic() + _START_LIMIT
     while time.monotonic() < deadline:
         if _stays(name):
-            _refuse_unhealthy(control, (name,))
+            _refuse_unhealthy(control, (name,), after)
             return
         state = control.state(name)
         if state == "ended":
@@ -417,13 +417,13 @@ def _limit(verb: str) -> float:
     return _START_TIMEOUT if verb in {"start", "restart"} else _TIMEOUT
 
 
-def _refuse_unhealthy(control: Services, units: tuple[str, ...]) -> None:
+def _refuse_unhealthy(control: Services, units: tuple[str, ...], after: int = 0) -> None:
     """Raise AppboxError for a service that did not become healthy, with the last words that it wrote."""
     for name in (unit.removesuffix(".service") for unit in units):
         found = health_state.load(name)
         if found is not None and found.state == "unhealthy":
             hint = f"appbox logs {name} shows more"
-            raise AppboxError(sentence(found), where=name, why=_last_words(control, name), hint=hint)
+            raise AppboxError(sentence(found), where=name, why=_last_words(control, name, after), hint=hint)
 
 
 def _stays(name: str) -> bool:

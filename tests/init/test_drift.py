@@ -6,7 +6,7 @@ import json
 
 from tests.init.host import Host, script_manifest
 
-STAY = "exec sleep 1000"
+STAY = "trap 'exit 0' TERM; while :; do sleep 0.1; done"
 
 
 def drift(host: Host, name: str = "job") -> list[str]:
@@ -41,6 +41,23 @@ def test_hands_of_others(host: Host) -> None:
     assert (after["state"], after["drift"]) == ("running", [])
     assert after["pid"] != before
     assert run(["test", "-e", "/opt/containers/job/rootfs/evil"], check=False).code == 1
+
+    # Another mode of the unit is put right, and the service need not know of it: not now, not at the next apply.
+    run(["chmod", "666", host.unit("job")])
+    assert drift(host) == ["unit has another mode or owner"]
+    assert "its mode or owner is not its own" in host.appbox("apply", file).out
+    assert host.appbox("plan", file).out == "nothing to do\n"
+    assert drift(host) == []
+
+    # The unit stops a service by its run script; one that has lost it is stopped and made anew all the same.
+    run(["rm", "-r", "/opt/containers/job/.generations"])
+    host.appbox("apply", file)
+    assert drift(host) == []
+    assert host.is_active("job")
+    run(["rm", "/opt/containers/job"])
+    host.appbox("apply", file)
+    assert drift(host) == []
+    assert host.is_active("job")
 
     # Somebody else's container has the name: it is left alone, and said.
     host.appbox("stop", "job")

@@ -52,8 +52,13 @@ def write(path: str, data: bytes) -> Damage:
 
 
 def cut(path: str) -> Damage:
-    """Leave the first half of a file, as a power cut might."""
-    return lambda box: os.truncate(place(box, path), place(box, path).stat().st_size // 2)
+    """Leave the first half of a file, as a power cut might, and of its last line the first letter."""
+
+    def tear(box: Sandbox) -> None:
+        data = place(box, path).read_bytes()
+        os.truncate(place(box, path), data.rfind(b"\n", 0, len(data) // 2) + 2)
+
+    return tear
 
 
 def zero(path: str) -> Damage:
