@@ -14,6 +14,7 @@ from typing import Any, Final
 from appbox.errors import AppboxError
 from appbox.store import files, paths
 from appbox.store.root import Root
+from appbox.units.files import NAME as NAME_OF_A_SERVICE
 
 NAME: Final = "journal.json"
 _LIMIT: Final = 1 << 20
@@ -87,14 +88,17 @@ def _entry(row: dict[str, Any]) -> Entry:
     for place in (origin, target):
         if place.directory.startswith("/") or ".." in place.directory.split("/"):
             raise ValueError(place.directory)
+    names = [str(name) for name in (row["service"], *row.get("others", ()))]
+    if not all(NAME_OF_A_SERVICE.fullmatch(name) for name in names):
+        raise ValueError(names)
     return Entry(
-        str(row["service"]),
+        names[0],
         origin,
         target,
         running=bool(row["running"]),
         made=bool(row["made"]),
         back=bool(row.get("back")),
-        others=tuple(str(name) for name in row.get("others", ())),
+        others=tuple(names[1:]),
     )
 
 
