@@ -211,10 +211,13 @@ class CarryData(Action):
     kind: ClassVar[str] = "carry-data"
     origin: str
     directory: str
+    empty: bool = False
 
     @property
     def sentence(self) -> str:
         """See `Action`."""
+        if self.empty:
+            return f"move the directory for volumes, of which it has none, from {self.origin} to {self.directory}"
         return f"move the volumes from {self.origin}/{paths.DATA} to {self.directory}/{paths.DATA}"
 
 
@@ -386,7 +389,8 @@ class Migrate(Action):
     @property
     def sentence(self) -> str:
         """See `Action`."""
-        change = f"from format {self.before} to {self.after}" if self.before else f"to format {self.after}"
+        before = f"format {self.before}" if self.before else "a format that nobody noted"
+        change = f"from {before} to {self.after}"
         return f"take its data {change}: {shlex.join(self.command)}"
 
 

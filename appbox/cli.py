@@ -48,7 +48,7 @@ def run(arguments: list[str]) -> int:
     signal.signal(signal.SIGTERM, _terminated)
     os.environ["PYDANTIC_DISABLE_PLUGINS"] = "1"  # looking for plugins costs 20 ms, and somebody's plugin is not ours
     try:
-        return _dispatch([*front, *rest], json=json)
+        return _dispatch([*front, *rest], rest[0] if rest else "", json=json)
     except AppboxError as error:
         return _fail(error, json=json)
     except BrokenPipeError:
@@ -77,19 +77,19 @@ def _terminated(number: int, _: object) -> None:
     raise SystemExit(128 + number)
 
 
-def _dispatch(arguments: list[str], *, json: bool) -> int:
-    from appbox.commands import Misuse, app  # noqa: PLC0415
+def _dispatch(arguments: list[str], name: str, *, json: bool) -> int:
+    from appbox.commands import Misuse, command  # noqa: PLC0415
 
     if not json:
         try:
-            app(arguments, prog_name="appbox")
+            command(name)(arguments, prog_name="appbox")
         except SystemExit as end:
             return end.code if isinstance(end.code, int) else 1
         return 0
     from appbox.errors import UsageError  # noqa: PLC0415
 
     try:
-        code = app(arguments, prog_name="appbox", standalone_mode=False)
+        code = command(name)(arguments, prog_name="appbox", standalone_mode=False)
     except Misuse as error:
         what = error.format_message().rstrip(".")
         what = "missing command" if what.startswith("Usage:") else what[:1].lower() + what[1:]
@@ -118,7 +118,7 @@ def global_first(arguments: list[str]) -> tuple[list[str], list[str]]:
             front += arguments[index : index + 2]
             index += 1
         else:
-            rest.append(word)
+            rest.append("--wait=forever" if word == "--wait" else word)
             if not word.startswith("-"):
                 words.append(word)
         index += 1

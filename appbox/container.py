@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import Final
 
-from appbox import health, hostnames, quantities, reaper
+from appbox import health, hostnames, owner, quantities, reaper
 from appbox.errors import Refused
 from appbox.fields import ARGUMENT_LIMIT, COMPONENT_LIMIT, TARGET_LIMIT, BadValueError
 from appbox.host import ranges
@@ -27,19 +27,21 @@ _LOW_PORTS: Final = "net.ipv4.ip_unprivileged_port_start"
 
 
 def is_mapped(manifest: Manifest) -> bool:
-    """Return whether the service has a user namespace, and so ids of the host that are its own."""
-    return manifest.security.userns != "host"
+    """Return whether the service has ids of the host that are its own. All services of an ordinary user have the user's."""
+    return manifest.security.userns != "host" and owner.current() is None
 
 
 def fixed_ids(manifest: Manifest) -> IdRange | None:
     """Return the range of the host's ids that the manifest names, None when it names none."""
     userns = manifest.security.userns
-    return None if isinstance(userns, str) else IdRange(userns.base, userns.size)
+    return None if isinstance(userns, str) or owner.current() else IdRange(userns.base, userns.size)
 
 
 def id_count(manifest: Manifest) -> int:
     """Return how many ids the service has, from 0 on."""
-    fixed = fixed_ids(manifest)
+    fixed, own = fixed_ids(manifest), owner.current()
+    if own is not None:
+        return own.count
     return fixed.size if fixed else ranges.SIZE if is_mapped(manifest) else ranges.ALL
 
 

@@ -88,13 +88,22 @@ def format_problem(desired: Desired, observed: Observed) -> str:
     """Return why the desired version must not get the data that it would get; empty when it may."""
     found = observed.own_format if uses_own(desired, observed) else observed.format
     shared = desired.upgrade.data == "share" and not desired.generation
-    if found == desired.upgrade.format or shared or migrating(desired, observed):
+    if found == desired.upgrade.format or shared or migrating(desired, observed) or _was_silent(desired, observed):
         return ""
     if not found:
         named = f"{desired.version} is for the format {desired.upgrade.format}"
         return f"nobody has said which format its data has, and {named}" if _first_named(desired, observed) else ""
     wanted = f"is for the format {desired.upgrade.format}" if desired.upgrade.format else "says no format"
     return f"its data has the format {found}, and {desired.version} {wanted}"
+
+
+def _was_silent(desired: Desired, observed: Observed) -> bool:
+    """Return whether a generation that says no format is gone back to from the same image: what wrote the data can
+    read it, and only the manifest said later what it is in.
+    """
+    current = usable(observed)
+    silent = bool(desired.generation) and not desired.upgrade.format
+    return silent and current is not None and current.digest == desired.digest
 
 
 def uses_own(desired: Desired, observed: Observed) -> bool:

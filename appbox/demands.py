@@ -33,7 +33,7 @@ def missing(locked: Locked, facts: Facts) -> Iterator[Lack]:
             yield from demand(locked, facts)
 
 
-_CONTROLLERS: Final = {
+CONTROLLERS: Final = {
     "memory": "memory",
     "memory_swap": "memory",
     "cpus": "cpu",
@@ -41,6 +41,7 @@ _CONTROLLERS: Final = {
     "pids": "pids",
     "io_weight": "io",
 }
+"""The keys of [resources] that are a cgroup's, and the controller that each needs."""
 
 
 def _limits(locked: Locked, facts: Facts) -> Iterator[Lack]:
@@ -48,7 +49,7 @@ def _limits(locked: Locked, facts: Facts) -> Iterator[Lack]:
     cgroups = facts.abilities.cgroups if facts.abilities else None
     if cgroups is None:
         return
-    for key, controller in _CONTROLLERS.items():
+    for key, controller in CONTROLLERS.items():
         if getattr(locked.manifest.resources, key) is None:
             continue
         at = ("resources", key)

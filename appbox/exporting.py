@@ -75,7 +75,7 @@ class Request:
     output: str
     data: bool = False
     live: bool = False
-    wait: bool = False
+    wait: float | None = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +103,7 @@ def export(options: Options, asked: Request) -> None:
     with contextlib.ExitStack() as stack:
         root = stack.enter_context(options.open_root())
         if asked.data:  # nobody may change a version while its data is read
-            stack.enter_context(writing(options, root, wait=None if asked.wait else 0.0))
+            stack.enter_context(writing(options, root, wait=asked.wait))
         facts = gather.gather(root, options.init, ranges.load(root))
         installed = [_installed(root, name) for name in dict.fromkeys(asked.names)]
         cache = Cache(cache_path(root))

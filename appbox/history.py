@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Final
 
+from appbox import remembered
 from appbox.errors import AppboxError, UsageError, printable
 from appbox.status import unknown
 from appbox.store import failed, files, paths, state
 from appbox.store.root import Root
+
+_IN_WORDS: Final = {"target": "rollback goes here", "lost": "no way back, it has no record"}
 
 
 @dataclass(frozen=True, slots=True)
 class Generation:
     """One generation: `directory` is its version's below the containers, `created` is RFC 3339.
 
-    `state` is current, target (of a rollback), failed or "". `data`: its version has data of its own.
+    `state` is current, target (of a rollback), failed, lost (it has no record, so that nothing leads back to it) or "".
+    `data`: its version has data of its own.
     """
 
     number: int
@@ -46,9 +50,8 @@ def of(root: Root, name: str) -> list[Generation]:
             own = here or _has_data(containers, directory)
             for number in numbers:
                 meta = _meta(containers, directory, number)
-                found.append(
-                    _generation(number, directory, meta, current=here and number == current.generation, own=own)
-                )
+                one = _generation(number, directory, meta, current=here and number == current.generation, own=own)
+                found.append(one if _is_recorded(containers, one) else replace(one, state=one.state or "lost"))
     found.sort(key=lambda one: one.number, reverse=True)
     target = _target(found)
     bad = {one.generation for one in failed.load(root, name)}
@@ -61,6 +64,11 @@ def _meta(containers: int, directory: str, number: int) -> dict[str, Any]:
             return state.read_meta(fd)
     except (OSError, ValueError, AppboxError):
         return {}
+
+
+def _is_recorded(containers: int, one: Generation) -> bool:
+    """Return whether a generation says all that is needed to go back to it; an older appbox wrote none of that."""
+    return files.exists(f"{one.directory}/{paths.GENERATIONS}/{one.number}/{remembered.NAME}", containers)
 
 
 def _has_data(containers: int, directory: str) -> bool:
@@ -88,7 +96,7 @@ def _generation(number: int, directory: str, meta: dict[str, Any], *, current: b
 def _target(found: list[Generation]) -> int:
     """Return the generation before the current one, 0 for none."""
     current = next((one for one in found if one.state == "current"), None)
-    there = {one.number for one in found}
+    there = {one.number for one in found if one.state != "lost"}
     return current.previous if current is not None and current.previous in there else 0
 
 
@@ -115,7 +123,7 @@ def choose(found: list[Generation], name: str, to: str) -> Generation:
         raise AppboxError(f"has no {'generation' if to.startswith('@') else 'version'} {to}", where=name, hint=listed)
     if current := [one for one in wanted if one.state == "current"]:
         return current[0]
-    return next((one for one in wanted if one.state != "failed"), wanted[0])
+    return next((one for one in wanted if one.state not in {"failed", "lost"}), wanted[0])
 
 
 def text(found: list[Generation]) -> str:
@@ -128,7 +136,7 @@ def text(found: list[Generation]) -> str:
             one.created or "-",
             one.digest.partition(":")[2][:12] or "-",
             "own" if one.data else "-",
-            {"target": "rollback goes here"}.get(one.state, one.state) or "-",
+            _IN_WORDS.get(one.state, one.state) or "-",
         )
         for one in found
     ]

@@ -20,7 +20,6 @@ from appbox.host.facts import InitKind
 from appbox.store import files, paths, state
 from appbox.store.root import Root
 
-NOTES: Final = f"{paths.RUN}/.held"
 """A file for each service that is held, with the way in it. It is in memory: a reboot starts everything anyway."""
 
 Way = Literal["no", "pause", "stop"]
@@ -104,22 +103,22 @@ def _going_on(init: InitKind, name: str, way: Way) -> list[str]:
 
 
 def _note(root: Root, name: str, way: Way) -> None:
-    root.make(NOTES, 0o700)
-    with root.directory(NOTES) as fd:
+    root.make(_notes(), 0o700)
+    with root.directory(_notes()) as fd:
         files.replace(name, way.encode(), mode=0o600, dir_fd=fd)
 
 
 def _forget(root: Root, name: str) -> None:
-    with contextlib.suppress(FileNotFoundError), root.directory(NOTES) as fd:
+    with contextlib.suppress(FileNotFoundError), root.directory(_notes()) as fd:
         files.remove(name, dir_fd=fd)
 
 
 def recover(root: Root) -> list[str]:
     """Let go on what killed commands were holding; return what was done, as sentences. The caller holds the lock."""
     said: list[str] = []
-    if not root.live or not root.is_directory(NOTES):
+    if not root.live or not root.is_directory(_notes()):
         return said
-    with root.directory(NOTES) as fd:
+    with root.directory(_notes()) as fd:
         noted = sorted(os.listdir(fd))
         init = gather.detect_init(root) if noted else "none"
         for name in noted:
@@ -140,3 +139,7 @@ def _go_on(init: InitKind, name: str, way: str) -> list[str]:
         services.of_kind(init).start(name)
         return [f"{name}: started, since a command that had stopped it was killed"]
     return []
+
+
+def _notes() -> str:
+    return f"{paths.RUN}/.held"

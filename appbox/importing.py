@@ -46,7 +46,7 @@ class Request:
     folder: str
     force: bool = False
     data: bool = True
-    wait: bool = False
+    wait: float | None = 0.0
 
 
 @dataclass(slots=True)
@@ -69,7 +69,7 @@ def run(options: Options, asked: Request) -> Imported:
         raise UsageError("the directory has no name", where="-d", hint="name a directory")
     with contextlib.ExitStack() as stack:
         root = stack.enter_context(options.open_root())
-        stack.enter_context(writing(options, root, wait=None if asked.wait else 0.0))
+        stack.enter_context(writing(options, root, wait=asked.wait))
         cache = Cache(cache_path(root))
         limits = image_limits.load(root)
         opened = stack.enter_context(export_file.opened(asked.file, cache.path, limits))

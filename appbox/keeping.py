@@ -22,7 +22,6 @@ from appbox.store import bundle, clone, data, files, paths, snapshots, state
 from appbox.store.root import Root
 from appbox.store.snapshots import Snapshot
 
-_AGES: Final = ((86_400, "day"), (3_600, "hour"), (60, "minute"))
 _PATIENCE: Final = 3600.0
 """Seconds that a scheduled snapshot waits for another appbox."""
 
@@ -50,12 +49,12 @@ class _Service:
     running: bool
 
 
-def snapshot(options: Options, name: str, wish: Wish) -> None:
+def snapshot(options: Options, name: str, wish: Wish, *, wait: float | None = 0.0) -> None:
     """Take a snapshot of a service's data and say what is in it."""
     require_root_user("appbox snapshot")
     if wish.stop and wish.live:
         raise UsageError("a service is either stopped or left alone", where="--stop, --live", hint="leave one out")
-    with _service(options, name, wait=_PATIENCE if wish.scheduled else 0.0) as service:
+    with _service(options, name, wait=_PATIENCE if wish.scheduled else wait) as service:
         with _data(service) as fd:
             how = clone.can(fd, service.containers)
             way = _way(service, how, wish)
@@ -120,10 +119,10 @@ def _left_out(service: _Service) -> list[str]:
     return found
 
 
-def restore(options: Options, name: str, wanted: str, *, force: bool = False) -> None:
+def restore(options: Options, name: str, wanted: str, *, force: bool = False, wait: float | None = 0.0) -> None:
     """Give a service the data of a snapshot; what it has now becomes a snapshot, too."""
     require_root_user("appbox restore")
-    with _service(options, name) as service:
+    with _service(options, name, wait=wait) as service:
         chosen = snapshots.find(service.containers, name, wanted)
         _refuse(service, chosen, force=force)
         with copying(options, "data") as told:
@@ -210,7 +209,7 @@ def table(found: list[Snapshot], now: datetime) -> str:
         (
             one.service,
             one.id,
-            age(_seconds(one, now)),
+            sizes.age(_seconds(one, now)),
             sizes.megabytes(max(one.apparent, 0)),
             sizes.megabytes(max(one.allocated, 0)),
             one.version or "-",
@@ -225,15 +224,6 @@ def table(found: list[Snapshot], now: datetime) -> str:
     return printable("".join(f"{line}\n".replace("\n", " ").rstrip() + "\n" for line in lines))
 
 
-def age(seconds: int) -> str:
-    """Return a time span in words: its largest unit, rounded down."""
-    for unit, word in _AGES:
-        if seconds >= unit:
-            count = seconds // unit
-            return f"{count} {word}{'' if count == 1 else 's'}"
-    return f"{max(seconds, 0)} s"
-
-
 def _seconds(one: Snapshot, now: datetime) -> int:
     try:
         return int((now - datetime.fromisoformat(one.taken.replace("Z", "+00:00"))).total_seconds())
@@ -241,10 +231,10 @@ def _seconds(one: Snapshot, now: datetime) -> int:
         return 0
 
 
-def purge(options: Options, name: str, wanted: str) -> None:
+def purge(options: Options, name: str, wanted: str, *, wait: float | None = 0.0) -> None:
     """Delete one snapshot of a service for good; the service need not be there any more."""
     require_root_user("appbox snapshot --purge")
-    with options.open_root() as root, writing(options, root, wait=0.0):
+    with options.open_root() as root, writing(options, root, wait=wait):
         if not root.is_directory(paths.CONTAINERS):
             raise unknown(name)
         with root.directory(paths.CONTAINERS) as containers:
@@ -255,7 +245,7 @@ def purge(options: Options, name: str, wanted: str) -> None:
 
 
 @contextlib.contextmanager
-def _service(options: Options, name: str, wait: float = 0.0) -> Iterator[_Service]:
+def _service(options: Options, name: str, *, wait: float | None) -> Iterator[_Service]:
     """Take the lock, finish what killed commands left, and find a service; AppboxError when there is none."""
     with options.open_root() as root, contextlib.ExitStack() as stack:
         if name not in state.names(root):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Self
@@ -11,7 +12,8 @@ from appbox.errors import Refused, Unavailable
 from appbox.host.inside import remove_tree
 from appbox.oci.arrival import StartedOverError
 from appbox.oci.limits import Limits
-from appbox.oci.model import Image
+from appbox.oci.model import LAYER_COMPRESSION, Image
+from appbox.oci.settings import tell
 from appbox.oci.source import Opener, Progress, Source
 
 if TYPE_CHECKING:
@@ -91,6 +93,7 @@ def unpack_image(
         # The first bytes of layers are on their way while this is loaded.
         from appbox.oci.unpack import unpack  # noqa: PLC0415
 
+        _say_if_slow(image)
         return unpack(
             layers_of(image, open_),
             root_fd,
@@ -117,6 +120,18 @@ def unpack_image(
             raise
     _empty(root_fd)
     return once()
+
+
+_SAID = threading.Lock()  # of the first who says so, for good: images are unpacked side by side
+
+
+def _say_if_slow(image: Image) -> None:
+    """Say, once, when layers take longer to inflate than they need to."""
+    from appbox.oci.inflate import is_fast  # noqa: PLC0415 - see `unpack_image`
+
+    kinds = {LAYER_COMPRESSION.get(descriptor.media_type) for descriptor in image.manifest.layers}
+    if "gzip" in kinds and not is_fast("gzip") and _SAID.acquire(blocking=False):
+        tell("gzip layers are inflated by zlib, which takes four times as long; install the Python package isal")
 
 
 def _empty(root_fd: int) -> None:

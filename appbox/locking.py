@@ -7,7 +7,6 @@ these, too.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import stat
 import sys
@@ -20,7 +19,7 @@ from typing import Any, Final, Literal
 from appbox import admission, constraints, lock_file, resolve, sources
 from appbox.admission import Demands, Policies
 from appbox.constraints import is_constraint
-from appbox.errors import AppboxError, Locked, Missing, Unavailable, UsageError, printable
+from appbox.errors import AppboxError, Missing, Unavailable, UsageError, printable
 from appbox.lock_file import Entry, LockFile
 from appbox.oci.cache import Cache
 from appbox.oci.digest import Digest
@@ -35,6 +34,7 @@ from appbox.session import Options, cache_path, wanted_platform
 from appbox.signers import Companions
 from appbox.sources import Loaded
 from appbox.store import files
+from appbox.store.lock import Holder, acquire
 from appbox.tables import Policy
 from appbox.tag_order import newest_last
 
@@ -204,11 +204,19 @@ class Locking:
         return self.before.entries != self.after.entries
 
 
-def lock(options: Options, arguments: Sequence[str], *, update: Sequence[str] = (), every: bool = False) -> None:
+def lock(
+    options: Options,
+    arguments: Sequence[str],
+    *,
+    update: Sequence[str] = (),
+    every: bool = False,
+    wait: float | None = 0.0,
+) -> None:
     """Bring the locks beside the manifests up to date and print what changed.
 
     Those named in `update` are looked up anew, with `every` all of them. Raises UsageError for a name that no manifest
-    has, ManifestError, Unavailable, Refused, and Locked while another appbox writes the same lock.
+    has, ManifestError, Unavailable, Refused, and Locked while another appbox writes the same lock; `wait` is as in
+    `store.lock.exclusive`.
     """
     pairs = sources.load_for_all_hosts(arguments)
     _refuse_unknown(update, [one for _, one in pairs])
@@ -216,7 +224,7 @@ def lock(options: Options, arguments: Sequence[str], *, update: Sequence[str] = 
     folders = dict.fromkeys(one.folder for _, one in pairs)
     with ExitStack() as stack:
         for folder in folders:
-            stack.enter_context(_alone(folder))
+            stack.enter_context(_alone(folder, wait, options))
         done = [
             _folder([one for _, one in pairs if one.folder == folder], registries, None if every else set(update))
             for folder in folders
@@ -293,17 +301,18 @@ def _change(loaded: Loaded, lock: LockFile, spare: LockFile, registries: Registr
 
 
 @contextmanager
-def _alone(folder: str) -> Iterator[None]:
+def _alone(folder: str, wait: float | None, options: Options) -> Iterator[None]:
     """Let nobody else write the lock of a directory, and take away what one that was killed has left."""
     with files.directory(os.path.realpath(folder)) as fd:
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            where = os.path.join(folder, lock_file.NAME)
-            raise Locked("another appbox is writing it", where=where, hint="wait for it") from error
+        where = os.path.join(folder, lock_file.NAME)
+        acquire(fd, wait, "another appbox is writing it", where, lambda who: _waiting(options, who))
         if files.exists(_TEMPORARY, fd):
             files.remove(_TEMPORARY, dir_fd=fd)
         yield
+
+
+def _waiting(options: Options, holder: Holder) -> None:
+    options.say(printable(f"waiting for {holder}\n"), stream=sys.stderr)
 
 
 def _write(done: Locking) -> None:

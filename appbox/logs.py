@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from typing import BinaryIO, Final
 
 from appbox.errors import AppboxError, printable
-from appbox.host import process
+from appbox.host import process, services
 from appbox.store import paths
 
 _STAMP: Final = re.compile(rb"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z ")
@@ -202,9 +202,8 @@ def from_journal(name: str, wanted: Wanted) -> Iterator[Line]:
     # With both, journalctl before systemd 254 shows the first lines since then, not the last ones.
     argv += [f"--since=@{int(wanted.since)}"] if wanted.since is not None and wanted.lines is None else []
     argv += ["--follow"] if wanted.follow else []
-    units = (
-        f"_SYSTEMD_UNIT={unit}.service" for unit in (name, f"{name}:health")
-    )  # either matches, systemd.journal-fields(7)
+    field = services.journal_field("UNIT")
+    units = (f"{field}={unit}.service" for unit in (name, f"{name}:health"))  # either matches
     with process.stream([*argv, *units]) as output:
         yield from _younger(map(_entry, output), wanted.since)
 

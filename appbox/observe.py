@@ -18,6 +18,7 @@ from appbox.oci.rootfs import TABLE_LIMIT, Node, RootfsFacts
 from appbox.plan_values import Observed
 from appbox.store import clone, data, files, paths, seen, state, unitfiles
 from appbox.store.installed import GONE, Installed
+from appbox.store.journal import Entry, Place
 from appbox.store.root import Root
 from appbox.store.walk import measure
 
@@ -65,14 +66,24 @@ def observe(root: Root, init: InitKind, name: str, directory: str) -> Observed:
     )
 
 
+def interrupted(observed: Observed, entry: Entry | None) -> Observed:
+    """Return what was observed of a service with what the journal says of a run that was killed, if it was one."""
+    if entry is None:
+        return observed
+    current = usable(observed)
+    there = Place(current.directory, current.generation) if current is not None else Place()
+    if there != entry.target or entry.origin == entry.target:
+        return replace(observed, interrupted=entry.running)
+    return replace(observed, interrupted=entry.running, begun_at=entry.origin.generation, upgraded=entry.upgrade)
+
+
 def deeper(root: Root, desired: Desired, observed: Observed) -> Observed:
     """Return what only a change needs to know: other versions, formats, whether there is data in the way."""
     own = desired.replaced or desired.directory
     try:
         with root.directory(paths.CONTAINERS) as containers:
-            versions = tuple(
-                (path, numbers[-1]) for path, numbers in state.generations(containers, desired.name) if numbers
-            )
+            known = [(path, numbers) for path, numbers in state.generations(containers, desired.name) if numbers]
+            versions = tuple((path, numbers[-1]) for path, numbers in known)
             place = data_place(observed, desired.directory)
             current = usable(observed)
             # What is current has its own, whatever a killed run had begun to bring there.
@@ -81,6 +92,7 @@ def deeper(root: Root, desired: Desired, observed: Observed) -> Observed:
                 observed,
                 newest=max((number for _, number in versions), default=0),
                 versions=versions,
+                came_from=next((path for path, numbers in known if observed.begun_at in numbers), ""),
                 own=elsewhere and _has_own(containers, own),
                 format=_format(containers, place),
                 unfinished=bool(place) and files.exists(f"{place}/{paths.DATA}/{paths.MIGRATING}", containers),

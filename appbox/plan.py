@@ -86,14 +86,18 @@ def diff(desired: Desired, observed: Observed, *, live: bool, start: bool, new_r
         )
     if live and start and desired.units:
         actions += _running_actions(desired, observed, actions)
-    actions += _last_actions(desired, observed, actions)
-    return ServicePlan(desired, observed, tuple(actions), desired.notes)
+    actions += _last_actions(desired, observed, actions, start=live and start)
+    lost = remembered.no_way_back(observed.current)
+    noted = (lost,) if lost and any(isinstance(action, RenderConfig) for action in actions) else ()
+    return ServicePlan(desired, observed, tuple(actions), (*desired.notes, *noted))
 
 
 def is_settled(desired: Desired, observed: Observed) -> bool:
     """Return whether the version that is asked for is there and current as it should be: no more need be looked at."""
     target = observed.target
     if target is None or desired.upgrade.format or desired.generation or rebuilding(desired, observed):
+        return False
+    if observed.begun_at:
         return False
     return not _switching(desired, observed) and not changed_files(desired, target.files)
 
@@ -213,7 +217,9 @@ def _moving(desired: Desired, observed: Observed, rebuild: str, *, switching: bo
         yield Switch(name, "it is gone back to" if desired.generation else why, previous, directory)
     origin = carry_origin(desired, observed)
     if origin:
-        yield CarryData(name, data_reason(desired, observed), origin, directory)
+        empty = not observed.data and not any(volume.kind == "data" for volume in desired.volumes)
+        why = "every version has one" if empty else data_reason(desired, observed)
+        yield CarryData(name, why, origin, directory, empty)
     if not early:
         yield from _migration(desired, observed)
     if _unnoted(desired, observed):
@@ -223,7 +229,9 @@ def _moving(desired: Desired, observed: Observed, rebuild: str, *, switching: bo
 def _migration(desired: Desired, observed: Observed) -> Iterator[Action]:
     if migrating(desired, observed):
         upgrade = desired.upgrade
-        why = "upgrade.data_format changes"
+        why = (
+            "upgrade.data_format changes" if observed.format else "upgrade.data_format is named, and its data is older"
+        )
         yield Migrate(desired.name, why, desired.directory, upgrade.migrate, observed.format, upgrade.format)
 
 
@@ -234,11 +242,12 @@ def _unnoted(desired: Desired, observed: Observed) -> bool:
     return bool(wanted) and found != wanted and not migrating(desired, observed) and not desired.generation
 
 
-def _last_actions(desired: Desired, observed: Observed, actions: list[Action]) -> Iterator[Action]:
-    """Yield what comes once the new version runs."""
-    if not upgrading(desired, observed):
+def _last_actions(desired: Desired, observed: Observed, actions: list[Action], *, start: bool) -> Iterator[Action]:
+    """Yield what comes once the new version runs; a run that was killed may have got it to run and no further."""
+    if not (upgrading(desired, observed) or observed.upgraded):
         return
-    if any(isinstance(action, Start) for action in actions):
+    runs = observed.upgraded and start and bool(observed.running)
+    if runs or any(isinstance(action, Start) for action in actions):
         for command in desired.upgrade.after:
             yield RunHook(desired.name, "after the upgrade", "after", command)
     for directory in retired(desired, observed):
@@ -251,13 +260,15 @@ def _unit_actions(desired: Desired, observed: Observed) -> Iterator[Action]:
     for unit in desired.units:
         before = observed.units.get(unit.path)
         if before != unit.text:
-            why = "there is no unit yet" if before is None else "the unit is not what the manifest says"
+            what = f"that of generation {desired.generation}" if desired.generation else "what the manifest says"
+            why = "there is no unit yet" if before is None else f"the unit is not {what}"
             diff = unified(before or "", unit.text, unit.path)
             yield InstallUnit(desired.name, why, unit.path, before is None, diff)
         elif observed.modes.get(unit.path, unit.mode) != unit.mode:
             yield InstallUnit(desired.name, "its mode or owner is not its own", unit.path, False, "")
     for path in sorted(observed.units.keys() - {unit.path for unit in desired.units}):
-        yield RemoveUnit(desired.name, "the manifest asks for nothing that needs it", path)
+        what = f"generation {desired.generation} has" if desired.generation else "the manifest asks for"
+        yield RemoveUnit(desired.name, f"{what} nothing that needs it", path)
     wanted = {desired.link} if desired.enable else set()
     if observed.links != wanted - {None}:
         yield Enable(desired.name, f"service.enable is {str(desired.enable).lower()}", desired.enable)

@@ -8,7 +8,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from appbox.actions import Action, CarryData, CopyData, Migrate, Reload, Replace, Restart, Start, Stop, describe
+from appbox import remembered
+from appbox.actions import (
+    Action,
+    CarryData,
+    CopyData,
+    Migrate,
+    NoteFormat,
+    Reload,
+    RenderConfig,
+    Replace,
+    Restart,
+    Start,
+    Stop,
+    describe,
+)
 from appbox.plan_values import Observed, Plan, Removal, ServicePlan
 from appbox.store.installed import Installed
 
@@ -27,7 +41,7 @@ def plan_data(plan: Plan, facts: Mapping[str, str | int] | None = None) -> dict[
         "schema": SCHEMA,
         "changes": bool(plan.actions),
         "facts": dict(facts or {}),
-        "services": [*map(_service, plan.services), *map(_removal, plan.removals)],
+        "services": [*map(service_data, plan.services), *map(_removal, plan.removals)],
         "actions": [describe(action) for action in plan.actions],
         "notes": {s.desired.name: list(s.notes) for s in plan.services if s.notes},
         "host_notes": list(plan.notes),
@@ -35,7 +49,8 @@ def plan_data(plan: Plan, facts: Mapping[str, str | int] | None = None) -> dict[
     }
 
 
-def _service(service: ServicePlan) -> dict[str, Any]:
+def service_data(service: ServicePlan) -> dict[str, Any]:
+    """Return what becomes of one service as JSON data."""
     desired = service.desired
     return {
         "name": desired.name,
@@ -115,21 +130,28 @@ def _how(service: ServicePlan) -> str:
     for action in service.actions:
         if isinstance(action, CopyData):
             return action.how
-        if isinstance(action, CarryData):
+        if isinstance(action, CarryData) and not action.empty:
             return "move"
     return "stays" if any(v.kind != "tmpfs" for v in service.desired.volumes) else "none"
 
 
 def irreversible(service: ServicePlan) -> str:
-    """Return what of a plan no rollback can undo, "" for nothing."""
+    """Return what of a plan no rollback can undo, "" for nothing. What does not get well then stays all the same."""
+    stays = f"{service.desired.version} stays even if it does not get well"
     if _own(service, Migrate) and not _own(service, CopyData):
-        return "upgrade.migrate changes its data, of which no copy is kept"
+        return f"upgrade.migrate changes its data, of which no copy is kept, so that {stays}"
+    if _own(service, NoteFormat) and _own(service, CarryData):
+        wanted = service.desired.upgrade.format
+        return f"its data counts as of the format {wanted} from then on, and no copy is kept, so that {stays}"
     return ""
 
 
 def rollback(service: ServicePlan) -> str:
     """Return what a rollback can bring back of the data."""
     how = _how(service)
+    lost = remembered.no_way_back(service.observed.current)
+    if lost and _own(service, RenderConfig):
+        return lost
     if undone := irreversible(service):
         return f"no rollback brings back the data: {undone}"
     if how in {"clone", "copy"}:

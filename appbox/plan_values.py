@@ -28,7 +28,9 @@ class Observed:
     the bytes that it takes, -1 if unknown. `newest` is the highest number of a generation of the service. `versions`
     are the directories of its versions, each with its newest generation. `interrupted`: a run that was killed had
     stopped it. `unfinished`: a migration of the data was begun and has not come to its end. `displaced` is what has the
-    place of a replaced version that is gone back to.
+    place of a replaced version that is gone back to. `begun_at` is the generation from which a run that was killed has
+    come to the current one, 0 if none has; `upgraded`: that was an upgrade, whose last steps are to be done;
+    `came_from` is the directory that has that generation.
     """
 
     current: Installed | None = None
@@ -55,6 +57,9 @@ class Observed:
     newest: int = 0
     versions: tuple[tuple[str, int], ...] = ()
     interrupted: bool = False
+    begun_at: int = 0
+    upgraded: bool = False
+    came_from: str = ""
     unfinished: bool = False
     new_address: bool = False
     untold: tuple[str, ...] = ()

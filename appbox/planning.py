@@ -30,8 +30,10 @@ from appbox.resolve import Images
 from appbox.sources import Loaded
 from appbox.store import failed, journal, paths, ranges, state
 from appbox.store.installed import Installed
+from appbox.store.journal import Entry
 from appbox.store.root import Root
 from appbox.touched import NOWHERE, Scope
+from appbox.units import compiled
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,10 +65,13 @@ class Planned:
     @property
     def plan(self) -> Plan:
         """The plan as pure data."""
+        return Plan(tuple(one.plan for one in self.services), self.mended, self.removals)
+
+    @property
+    def runtime_note(self) -> str:
+        """What is known against the runtime of this host, "" for nothing: the same with every plan, so no part of one."""
         runtime = self.facts.abilities.runtime if self.facts.abilities else None
-        note = runtimes.note(runtime) if runtime else ""
-        notes = (*self.mended, *([note] if note else []))
-        return Plan(tuple(one.plan for one in self.services), notes, self.removals)
+        return runtimes.note(runtime) if runtime else ""
 
 
 def prepare(
@@ -86,6 +91,7 @@ def prepare(
     What cannot be had for one of several services, its image above all, is that one's failure. Raises ManifestError or
     HostLacks for what must be mended before anything is touched, and whatever the only service, or all, failed by.
     """
+    compiled.use()
     ledger = ranges.read(root)
     facts = gather.gather(root, init, ledger.table)
     if facts.live:
@@ -106,7 +112,7 @@ def prepare(
         others=_others(root, loaded),
         scope=scope,
         retry=retry,
-        stopped=frozenset(entry.service for entry in journal.load(root) if entry.running),
+        begun={entry.service: entry for entry in journal.load(root)},
     )
     work.addresses.refuse_namesakes(loaded)
     neighbours.refuse()
@@ -171,8 +177,8 @@ class _Work:
     others: Mapping[str, Shared | None]
     scope: Scope = NOWHERE
     retry: bool = False
-    stopped: frozenset[str] = frozenset()
-    """Services that a killed run may have stopped."""
+    begun: Mapping[str, Entry] = field(default_factory=dict)
+    """Services that a killed run was changing."""
     made: dict[str, str] = field(default_factory=dict)
     """Paths of the host that a service of this run makes for a volume, and which one."""
     seen: dict[str, Observed] = field(default_factory=dict)
@@ -208,9 +214,9 @@ def _service(work: _Work, loaded: Loaded, facts: Facts) -> Prepared:
         rootfs = observe.installed_rootfs(root, target, desires.wanted_nodes(locked))
     desired = volumes_made_by_others(desires.build(locked, facts, ids.base, rootfs), work.made)
     desired = _once_in_memory(desired, observed)
+    observed = observe.interrupted(observed, work.begun.get(name))
     if not plan.is_settled(desired, observed):
         observed = observe.trying(root, facts.init, name, observe.deeper(root, desired, observed))
-    observed = replace(observed, interrupted=name in work.stopped)
     new_range = mapped and work.given.get(name) != ids
     observed = work.addresses.observe(desired, observed)
     _refuse_data(locked, desired, observed)

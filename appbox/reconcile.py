@@ -25,10 +25,12 @@ from appbox.store.root import Root
 
 
 def show(options: Options, wanted: Wish, *, output: str = "") -> tuple[bool, int]:
-    """Print the plan, and write it to `output` if that is given.
+    """Print the plan, and write it to `output` if that is given; a plan that was written down is only shown.
 
     Return whether it holds any change, and how the command ends when some service could not be planned, else 0.
     """
+    if reviewing.is_plan(wanted.manifests):
+        return reviewing.show(options, wanted, output), 0
     with options.open_root() as root:
         loaded = _load(root, wanted)
         planned = _plan(root, wanted, loaded)
@@ -45,7 +47,12 @@ def show(options: Options, wanted: Wish, *, output: str = "") -> tuple[bool, int
 
 
 def apply(
-    options: Options, wanted: Wish, *, wait: bool, fail_fast: bool = False, ask: Callable[[str], bool] | None = None
+    options: Options,
+    wanted: Wish,
+    *,
+    wait: float | None,
+    fail_fast: bool = False,
+    ask: Callable[[str], bool] | None = None,
 ) -> int:
     """Do what the plan says, service by service, and return the exit code. The only service's failure is raised.
 
@@ -59,7 +66,7 @@ def apply(
         loaded = _load_for(root, wanted, path) if reviewed is not None else _load(root, wanted)
         require_root_user("appbox apply")
         own = [one.manifest.name for one in loaded]
-        with writing(options, root, wait=None if wait else 0.0, own=own):
+        with writing(options, root, wait=wait, own=own):
             if root.live:
                 process.need("runc", "services run through it", hint="apt install runc, or apk add runc")
             planned = _plan(root, wanted, loaded)
@@ -85,9 +92,7 @@ def _ask(planned: Planned, ask: Callable[[str], bool] | None) -> None:
 def _wish_of(given: Wish, reviewed: PlanFile, path: str) -> Wish:
     """Return what a plan file is about: how to plan is in it, and cannot be said otherwise."""
     wish = reviewed.wish
-    if given.prune or given.locked or given.verify or given.retry or not given.start:
-        what = "what --prune, --locked, --verify, --retry and --no-start say is in it already"
-        raise UsageError(what, where=path, hint="give them to appbox plan -o")
+    reviewing.refuse_options(given, path)
     if os.path.realpath(given.root) != wish.root:
         raise AppboxError("is the plan of another root", where=path, why=wish.root, hint=f"use --root {wish.root}")
     return replace(wish, init=wish.init if given.init == "auto" else given.init)
@@ -135,6 +140,8 @@ def _data(planned: Planned) -> dict[str, Any]:
 
 
 def _say_silent(options: Options, planned: Planned) -> None:
+    if options.verbosity > 0 and planned.runtime_note:
+        options.say(f"note: {planned.runtime_note}\n", stream=sys.stderr)
     for name, notes in planned.locks.items():
         options.say("".join(printable(f"{name}: note: {note}\n") for note in notes), stream=sys.stderr)
     for registry, why in planned.silent.items():
@@ -177,6 +184,9 @@ class _Told:
     def told(self, action: Action) -> None:
         self._options.say(f"  {printable(report.sentence(action))}\n")
 
+    def said(self, text: str) -> None:
+        self._options.say(f"  {printable(text)}\n")
+
     def failed(self, name: str, error: AppboxError) -> None:
         if not self._alone:
             _say_failed(name, error)
@@ -204,12 +214,12 @@ def _report(options: Options, planned: Planned, outcomes: Sequence[Outcome]) -> 
         options.say("no init system was found: no unit was made; appbox run NAME runs a service in the foreground\n")
 
 
-def remove(options: Options, name: str, *, purge: bool, wait: bool) -> None:
+def remove(options: Options, name: str, *, purge: bool, wait: float | None) -> None:
     """Remove a service and print what was done."""
     require_root_user("appbox remove")
     if not name or "/" in name or name.startswith("."):
         raise AppboxError("is not installed", where=name, hint="appbox status lists what is")
-    with options.open_root() as root, writing(options, root, wait=None if wait else 0.0, own=[name]):
+    with options.open_root() as root, writing(options, root, wait=wait, own=[name]):
         init = gather.detect_init(root) if options.init == "auto" else gather.known_init(options.init)
         done = removal.remove(root, init, name, purge=purge)
     text = "".join(f"{name}: {sentence}\n" for sentence in done.sentences)

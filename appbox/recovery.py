@@ -7,15 +7,16 @@ import sys
 from collections.abc import Collection, Iterator
 
 from appbox import apply as applying
-from appbox import holding, hooks, removal, rollback
-from appbox.actions import Action
-from appbox.errors import AppboxError
+from appbox import holding, hooks, removal, rollback, upgrading
+from appbox.actions import Action, RetireVersion
+from appbox.errors import AppboxError, printable
 from appbox.host import gather, runc, services
 from appbox.host.facts import InitKind
 from appbox.oci.cache import Cache
+from appbox.rollback import Back
 from appbox.session import Options, cache_path
 from appbox.store import addresses, bundle, files, journal, lock, paths, ranges, state
-from appbox.store.journal import Entry
+from appbox.store.journal import Entry, Place
 from appbox.store.root import Root
 
 
@@ -25,11 +26,16 @@ def writing(options: Options, root: Root, *, wait: float | None, own: Collection
 
     Those are about to be planned anew, which finishes them. `wait` is as in `store.lock.exclusive`.
     """
-    with lock.exclusive(root, wait):
+    with lock.exclusive(root, wait, lambda holder: _waiting(options, holder)):
         for sentence in (*holding.recover(root), *recover(options, root, own)):
             if options.verbosity >= 0:  # with --json, too: standard output stays one document
                 sys.stderr.write(f"{sentence}\n")
         yield
+
+
+def _waiting(options: Options, holder: lock.Holder) -> None:
+    if options.verbosity >= 0:
+        sys.stderr.write(printable(f"waiting for {holder}\n"))
 
 
 def recover(options: Options, root: Root, own: Collection[str] = ()) -> list[str]:
@@ -73,23 +79,45 @@ def _one(options: Options, root: Root, entry: Entry) -> str:
     if not entry.target.directory:
         return _removed(options, root, entry.service)
     current = state.load(root, entry.service)
-    there = (current.directory, current.generation) if current is not None else ("", 0)
-    finished = there == (entry.target.directory, entry.target.generation)
     what = f"{entry.service}: an interrupted change to {entry.target.directory}"
     if current is None or not current.generation:
         _drop(root, entry)
         return f"{what} was undone"
+    if Place(current.directory, current.generation) == entry.target:
+        return f"{what} was {_finish(options, root, entry)}"
+    _settle(options, root, entry, current.generation, start=entry.running)
+    _drop(root, entry)
+    return f"{what} was undone"
+
+
+def _finish(options: Options, root: Root, entry: Entry) -> str:
+    """Do what a killed run had still to do: start the service, run its hooks, remove old versions; return what became.
+
+    What does not get well is undone, as it would have been then; what has nothing to go back to stays, which is said.
+    """
+    begun: list[Action] = []
+    way: Back | None = None
     try:
-        _settle(options, root, entry, there[1])
+        way = _way(options, root, entry, entry.target.generation, start=entry.running or entry.starts)
+        applying.run(way.work(root, Cache(cache_path(root)), begun.append))
     except AppboxError as error:
-        if not finished or not entry.origin.generation:
+        tried = upgrading.was_tried(begun)
+        if not entry.origin.generation or entry.origin == entry.target:
+            if not tried:
+                raise
+            return f"finished, but {error}"
+        if begun and isinstance(begun[-1], RetireVersion):
             raise
-        upgrading_error = str(error)
-        _settle(options, root, entry, entry.origin.generation)
-        return f"{what} was undone, since it failed: {upgrading_error}"
-    if not finished:
-        _drop(root, entry)
-    return f"{what} was {'finished' if finished else 'undone'}"
+        if tried and way is not None and not entry.back:
+            upgrading.remember(root, way.plan.desired, entry.target.generation, error)
+        try:
+            _settle(options, root, entry, entry.origin.generation, start=entry.running)
+        except AppboxError as second:
+            if not tried:
+                raise
+            return f"finished, but {error}, and there is no way back: {second}"
+        return f"undone, since it failed: {error}"
+    return "finished"
 
 
 def _removed(options: Options, root: Root, name: str) -> str:
@@ -103,13 +131,14 @@ def _init(options: Options, root: Root) -> InitKind:
     return gather.detect_init(root) if options.init == "auto" else gather.known_init(options.init)
 
 
-def _settle(options: Options, root: Root, entry: Entry, generation: int) -> None:
+def _settle(options: Options, root: Root, entry: Entry, generation: int, *, start: bool) -> None:
     """Bring everything about a service into agreement with one of its generations, the current one or another."""
-    found = rollback.to_generation(
-        root, _init(options, root), entry.service, generation, start=entry.running, interrupted=entry.running
-    )
-    work = found.work(root, Cache(cache_path(root)), _quiet)
-    applying.run(work)
+    way = _way(options, root, entry, generation, start=start)
+    applying.run(way.work(root, Cache(cache_path(root)), _quiet))
+
+
+def _way(options: Options, root: Root, entry: Entry, generation: int, *, start: bool) -> Back:
+    return rollback.to_generation(root, _init(options, root), entry.service, generation, start=start, begun=entry)
 
 
 def _quiet(action: Action) -> None:

@@ -72,6 +72,13 @@ def _attachment(attachment: Attachment | None) -> dict[str, Any] | None:
     }
 
 
+def no_way_back(current: Installed | None) -> str:
+    """Return why the current generation cannot be gone back to once it is left; "" when it can, or is none."""
+    if current is None or not current.files or NAME in current.files:
+        return ""
+    return f"there is no way back to generation {current.generation}, which an older appbox made without a record of it"
+
+
 def recall(stored: Installed) -> Desired:
     """Return the service as the generation has it that was read.
 

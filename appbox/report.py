@@ -2,45 +2,68 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
-from appbox.actions import Action, CarryData, InstallUnit, RenderConfig
-from appbox.data_plan import upgrading
+from appbox.actions import Action
 from appbox.errors import printable
 from appbox.outcome import Outcome
-from appbox.plan_data import downtime, restarts, rollback
-from appbox.plan_values import Plan, ServicePlan
+from appbox.plan_data import service_data
+from appbox.plan_values import Plan
 
 
 def plan_text(plan: Plan, *, verbosity: int = 0) -> str:
     """Return a plan for people, with unified diffs of the files that change; at verbosity 1 also of new ones."""
-    lines: list[str] = []
-    for service in plan.services:
-        lines += _service(service, verbosity)
+    changing = [service for service in plan.services if service.actions]
+    lines = [line for one in changing for line in _service(service_data(one), one.notes, verbosity)]
     for removal in plan.removals:
         lines += [f"{removal.installed.name} {removal.installed.version}", f"  {sentence(removal.action)}"]
-    lines += [f"note: {note}" for note in plan.notes if plan.actions]
-    if not plan.actions:
-        lines.append("nothing to do")
+    return _whole(lines, plan.notes)
+
+
+def recorded_text(plan: Mapping[str, Any], *, verbosity: int = 0) -> str:
+    """Return a plan that was written down as `plan_text` has it; what somebody made of it since may be anything."""
+    notes = _table(plan.get("notes"))
+    lines: list[str] = []
+    for service in _tables(plan.get("services")):
+        lines += _service(service, _list(notes.get(str(service.get("name")))), verbosity)
+    return _whole(lines, _list(plan.get("host_notes")))
+
+
+def _whole(lines: list[str], notes: Sequence[object]) -> str:
+    lines = [*lines, *(f"note: {note}" for note in notes)] if lines else ["nothing to do"]
     return printable("".join(f"{line}\n" for line in lines))
 
 
-def _service(service: ServicePlan, verbosity: int) -> Iterator[str]:
-    desired = service.desired
-    if not service.actions:
+def _service(service: Mapping[str, Any], notes: Sequence[object], verbosity: int) -> Iterator[str]:
+    actions = _tables(service.get("actions"))
+    if not actions:
         return
-    yield f"{desired.name} {desired.version}"
-    for action in service.actions:
-        yield f"  {sentence(action)}"
-        if isinstance(action, RenderConfig | InstallUnit) and verbosity >= (1 if action.new else 0):
-            yield from (f"      {line}" for line in action.diff.splitlines())
-    if restarts(service):
-        yield f"  it {downtime(service)}"
-    moved = any(isinstance(action, CarryData) for action in service.actions) and desired.volumes
-    if moved and upgrading(desired, service.observed):
-        yield f"  {rollback(service)}"
-    for note in service.notes:
+    yield f"{service.get('name')} {service.get('version')}"
+    for action in actions:
+        yield f"  {action.get('sentence')} ({action.get('reason')})"
+        if verbosity >= (1 if action.get("new") else 0):
+            yield from (f"      {line}" for line in str(action.get("diff", "")).splitlines())
+    if service.get("restarts") is True:
+        yield f"  it {service.get('downtime')}"
+    data, before, after = (_table(service.get(key)) for key in ("data", "from", "to"))
+    another = bool(before) and any(before.get(key) != after.get(key) for key in ("version", "digest"))
+    if (data.get("how") == "move" and another) or str(data.get("rollback")).startswith("no rollback"):
+        yield f"  {data.get('rollback')}"
+    for note in notes:
         yield f"  note: {note}"
+
+
+def _table(value: object) -> Mapping[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _list(value: object) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
+def _tables(value: object) -> list[Mapping[str, Any]]:
+    return [one for one in _list(value) if isinstance(one, dict)]
 
 
 def notes_text(plan: Plan) -> str:

@@ -12,7 +12,7 @@ from appbox.plan_values import Observed
 def retired(desired: Desired, observed: Observed) -> list[str]:
     """Return the version directories that go once the desired version runs, relative to the containers, sorted."""
     current = observed.current
-    stay = {desired.directory, *([current.directory] if current else [])}
+    stay = {desired.directory, *([current.directory] if current else []), *({observed.came_from} - {""})}
     if observed.target is not None and rebuilding(desired, observed):
         # What was of that name before has another one by then.
         stay.add(replaced_path(observed.target, observed))

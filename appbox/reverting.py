@@ -78,5 +78,6 @@ def _carry_out(options: Options, root: Root, found: Back) -> None:
         options.say(f"  {printable(report.sentence(action))}\n")
 
     work = found.work(root, Cache(cache_path(root)), told)
+    work.said = lambda text: options.say(f"  {printable(text)}\n")
     upgrading.carry_out(work)
     options.say(f"{desired.name} is back at generation {desired.generation}, version {desired.version}\n")

@@ -12,12 +12,13 @@ from dataclasses import replace
 from itertools import islice
 from typing import Final
 
-from appbox import plan_data, plan_file
-from appbox.errors import AppboxError, UsageError
+from appbox import plan_data, plan_file, report
+from appbox.errors import AppboxError, UsageError, printable
 from appbox.explain import in_words
 from appbox.lock_file import NAME as LOCK_NAME
 from appbox.plan_file import PlanFile, Wish
 from appbox.planning import Planned
+from appbox.session import Options
 from appbox.sources import Loaded
 from appbox.store import files
 
@@ -27,10 +28,10 @@ _SHOWN: Final = 5
 
 
 def is_plan(arguments: Sequence[str]) -> bool:
-    """Return whether the arguments of `apply` are a plan and no manifests; UsageError for both at once."""
+    """Return whether the arguments of `plan` or `apply` are a plan and no manifests; UsageError for both at once."""
     plans = [argument for argument in arguments if _is_plan(argument)]
     if plans and len(arguments) > 1:
-        raise UsageError("is a plan, and comes alone", where=plans[0], hint="apply it by itself")
+        raise UsageError("is a plan, and comes alone", where=plans[0], hint="give it by itself")
     return bool(plans)
 
 
@@ -58,6 +59,26 @@ def read(path: str) -> PlanFile:
     except OSError as error:
         raise AppboxError("cannot be read", where=path, why=error.strerror or str(error)) from error
     return plan_file.parse(files.read_descriptor(fd, plan_file.SIZE_LIMIT, where=path), path)
+
+
+def show(options: Options, wish: Wish, output: str) -> bool:
+    """Print the plan in the file that a wish names, as it was written down; return whether it holds any change."""
+    path = wish.manifests[0]
+    if output:
+        raise UsageError("is a plan already", where=path, hint="plan its manifests again to write another one")
+    refuse_options(wish, path)
+    plan = read(path).plan
+    text = report.recorded_text(plan, verbosity=options.verbosity)
+    options.result(plan, "" if options.json else text)
+    options.say(f"that is what {printable(path)} says; appbox apply {printable(path)} does it if nothing has changed\n")
+    return bool(plan.get("actions"))
+
+
+def refuse_options(given: Wish, path: str) -> None:
+    """Raise UsageError for options that a plan file has answered: they cannot be said otherwise afterwards."""
+    if given.prune or given.locked or given.verify or given.retry or not given.start:
+        what = "what --prune, --locked, --verify, --retry and --no-start say is in it already"
+        raise UsageError(what, where=path, hint="give them to appbox plan -o")
 
 
 def make(wish: Wish, loaded: Sequence[Loaded], planned: Planned) -> PlanFile:

@@ -16,6 +16,7 @@ from appbox.oci.cache import Cache
 from appbox.ordering import Neighbours
 from appbox.plan_values import Observed, ServicePlan
 from appbox.store import files, paths, ranges, state
+from appbox.store.journal import Entry
 from appbox.store.root import Root
 from appbox.work import Work
 
@@ -40,11 +41,12 @@ def to_generation(
     *,
     keep_data: bool = False,
     start: bool = True,
-    interrupted: bool = False,
+    begun: Entry | None = None,
 ) -> Back:
     """Return the plan that makes generation `number` current, wherever its version is by now.
 
-    `start`: the service may be started; `interrupted`: it ran before. Raises AppboxError when it cannot be.
+    `start`: the service may be started; `begun`: what the journal says of the change that this ends. Raises AppboxError
+    when it cannot be.
     """
     facts = gather.gather(root, init, ranges.read(root).table)
     with root.directory(paths.CONTAINERS) as containers:
@@ -54,7 +56,10 @@ def to_generation(
             raise AppboxError(f"has no generation {number} any more", where=name, hint=hint)
         desired = _desired(containers, name, found[0], number, keep_data=keep_data)
         observed = _observed(root, containers, facts, desired)
-    observed = observe.deeper(root, desired, replace(observed, interrupted=interrupted))
+    observed = observe.interrupted(observed, begun)
+    if begun is not None and number != begun.target.generation:
+        observed = replace(observed, begun_at=0, upgraded=False)  # it is not gone on with, but undone
+    observed = observe.deeper(root, desired, observed)
     observed = observe.trying(root, facts.init, name, observed)
     observed = Addresses(root).observe(desired, observed)
     ids = ranges.read(root).written.get(name)

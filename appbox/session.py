@@ -8,7 +8,8 @@ import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TextIO
 
-from appbox.errors import HostLacks
+from appbox import owner
+from appbox.errors import HostLacks, UsageError
 from appbox.store import paths
 from appbox.store.root import Root
 
@@ -25,6 +26,7 @@ class Options:
     json: bool = False
     verbosity: int = 0
     color: str = "auto"
+    user: bool = False
 
     def say(self, text: str, *, stream: TextIO | None = None) -> None:
         """Write text for people, unless -q or --json."""
@@ -37,7 +39,8 @@ class Options:
         sys.stdout.write(as_json(data) if self.json else text)
 
     def open_root(self) -> Root:
-        """Open the root that the options name."""
+        """Open the root that the options name; an ordinary user is root there, in a namespace of the user's own."""
+        _become_owner()
         return Root(self.root)
 
     def colored(self, stream: TextIO) -> bool:
@@ -53,9 +56,38 @@ def as_json(data: Any) -> str:
 
 
 def require_root_user(what: str) -> None:
-    """Raise HostLacks unless this process may act for the whole host."""
+    """Raise HostLacks unless this process may give files away: root of the host, or of a user's own namespace."""
+    _become_owner()
     if os.geteuid() != 0:
-        raise HostLacks(f"{what} needs root", hint="use sudo or doas; services of ordinary users are not supported yet")
+        raise HostLacks(f"{what} needs root", hint="use sudo or doas")
+
+
+def choose_owner(*, user: bool) -> None:
+    """Have this process work for the host, or, if `user`, for the ordinary user who has started it.
+
+    Raises UsageError for root, who is not one, and what `host.ordinary.find` does.
+    """
+    if not user:
+        owner.use(None)
+        return
+    if os.geteuid() == 0:
+        raise UsageError("root is no ordinary user", where="--user", hint="name one: --user NAME")
+    from appbox.host import ordinary  # noqa: PLC0415 - root does without
+
+    owner.use(ordinary.find(os.environ))
+
+
+def _become_owner() -> None:
+    """Make an ordinary user root in a namespace of the user's own; nothing happens to root."""
+    if os.geteuid() == 0:
+        return
+    from appbox.host import userns  # noqa: PLC0415 - root does without
+
+    if owner.current() is None:
+        choose_owner(user=True)
+    found = owner.current()
+    if found is not None:
+        userns.enter(found)
 
 
 def cache_path(root: Root) -> str:

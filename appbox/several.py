@@ -46,6 +46,9 @@ class Listener(Protocol):
     def told(self, action: Action) -> None:
         """An action is about to be carried out."""
 
+    def said(self, text: str) -> None:
+        """Something is going on that no action of the plan says."""
+
     def failed(self, name: str, error: AppboxError) -> None:
         """A service failed."""
 
@@ -118,6 +121,7 @@ class _Run:
             plan=one.plan,
             open_image=lambda: self._open(one),
             told=self._listener.told,
+            said=self._listener.said,
             check=self._check,
         )
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import re
 import time
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
@@ -13,7 +15,7 @@ from appbox.drift import Books, Subject
 from appbox.errors import AppboxError, printable
 from appbox.health_line import sentence
 from appbox.host import health_state, runc
-from appbox.store import files, paths, state
+from appbox.store import failed, files, paths, state
 from appbox.store.root import Root
 
 if TYPE_CHECKING:
@@ -22,6 +24,23 @@ if TYPE_CHECKING:
 
 _COUNTED: Final = 20_000
 """Files of a service's data up to which they are counted: that takes a tenth of a second."""
+_NAME: Final = re.compile(rb'^name = "([a-z0-9][a-z0-9._-]{0,62})"$', re.MULTILINE)
+_HEAD: Final = 4096
+"""Bytes of bundle.toml in which the service's name stands."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """What was tried after the current generation, did not get well, and is not tried again; `when` is RFC 3339."""
+
+    version: str
+    digest: str
+    generation: int
+    when: str
+    why: str
+
+    def __str__(self) -> str:
+        return f"{self.version} failed on {self.when} and is not tried again ({self.why}); apply --retry tries it"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +54,7 @@ class Status:
     `addresses` are those on a bridge, `ports` what is published of it.
     A timed job that does not run is waiting; `last_status` is the exit status of its last run, or a signal.
     `drift` says in a few words each what is not as it was applied, `notes` what somebody added beside its units.
+    `refused` is what failed since the current generation, the oldest first.
     """
 
     name: str
@@ -63,6 +83,7 @@ class Status:
     ports: tuple[str, ...] = ()
     drift: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    refused: tuple[Refusal, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """Return the status as JSON data."""
@@ -75,7 +96,68 @@ def of(root: Root, name: str, *, usage: bool = False, verify: bool = False) -> S
     `usage` asks for what it uses, too, which is in some more files of the kernel. Its root file system is looked at;
     with `verify` every file of it is compared.
     """
-    return _of(root, name, drift.books(root), usage=usage, rootfs=True, verify=verify)
+    if name not in state.names(root):
+        lost = next((one for one in _lost(root) if one.name == name), None)
+        if lost is None:
+            raise unknown(name)
+        return lost
+    return _refused(root, _of(root, name, drift.books(root), usage=usage, rootfs=True, verify=verify))
+
+
+def _refused(root: Root, status: Status) -> Status:
+    """Return a status with what failed since the current generation."""
+    found = [one for one in failed.load(root, status.name) if one.generation > status.generation]
+    refusals = (Refusal(one.version, one.digest, one.generation, one.when, one.why) for one in found)
+    return replace(status, refused=tuple(refusals))
+
+
+def _lost(root: Root) -> list[Status]:
+    """Return the services whose bundles are there without a link that says which is current: apply makes it anew.
+
+    What a removal left of a service, its data, has no generation, and is no service.
+    """
+    linked = set(state.names(root))
+    found: dict[str, tuple[int, str]] = {}
+    try:
+        with root.directory(paths.CONTAINERS) as containers:
+            targets = {files.link_target(name, containers) for name in linked}
+            for entry in sorted(set(os.listdir(containers)) - linked - targets):
+                name, generation = "", 0
+                if not entry.startswith("."):
+                    name, generation = _whose(containers, entry)
+                if name and name not in linked and generation > found.get(name, (0, ""))[0]:
+                    found[name] = (generation, entry)
+    except FileNotFoundError:
+        return []
+    return [_without_link(name, *there) for name, there in sorted(found.items())]
+
+
+def _whose(containers: int, entry: str) -> tuple[str, int]:
+    """Return the service of a version directory and its current generation; ("", 0) if it is none.
+
+    Only the name is looked for, in a file that is longer: old versions are passed over on each `status`.
+    """
+    try:
+        with files.directory(entry, containers) as bundle:
+            generation = state.current_generation(bundle)
+            path = f"{paths.GENERATIONS}/{generation}/bundle.toml"
+            fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=bundle)
+            try:
+                name = _NAME.search(os.read(fd, _HEAD))
+            finally:
+                os.close(fd)
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+        return "", 0
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            return "", 0
+        raise
+    return (name[1].decode(), generation) if name and entry.startswith(f"{name[1].decode()}-") else ("", 0)
+
+
+def _without_link(name: str, generation: int, directory: str) -> Status:
+    why = f"{paths.CONTAINERS}/{name} is gone, which says that {directory} is current; apply its manifest"
+    return Status(name, directory[len(name) + 1 :], "broken", "", 0, "", "", generation, "", why)
 
 
 def _of(root: Root, name: str, books: Books, *, usage: bool = False, rootfs: bool, verify: bool) -> Status:
@@ -213,7 +295,10 @@ def _usage(found: Running) -> Usage:
 def every(root: Root, *, verify: bool = False) -> list[Status]:
     """Return the status of every installed service, sorted by name; root file systems only with `verify`."""
     books = drift.books(root)
-    return [_of(root, name, books, rootfs=verify, verify=verify) for name in state.names(root)]
+    found = [_of(root, name, books, rootfs=verify, verify=verify) for name in state.names(root)]
+    bad = failed.names(root)
+    found = [_refused(root, one) if one.name in bad else one for one in found]
+    return sorted([*found, *_lost(root)], key=lambda one: one.name)
 
 
 def unknown(name: str) -> AppboxError:
@@ -239,8 +324,13 @@ def table(statuses: list[Status]) -> str:
     ]
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    lines += [f"{s.name}: {text}" for s in statuses for text in (s.problem, s.health_problem) if text]
+    lines += [f"{s.name}: {text}" for s in statuses for text in (s.problem, s.health_problem, *_newest(s)) if text]
     return printable("".join(f"{line}\n" for line in lines))
+
+
+def _newest(status: Status) -> list[str]:
+    """Return the last refusal of each version in words: what was wrong with a manifest before is history."""
+    return [str(one) for one in {one.version: one for one in status.refused}.values()]
 
 
 def _in_words(usage: dict[str, Any] | None) -> dict[str, Any]:
@@ -256,6 +346,7 @@ def details(status: Status) -> str:
     """Return one service's status as `key: value` lines."""
     data = status.as_dict()
     usage = _in_words(data.pop("usage"))
+    data["refused"] = tuple(_newest(status))
     if data["data_bytes"]:
         data["data_bytes"] = sizes.megabytes(data["data_bytes"])
     words = {key: ", ".join(value) if isinstance(value, tuple) else value for key, value in (data | usage).items()}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from appbox import container, health, hostnames, pasta, resources, schedule, sharing
+from appbox import container, health, hostnames, owner, pasta, resources, schedule, sharing
 from appbox.host.facts import Facts
 from appbox.locked import Locked
 from appbox.manifest import Manifest
@@ -10,7 +10,7 @@ from appbox.quantities import Signal
 from appbox.schedule import Calendar
 from appbox.units import openrc, systemd
 from appbox.units.files import Link, UnitFile
-from appbox.units.model import PATH, Bridge, LogFiles, RestartLimit, RunScript, StopSignal, Unit, When
+from appbox.units.model import PATH, Bridge, LogFiles, RestartLimit, Rootless, RunScript, StopSignal, Unit, When
 
 
 def script(locked: Locked, base: int) -> RunScript:
@@ -36,7 +36,17 @@ def script(locked: Locked, base: int) -> RunScript:
         log=LogFiles(service.log.max_size, service.log.keep),
         job=bool(service.schedule),
         reload=_reload(locked.manifest),
+        rootless=_rootless(),
+        home=own.home if (own := owner.current()) else "/root",
     )
+
+
+def _rootless() -> Rootless | None:
+    own = owner.current()
+    if own is None:
+        return None
+    uids, gids = (" ".join(map(str, ids)) for ids in (own.uids, own.gids))
+    return Rootless(uids, gids, own.alone)
 
 
 def _bridge(locked: Locked) -> Bridge | None:
@@ -74,6 +84,7 @@ def unit(locked: Locked, facts: Facts) -> Unit:
         crontab=facts.cron == "crontab",
         enable=service.enable,
         reload=service.reload is not None,
+        rootless=owner.current() is not None,
     )
 
 

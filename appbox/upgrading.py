@@ -6,7 +6,7 @@ What is undone is brought about by the same means: a plan that makes the generat
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Final
@@ -27,16 +27,19 @@ from appbox.actions import (
     Restart,
     RetireVersion,
     RunHook,
+    Schedule,
     Start,
     Stop,
     Switch,
 )
 from appbox.data_plan import upgrading, usable
+from appbox.desired_values import Desired
 from appbox.differences import fingerprint
 from appbox.errors import AppboxError
 from appbox.host import runc, services
-from appbox.store import failed, journal
+from appbox.store import failed, journal, state
 from appbox.store.journal import Entry, Place
+from appbox.store.root import Root
 from appbox.work import Work
 
 _TRYING: Final = (Start, Restart, Reload, Migrate, RunHook)
@@ -66,6 +69,8 @@ def carry_out(work: Work) -> None:
     for before in (one for one in journal.load(work.root) if one.service == entry.service):
         work.interrupted = True
         entry = replace(entry, others=tuple(sorted({*entry.others, *before.others})))
+        if work.observed.begun_at:
+            entry = replace(entry, origin=before.origin)
     journal.write(work.root, entry)
     begun: list[Action] = []
     work.told = _noting(begun, work.told)
@@ -87,7 +92,7 @@ def _worth_it(work: Work, entry: Entry, action: Action) -> bool:
     """Return whether to go back: there is something to go back to, and a change of configuration broke what ran."""
     if not entry.origin.generation or isinstance(action, RetireVersion) or action.service != entry.service:
         return False
-    return entry.running or upgrading(work.plan.desired, work.observed) or bool(work.plan.desired.generation)
+    return entry.running or entry.upgrade or bool(work.plan.desired.generation)
 
 
 def entry_of(work: Work) -> Entry:
@@ -100,10 +105,17 @@ def entry_of(work: Work) -> Entry:
         origin=Place(current.directory, current.generation) if current else Place(),
         target=Place(plan.desired.directory, number or (target.generation if target else 0)),
         running=bool(work.observed.running) or work.observed.interrupted,
+        starts=any(_starts(action) for action in plan.actions if action.service == plan.desired.name),
+        upgrade=upgrading(plan.desired, work.observed) or work.observed.upgraded,
         made=target is None and not plan.desired.generation,
         back=bool(plan.desired.generation),
         others=tuple(sorted({a.service for a in plan.actions if isinstance(a, Start)} - {plan.desired.name})),
     )
+
+
+def _starts(action: Action) -> bool:
+    """Return whether an action gets a service to run, or to be started at its times."""
+    return isinstance(action, Start | Restart) or (isinstance(action, Schedule) and action.on)
 
 
 def _noting(begun: list[Action], told: Callable[[Action], None]) -> Callable[[Action], None]:
@@ -115,7 +127,9 @@ def _noting(begun: list[Action], told: Callable[[Action], None]) -> Callable[[Ac
 
 
 def _disturbed(work: Work, begun: list[Action]) -> bool:
-    """Return whether a plan that failed has changed what is current, or what runs."""
+    """Return whether a plan that failed, or the run that it goes on with, has changed what is current or what runs."""
+    if begun and work.observed.begun_at:
+        return True
     current = usable(work.observed)
     where = current.directory if current else ""
     stops = any(isinstance(one, Stop) for one in work.plan.actions)
@@ -133,13 +147,23 @@ def _undo(work: Work, entry: Entry, begun: list[Action], error: BaseException) -
     """Make the generation of before the current one again, and raise what has happened."""
     name, desired = entry.service, work.plan.desired
     # What was only repaired is what there is to go back to, and was well before.
-    tried = isinstance(begun[-1], _TRYING) and not desired.generation and entry.target != entry.origin
+    tried = was_tried(begun) and not desired.generation and entry.target != entry.origin
     if tried and isinstance(error, AppboxError):
-        now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        why = _said(error)
-        number = entry.target.generation
-        known = failed.Failure(fingerprint(desired), number, desired.version, desired.digest, now, why)
-        failed.save(work.root, name, known)
+        remember(work.root, desired, entry.target.generation, error)
+    if none := _no_way_back(work, entry):
+        stays = _stay(work, entry)
+        journal.remove(work.root, name)  # it is over: no next command could do more
+        if not isinstance(error, AppboxError | OSError):
+            raise error
+        raise AppboxError(
+            f"{desired.version} failed, and {stays}: there is no way back to generation {entry.origin.generation}",
+            where=name,
+            why=f"{_said(error)}; {_said(none)}",
+            hint=f"{_where_more(begun[-1], error)}; apply a manifest that mends it, or restore a snapshot",
+        ) from error
+    if work.said is not None:
+        what = "did not get well" if was_tried(begun) else "failed"
+        work.said(f"{desired.version} {what}: going back to {_version(work)}")
     try:
         back(work, entry, stop=any(isinstance(action, (*_TRYING, Replace, Stop)) for action in begun))
     except (AppboxError, OSError) as second:
@@ -153,13 +177,50 @@ def _undo(work: Work, entry: Entry, begun: list[Action], error: BaseException) -
     if not isinstance(error, AppboxError | OSError):
         raise error
     before = _version(work)
-    again = f"; {_NOT_AGAIN}" if tried else ""
+    hints = [_where_more(begun[-1], error), *([_NOT_AGAIN] if tried else [])]
+    if _was_seen(begun):
+        hints.insert(0, f"its data, which moves with it, is as {desired.version} left it")
     raise AppboxError(
-        f"{desired.version} failed, and {before} is back",
-        where=name,
-        why=_said(error),
-        hint=f"{_where_more(begun[-1], error)}{again}",
+        f"{desired.version} failed, and {before} is back", where=name, why=_said(error), hint="; ".join(hints)
     ) from error
+
+
+def _stay(work: Work, entry: Entry) -> str:
+    """Let what is current be, and return what becomes of it. A version that was only stopped is started again."""
+    current = state.load(work.root, entry.service)
+    if current is not None and Place(current.directory, current.generation) == entry.target:
+        return "stays"
+    if work.facts.live and entry.running and runc.running(entry.service) is None:
+        with contextlib.suppress(AppboxError):  # why its change failed says more
+            services.of_kind(work.facts.init).start(entry.service)
+    return f"{_version(work)} is what is left"
+
+
+def was_tried(begun: Sequence[Action]) -> bool:
+    """Return whether the last action that was begun fails when the service is not well, rather than the host."""
+    return bool(begun) and isinstance(begun[-1], _TRYING)
+
+
+def _was_seen(begun: Sequence[Action]) -> bool:
+    """Return whether a version that failed was started with data that had moved to it."""
+    kinds = [type(action) for action in begun]
+    return CarryData in kinds and Start in kinds[kinds.index(CarryData) :]
+
+
+def remember(root: Root, desired: Desired, generation: int, error: AppboxError) -> None:
+    """Remember that a generation did not get well, so that it is not tried again as it is."""
+    now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    known = failed.Failure(fingerprint(desired), generation, desired.version, desired.digest, now, _said(error))
+    failed.save(root, desired.name, known)
+
+
+def _no_way_back(work: Work, entry: Entry) -> AppboxError | None:
+    """Return why nothing can be gone back to, None when it can: data that a migration changed is one reason."""
+    try:
+        rollback.to_generation(work.root, work.facts.init, entry.service, entry.origin.generation)
+    except AppboxError as error:
+        return error
+    return None
 
 
 _NOT_AGAIN: Final = "it is not tried again until its manifest or image changes, or apply --retry asks for it"
@@ -178,7 +239,7 @@ def _where_more(action: Action, error: AppboxError | OSError) -> str:
 
 
 def _version(work: Work) -> str:
-    current = usable(work.observed)
+    current = state.load(work.root, work.plan.desired.name)
     if current is None:
         return "nothing"
     same = current.version == work.plan.desired.version
@@ -193,14 +254,10 @@ def back(work: Work, entry: Entry, *, stop: bool) -> None:
     name, init = entry.service, work.facts.init
     above: list[str] = []
     if stop and work.facts.live and work.plan.desired.units:
-        # Where there is no way back nothing is stopped: what there is may be better than nothing.
-        rollback.to_generation(work.root, init, name, entry.origin.generation)
         above = ordering.running_above(work.root, name, enabled=init)
         # What failed may be about to be tried again by the init system.
         services.of_kind(init).stop(name)
-    found = rollback.to_generation(
-        work.root, init, name, entry.origin.generation, start=entry.running, interrupted=entry.running
-    )
+    found = rollback.to_generation(work.root, init, name, entry.origin.generation, start=entry.running, begun=entry)
     applying.run(found.work(work.root, work.cache, work.told))
     for other in above:
         # It is said of the service why its change failed; how another one does, status says.

@@ -35,6 +35,7 @@ class Work:
     progress: Progress | None = None
     check: Callable[[], None] | None = None
     share: int = 1
+    said: Callable[[str], object] | None = None  # told what is going on besides the actions of the plan
     copying: Callable[[int, int], object] | None = None  # told the bytes of data that are copied, and all
     desired: Desired = field(init=False)
     interrupted: bool = False  # a run that was killed may have done some of the plan

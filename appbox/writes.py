@@ -193,18 +193,14 @@ def text(report: Report) -> str:
     lines += [f"not looked into: {path}" for path in report.unseen]
     lines += [] if report.complete else ["there is more than is ever looked at"]
     many = len(report.writes) + report.more
-    lines.append(f"{report.name} {report.version}: {many} writes outside its volumes, {_size(report.size)}")
+    lines.append(f"{report.name} {report.version}: {many} writes outside its volumes, {megabytes(report.size)}")
     return "".join(printable(line).replace("\n", "\\n").replace("\t", "\\t") + "\n" for line in lines)
 
 
 def _about(write: Write) -> Iterator[str]:
     yield write.kind
     if write.kind == "file" and write.change != "deleted":
-        yield _size(write.size)
+        yield megabytes(write.size)
     if write.kind == "file" and write.change != "added":
-        yield f"was {_size(write.was)}"
+        yield f"was {megabytes(write.was)}"
     yield from write.what
-
-
-def _size(size: int) -> str:
-    return megabytes(size) if size >= 1000 else f"{size} bytes"

@@ -30,9 +30,9 @@ PROGRAMS = {
     "registry": ("docker-registry",),
     "images": ("mmdebstrap",),
     "init": ("mmdebstrap", "unshare", "nsenter"),
-    "vm": ("qemu-system-x86_64", "mke2fs", "apt-get", "dpkg-deb", "busybox", "setpriv"),
+    "vm": ("qemu-system-x86_64", "mke2fs", "mmdebstrap", "apt-get", "dpkg-deb", "busybox", "setpriv", "docker-registry"),
 }
-PRIVILEGED = ("root", "runc", "images", "init")
+PRIVILEGED = ("root", "runc", "images", "init", "vm")
 
 
 def lacking(marker: str) -> str:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from appbox.commands.root import AnyName, Name, app, options_of
+from appbox.commands.root import AnyName, Name, Wait, app, options_of, seconds
 from appbox.errors import UsageError
 
 
@@ -26,6 +26,7 @@ def snapshot(  # noqa: PLR0917
     list_: Annotated[bool, typer.Option("--list", help="List the snapshots of NAME, or of all services.")] = False,
     purge: Annotated[str, typer.Option("--purge", metavar="ID", help="Delete a snapshot for good.")] = "",
     yes: Annotated[bool, typer.Option("--yes", help="Ask nothing.")] = False,
+    wait: Wait = "",
     scheduled: Annotated[bool, typer.Option("--scheduled", hidden=True)] = False,
 ) -> None:
     """Keep the present data of a service, to be restored later.
@@ -45,9 +46,9 @@ def snapshot(  # noqa: PLR0917
     if purge:
         if not yes and sys.stdin.isatty() and sys.stdout.isatty():
             typer.confirm(f"Delete snapshot {purge} of {name}?", abort=True)
-        keeping.purge(options, name, purge)
+        keeping.purge(options, name, purge, wait=seconds(wait))
         return
-    keeping.snapshot(options, name, keeping.Wish(stop, live, note, scheduled))
+    keeping.snapshot(options, name, keeping.Wish(stop, live, note, scheduled), wait=seconds(wait))
 
 
 @app.command(epilog="Example: appbox restore valkey 20260131T143000Z; appbox snapshot --list valkey shows the ids")
@@ -56,6 +57,7 @@ def restore(
     name: Name,
     wanted: Annotated[str, typer.Argument(metavar="ID", help="The snapshot.")],
     force: Annotated[bool, typer.Option("--force", help="Also when the data has another format.")] = False,
+    wait: Wait = "",
 ) -> None:
     """Give a service the data of a snapshot.
 
@@ -64,4 +66,4 @@ def restore(
     """
     from appbox import keeping  # noqa: PLC0415
 
-    keeping.restore(options_of(context), name, wanted, force=force)
+    keeping.restore(options_of(context), name, wanted, force=force, wait=seconds(wait))

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from appbox.commands.root import AnyName, Name, app, options_of
+from appbox.commands.root import AnyName, Name, Wait, app, options_of, seconds
 from appbox.session import require_root_user
 
 
@@ -39,7 +39,7 @@ def remove(
     name: Name,
     purge: Annotated[bool, typer.Option("--purge", help="Delete its data too.")] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Ask nothing.")] = False,
-    wait: Annotated[bool, typer.Option("--wait", help="Wait for another appbox to finish.")] = False,
+    wait: Wait = "",
 ) -> None:
     """Stop a service and remove its unit and versions. Its data stays unless purged."""
     from appbox import reconcile  # noqa: PLC0415
@@ -47,7 +47,7 @@ def remove(
     options = options_of(context)
     if purge and not yes and sys.stdin.isatty() and sys.stdout.isatty():
         typer.confirm(f"Delete all data of {name}?", abort=True)
-    reconcile.remove(options, name, purge=purge, wait=wait)
+    reconcile.remove(options, name, purge=purge, wait=seconds(wait))
 
 
 @app.command(epilog="Example: appbox verify valkey && echo as it was unpacked")

@@ -8,7 +8,7 @@ from typing import Annotated, cast
 
 import typer
 
-from appbox.commands.root import Files, app, options_of
+from appbox.commands.root import Files, Wait, app, options_of, seconds
 from appbox.errors import UsageError, printable
 from appbox.session import as_json
 
@@ -66,7 +66,8 @@ def plan(  # noqa: PLR0917
 ) -> None:
     """Show what apply would do, and change nothing.
 
-    What -o writes is carried out by apply as it is, or refused when anything has changed since.
+    What -o writes is carried out by apply as it is, or refused when anything has changed since. FILE may be such a
+    plan: it is shown as it was written down.
     """
     from appbox import reconcile  # noqa: PLC0415
     from appbox.plan_file import Wish  # noqa: PLC0415
@@ -84,7 +85,7 @@ def apply(  # noqa: PLR0917
     files: Files,
     no_start: NoStart = False,
     yes: Annotated[bool, typer.Option("--yes", help="Ask nothing.")] = False,
-    wait: Annotated[bool, typer.Option("--wait", help="Wait for another appbox to finish.")] = False,
+    wait: Wait = "",
     locked: Locked = False,
     verify: Verify = False,
     prune: Prune = False,
@@ -101,7 +102,7 @@ def apply(  # noqa: PLR0917
     ask = typer.confirm if not yes and sys.stdin.isatty() and sys.stdout.isatty() else None
     options = options_of(context)
     wish = Wish(tuple(files), options.root, options.init, not no_start, prune, locked, verify, retry)
-    if code := reconcile.apply(options, wish, wait=wait, fail_fast=fail_fast, ask=ask):
+    if code := reconcile.apply(options, wish, wait=seconds(wait), fail_fast=fail_fast, ask=ask):
         raise typer.Exit(code)
 
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from appbox.commands.root import Name, app, options_of
+from appbox.commands.root import Name, Wait, app, options_of, seconds
 
 
 @app.command(epilog="Example: appbox history valkey")
@@ -32,7 +32,7 @@ def rollback(  # noqa: PLR0917
     ] = False,
     plan: Annotated[bool, typer.Option("--plan", help="Only show what would be done.")] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Ask nothing.")] = False,
-    wait: Annotated[bool, typer.Option("--wait", help="Wait for another appbox to finish.")] = False,
+    wait: Wait = "",
 ) -> None:
     """Go back to an earlier generation of a service.
 
@@ -42,7 +42,7 @@ def rollback(  # noqa: PLR0917
     from appbox import reverting  # noqa: PLC0415
 
     del yes  # what it leaves is kept
-    reverting.back(options_of(context), name, to, keep_data=keep_data, only_plan=plan, wait=None if wait else 0.0)
+    reverting.back(options_of(context), name, to, keep_data=keep_data, only_plan=plan, wait=seconds(wait))
 
 
 @app.command(epilog="Example: appbox prune --plan; appbox prune valkey")
@@ -52,7 +52,7 @@ def prune(  # noqa: PLR0917
     purge: Annotated[bool, typer.Option("--purge", help="Delete data of the old versions, too.")] = False,
     plan: Annotated[bool, typer.Option("--plan", help="Only show what would go.")] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Ask nothing.")] = False,
-    wait: Annotated[bool, typer.Option("--wait", help="Wait for another appbox to finish.")] = False,
+    wait: Wait = "",
 ) -> None:
     """Remove old versions and unused blobs.
 
@@ -63,5 +63,4 @@ def prune(  # noqa: PLR0917
 
     if purge and not plan and not yes and sys.stdin.isatty() and sys.stdout.isatty():
         typer.confirm("Delete the data of old versions?", abort=True)
-    wait_for = None if wait else 0.0
-    housekeeping.prune(options_of(context), names or [], purge=purge, only_plan=plan, wait=wait_for)
+    housekeeping.prune(options_of(context), names or [], purge=purge, only_plan=plan, wait=seconds(wait))

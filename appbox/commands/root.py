@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from typing import Annotated, Final, cast
 
 import typer
 
-from appbox.errors import HostLacks, UsageError
-from appbox.session import Options, as_json
+from appbox.errors import UsageError
+from appbox.session import Options, as_json, choose_owner
 
 app: Final = typer.Typer(
     name="appbox",
@@ -39,6 +40,24 @@ def _installed() -> list[str]:
 Name = Annotated[str, typer.Argument(help="The service.", metavar="NAME", autocompletion=_installed)]
 Names = Annotated[list[str], typer.Argument(help="Services.", metavar="NAME...", autocompletion=_installed)]
 AnyName = Annotated[str | None, typer.Argument(help="One service.", metavar="[NAME]", autocompletion=_installed)]
+Wait = Annotated[
+    str, typer.Option("--wait", metavar="[=SECONDS]", help="Wait for another appbox to finish, or that long for it.")
+]
+"""How long to wait for the lock, as `seconds` reads it."""
+FOREVER: Final = "forever"
+"""What a bare --wait becomes, before the command line is read: an option's value cannot be left out otherwise."""
+
+
+def seconds(wait: str) -> float | None:
+    """Return how long to wait for another appbox: not at all without --wait, None for without end."""
+    if wait == FOREVER:
+        return None
+    number = wait.strip() or "0"
+    if not re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", number):
+        raise UsageError(f"{wait!r} is no number of seconds", where="--wait", hint="write --wait or --wait=SECONDS")
+    return float(number)
+
+
 _INITS: Final = ("auto", "systemd", "openrc", "none")
 
 
@@ -52,7 +71,7 @@ def _global(  # noqa: PLR0917
     context: typer.Context,
     root: Annotated[str, typer.Option(metavar="DIR", help="Work on the system in DIR and start nothing.")] = "/",
     init: Annotated[str, typer.Option(metavar="|".join(_INITS), help="The init system to make units for.")] = "auto",
-    user: Annotated[bool, typer.Option("--user", help="Services of the ordinary user (not supported yet).")] = False,
+    user: Annotated[bool, typer.Option("--user", help="Services of an ordinary user, without privilege.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
     quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Print only results and errors.")] = False,
     verbose: Annotated[int, typer.Option("-v", "--verbose", count=True, help="Print more.")] = 0,
@@ -68,6 +87,5 @@ def _global(  # noqa: PLR0917
         raise UsageError(f"{init!r} is no init system", where="--init", hint=f"choose one of {', '.join(_INITS)}")
     if color not in {"auto", "always", "never"}:
         raise UsageError(f"{color!r} is not known", where="--color", hint="choose auto, always or never")
-    if user:
-        raise HostLacks("services of ordinary users are not supported yet", where="--user")
-    context.obj = Options(root, init, json, -1 if quiet else verbose, color)
+    choose_owner(user=user)
+    context.obj = Options(root, init, json, -1 if quiet else verbose, color, user)

@@ -6,9 +6,7 @@ from typing import Annotated
 
 import typer
 
-from appbox.commands.root import Names, app, options_of
-
-Wait = Annotated[bool, typer.Option("--wait", help="Wait for another appbox to finish.")]
+from appbox.commands.root import Names, Wait, app, options_of, seconds
 
 
 @app.command(
@@ -28,7 +26,7 @@ def export(  # noqa: PLR0917
     ],
     data: Annotated[bool, typer.Option("--data", help="Take their data along.")] = False,
     live: Annotated[bool, typer.Option("--live", help="Let running services run on while it is read.")] = False,
-    wait: Wait = False,
+    wait: Wait = "",
 ) -> None:
     """Write services into one file, for a host without a registry.
 
@@ -40,7 +38,7 @@ def export(  # noqa: PLR0917
     """
     from appbox import exporting  # noqa: PLC0415
 
-    exporting.export(options_of(context), exporting.Request(names, output, data=data, live=live, wait=wait))
+    exporting.export(options_of(context), exporting.Request(names, output, data=data, live=live, wait=seconds(wait)))
 
 
 @app.command("import", epilog="Example: appbox import shop.tar.zst -d services && appbox apply --locked services")
@@ -53,7 +51,7 @@ def import_(  # noqa: PLR0917
     apply: Annotated[bool, typer.Option("--apply", help="Apply them, too.")] = False,
     no_data: Annotated[bool, typer.Option("--no-data", help="Leave the data in the file.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace manifests and files that are there.")] = False,
-    wait: Wait = False,
+    wait: Wait = "",
 ) -> None:
     """Bring services that another host exported here. Applying them asks no registry.
 
@@ -63,7 +61,7 @@ def import_(  # noqa: PLR0917
     from appbox import importing  # noqa: PLC0415
 
     options = options_of(context)
-    asked = importing.Request(file, folder, force=force, data=not no_data, wait=wait)
+    asked = importing.Request(file, folder, force=force, data=not no_data, wait=seconds(wait))
     done = importing.run(options, asked)
     if not (apply and options.json):
         options.result(importing.as_dict(asked, done), importing.text(asked, done) if options.verbosity >= 0 else "")
@@ -72,5 +70,5 @@ def import_(  # noqa: PLR0917
         from appbox.plan_file import Wish  # noqa: PLC0415
 
         wish = Wish(tuple(done.manifests.values()), options.root, options.init, locked=True)
-        if code := reconcile.apply(options, wish, wait=wait):
+        if code := reconcile.apply(options, wish, wait=seconds(wait)):
             raise typer.Exit(code)

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from appbox.commands.root import Files, app, options_of
+from appbox.commands.root import Files, Wait, app, options_of, seconds
 from appbox.errors import UsageError
 
 
@@ -18,6 +18,7 @@ def lock(
         list[str] | None, typer.Option("--update", metavar="NAME", help="Look this service up anew; may be repeated.")
     ] = None,
     update_all: Annotated[bool, typer.Option("--update-all", help="Look every service up anew.")] = False,
+    wait: Wait = "",
 ) -> None:
     """Write down which image each version means.
 
@@ -30,7 +31,7 @@ def lock(
 
     if update and update_all:
         raise UsageError("--update and --update-all exclude each other", hint="give one of them")
-    locking.lock(options_of(context), files, update=update or (), every=update_all)
+    locking.lock(options_of(context), files, update=update or (), every=update_all, wait=seconds(wait))
 
 
 @app.command(epilog="Example: appbox outdated --exit-code services/ || appbox lock --update-all services/")

@@ -16,7 +16,7 @@ from appbox.ports import Protocol, Socket
 
 PLUGINS: Final = ("bridge", "static", "portmap")
 PROGRAMS: Final = ("iptables", "ip6tables", "flock")
-_PLUGIN_PLACES: Final = ("/opt/cni/bin", "/usr/lib/cni", "/usr/libexec/cni")
+PLUGIN_PLACES: Final = ("/opt/cni/bin", "/usr/lib/cni", "/usr/libexec/cni")
 """Where plugins are: as their own project, Debian, and Alpine and Fedora install them. The run script looks there."""
 _PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 """Where the run script finds programs."""
@@ -63,7 +63,7 @@ def abilities() -> Networking:
     """Return what the host has of what a bridge needs."""
     return Networking(
         plugins=frozenset(
-            name for name in PLUGINS if any(os.access(f"{place}/{name}", os.X_OK) for place in _PLUGIN_PLACES)
+            name for name in PLUGINS if any(os.access(f"{place}/{name}", os.X_OK) for place in PLUGIN_PLACES)
         ),
         programs=frozenset(name for name in PROGRAMS if shutil.which(name, path=_PATH)),
         ipv6=os.path.exists("/proc/net/if_inet6"),

@@ -7,18 +7,25 @@ import os
 import selectors
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import IO, NoReturn
+from typing import IO, TYPE_CHECKING, NoReturn
 
+from appbox import owner
 from appbox.errors import AppboxError, HostLacks
+
+if TYPE_CHECKING:
+    from appbox.host.starter import Outside, Started, Use
 
 OUTPUT_LIMIT = 1 << 20
 """Bytes kept of each of a program's outputs; the rest is read and dropped, so that it never blocks."""
 
 _GLANCE = 0.2
 """Seconds after which a program that prints nothing is looked at: it may have ended while another holds its output."""
+
+_outside: Outside | None = None
 
 SEARCH = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin")
 """Where programs are looked for: fixed, because appbox runs as root and PATH may hold a user's directory."""
@@ -58,30 +65,68 @@ def need(program: str, why: str, hint: str = "") -> str:
 
 def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
     """Return a small clean environment for programs of the host."""
+    own = owner.current()
     kept = {key: os.environ[key] for key in ("TERM", "LANG", "TZ") if key in os.environ}
-    return {**kept, "PATH": ":".join(SEARCH), "LC_ALL": "C", "HOME": "/root", **(extra or {})}
+    home = {"HOME": own.home, "USER": own.name, "XDG_RUNTIME_DIR": own.runtime} if own else {"HOME": "/root"}
+    return {**kept, "PATH": ":".join(SEARCH), "LC_ALL": "C", **home, **(extra or {})}
+
+
+def use_outside(started: Outside) -> None:
+    """Have all programs of this process started outside its user namespace from now on."""
+    global _outside  # noqa: PLW0603 - a process enters one, once
+    _outside = started
+
+
+def outside() -> Outside | None:
+    """Return what starts programs outside the user namespace of this process; None when it is in none of its own."""
+    return _outside
+
+
+def _popen(
+    argv: Sequence[str],
+    env: Mapping[str, str],
+    *,
+    stdin: Use = "null",
+    stdout: Use = "pipe",
+    stderr: Use | None = "pipe",
+    new_session: bool = True,
+    account: tuple[int, int] | None = None,
+) -> subprocess.Popen[bytes] | Started:
+    """Start a program; HostLacks when it cannot be. `account`: as this user and group, in no other group."""
+    uses = {"pipe": subprocess.PIPE, "null": subprocess.DEVNULL, "out": subprocess.STDOUT, None: None}
+    try:
+        if _outside is not None:
+            return _outside.start(argv, env, stdin=stdin, stdout=stdout, stderr=stderr, new_session=new_session)
+        return subprocess.Popen(
+            list(argv),
+            stdin=uses[stdin],
+            stdout=uses[stdout],
+            stderr=uses[stderr],
+            env=env,
+            cwd="/",
+            start_new_session=new_session,
+            user=account[0] if account else None,
+            group=account[1] if account else None,
+            extra_groups=() if account else None,
+        )
+    except OSError as error:
+        raise HostLacks("cannot be started", where=argv[0], why=error.strerror or str(error)) from error
 
 
 def run(
-    argv: Sequence[str], *, timeout: float = 120.0, stdin: bytes = b"", extra: Mapping[str, str] | None = None
+    argv: Sequence[str],
+    *,
+    timeout: float = 120.0,
+    stdin: bytes = b"",
+    extra: Mapping[str, str] | None = None,
+    account: tuple[int, int] | None = None,
 ) -> Result:
     """Run a program to its end and return how it ended.
 
     `timeout` is in seconds; a program that takes longer is killed and AppboxError raised. HostLacks when the
-    program cannot be started. `extra` is added to its environment.
+    program cannot be started. `extra` is added to its environment. Root may run it as an `account`: user and group id.
     """
-    try:
-        process = subprocess.Popen(
-            list(argv),
-            stdin=subprocess.PIPE if stdin else subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env=environment(extra),
-            cwd="/",
-            start_new_session=True,
-        )
-    except OSError as error:
-        raise HostLacks("cannot be started", where=argv[0], why=error.strerror or str(error)) from error
+    process = _popen(argv, environment(extra), stdin="pipe" if stdin else "null", account=account)
     with process:
         try:
             out, err = _communicate(process, stdin, timeout)
@@ -91,7 +136,7 @@ def run(
     return Result(process.returncode, out.decode("utf-8", "replace"), err.decode("utf-8", "replace"))
 
 
-def _communicate(process: subprocess.Popen[bytes], stdin: bytes, timeout: float) -> tuple[bytes, bytes]:
+def _communicate(process: subprocess.Popen[bytes] | Started, stdin: bytes, timeout: float) -> tuple[bytes, bytes]:
     """Feed and drain a process; keep `OUTPUT_LIMIT` bytes of each output."""
     if process.stdin is not None:
         with contextlib.suppress(BrokenPipeError):  # one that does not read its input may be right
@@ -127,18 +172,7 @@ def follow(argv: Sequence[str], sink: Callable[[bytes], None], *, timeout: float
     Raises AppboxError when it takes longer than `timeout` seconds, HostLacks when it cannot be started. What it leaves
     behind and what still holds its outputs is not waited for.
     """
-    try:
-        process = subprocess.Popen(
-            list(argv),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            env=environment(),
-            cwd="/",
-            start_new_session=True,
-        )
-    except OSError as error:
-        raise HostLacks("cannot be started", where=argv[0], why=error.strerror or str(error)) from error
+    process = _popen(argv, environment(), stderr="out")
     with process:
         try:
             _hand_on(process, sink, timeout)
@@ -148,7 +182,7 @@ def follow(argv: Sequence[str], sink: Callable[[bytes], None], *, timeout: float
     return process.returncode
 
 
-def _hand_on(process: subprocess.Popen[bytes], sink: Callable[[bytes], None], timeout: float) -> None:
+def _hand_on(process: subprocess.Popen[bytes] | Started, sink: Callable[[bytes], None], timeout: float) -> None:
     assert process.stdout is not None  # noqa: S101
     deadline = time.monotonic() + timeout
     with selectors.DefaultSelector() as selector:
@@ -177,12 +211,7 @@ def stream(argv: Sequence[str]) -> Iterator[IO[bytes]]:
 
     Its complaints go where ours do. HostLacks when it cannot be started.
     """
-    try:
-        process = subprocess.Popen(
-            list(argv), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, env=environment(), cwd="/"
-        )
-    except OSError as error:
-        raise HostLacks("cannot be started", where=argv[0], why=error.strerror or str(error)) from error
+    process = _popen(argv, environment(), stderr=None, new_session=False)
     with process:
         assert process.stdout is not None  # noqa: S101
         try:
@@ -198,15 +227,7 @@ def guard(argv: Sequence[str]) -> Iterator[None]:
     It waits for the end of a pipe, which only this process can write to; after the block it is told to go home.
     """
     waiting = [need("sh", "every host has one"), "-c", 'read -r _ || exec "$@"', "sh", *argv]
-    process = subprocess.Popen(
-        waiting,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        env=environment(),
-        cwd="/",
-        start_new_session=True,
-    )
+    process = _popen(waiting, environment(), stdin="pipe", stdout="null", stderr="null")
     with process:
         assert process.stdin is not None  # noqa: S101
         try:
@@ -219,6 +240,10 @@ def guard(argv: Sequence[str]) -> Iterator[None]:
 
 def become(argv: Sequence[str], extra: Mapping[str, str] | None = None) -> NoReturn:
     """Replace this process by a program, so that nothing of appbox stays behind."""
+    if _outside is not None:
+        _outside.become(argv, environment(extra))
+        sys.stdout.flush()
+        os._exit(0)
     try:
         os.execve(argv[0], list(argv), environment(extra))  # noqa: S606  # that is the point
     except OSError as error:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Final
 
+from appbox import subids
 from appbox.errors import AppboxError
 from appbox.host.facts import IdRange, Taken
 
@@ -50,13 +51,8 @@ def holder(name: str, wanted: IdRange, ranges: Mapping[str, IdRange], taken: Ite
 
 
 def parse_subids(text: str, file: str = "/etc/subuid") -> list[Taken]:
-    """Return the ranges of /etc/subuid or /etc/subgid (subuid(5)); lines that are not `name:base:size` are skipped."""
-    found = []
-    for line in text.splitlines():
-        parts = line.strip().split(":")
-        if len(parts) == 3 and all(p.isascii() and p.isdigit() and len(p) <= 10 for p in parts[1:]):
-            found.append(Taken(int(parts[1]), int(parts[2]), f"{parts[0]} in {file}"))
-    return found
+    """Return the ranges of /etc/subuid or /etc/subgid, whoever's they are; lines that are none are skipped."""
+    return [Taken(one.base, one.size, f"{one.owner.strip()} in {file}") for one in subids.table(text, file).entries]
 
 
 def parse_users(text: str, file: str = "/etc/passwd") -> list[Taken]:

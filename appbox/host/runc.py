@@ -9,14 +9,17 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final, NoReturn
 
+from appbox import owner
 from appbox.errors import AppboxError
 from appbox.host import process
 from appbox.store import files, paths
 
-STATE: Final = "/run/runc"
-"""runc's default state root when run as root."""
-
 _LIMIT: Final = 4 << 20
+
+
+def states() -> str:
+    """Return where runc keeps the states of containers: its own default place, for root and users alike."""
+    return f"{paths.CONTAINER_STATES}/runc"
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +67,7 @@ def _is_ours(name: str, bundle: str) -> bool:
 def _state(name: str) -> dict[str, Any] | None:
     """Return runc's state of a container, {} for one that cannot be read, None when there is none, or an empty one."""
     try:
-        data = files.read_if_present(f"{STATE}/{name}/state.json", _LIMIT)
+        data = files.read_if_present(f"{states()}/{name}/state.json", _LIMIT)
         state = json.loads(data) if data else None
     except PermissionError:
         raise
@@ -114,16 +117,35 @@ def parent(pid: int) -> int | None:
 
 def enter(name: str, command: list[str], *, terminal: bool) -> NoReturn:
     """Replace this process by `runc exec` in a running service."""
-    if running(name) is None:
+    found = running(name)
+    if found is None:
         raise AppboxError("is not running", where=name, hint=f"appbox start {name}")
-    runc = process.need("runc", f"{name} runs through it")
-    argv = [runc, "exec", *(["--tty"] if terminal else []), name, *command]
-    process.become(argv)
+    process.become([*program(name), "exec", *(["--tty"] if terminal else []), name, *command])
+
+
+def program(name: str) -> list[str]:
+    """Return the words that any command of runc for a service begins with.
+
+    A command in a container of an ordinary user is started from the user namespace that the container is in.
+    """
+    words = [process.need("runc", f"{name} runs through it"), "--root", states()]
+    own, found = owner.current(), running(name)
+    if own is None or found is None:
+        return words
+    keep = ["--preserve-credentials"] if own.alone else []
+    return [
+        process.need("nsenter", "it enters a container's user namespace"),
+        "-t",
+        str(found.pid),
+        "-U",
+        *keep,
+        *words,
+    ]
 
 
 def kill(name: str, signal: str) -> None:
     """Send a signal to a service's first process through runc; AppboxError when that fails."""
-    result = process.run([process.need("runc", f"{name} runs through it"), "kill", name, signal])
+    result = process.run([*program(name), "kill", name, signal])
     if result.code != 0:
         raise AppboxError("cannot be signalled", where=name, why=result.message)
 
@@ -131,7 +153,7 @@ def kill(name: str, signal: str) -> None:
 def pause(name: str, *, on: bool) -> None:
     """Freeze all processes of a service's container, or let them go on; AppboxError when that fails."""
     verb = "pause" if on else "resume"
-    result = process.run([process.need("runc", f"{name} runs through it"), verb, name])
+    result = process.run([*program(name), verb, name])
     if result.code != 0:
         raise AppboxError(f"cannot be {verb}d", where=name, why=result.message)
 

@@ -12,6 +12,7 @@ import re
 import time
 from typing import Final, Literal, Protocol
 
+from appbox import owner
 from appbox.errors import AppboxError, HostLacks
 from appbox.health_line import sentence
 from appbox.host import health_state, process, runc
@@ -135,16 +136,16 @@ class Systemd:
 
     def armed(self, name: str) -> bool:
         """Ask `systemctl is-active` of the job's timer."""
-        return process.run([self._program(), "is-active", "--quiet", f"{name}.timer"]).code == 0
+        return process.run([*_systemctl(), "is-active", "--quiet", f"{name}.timer"]).code == 0
 
     def forget(self, name: str) -> None:
         """Run `systemctl reset-failed` on all units that it may have; those that are not there do no harm."""
         units = (path.rpartition("/")[2] for path in places.files_of(self.kind, name))
-        process.run([self._program(), "reset-failed", *units])
+        process.run([*_systemctl(), "reset-failed", *units])
 
     def state(self, name: str) -> State:
         """Ask `systemctl show`; a unit that waits for its next try has failed already."""
-        argv = [self._program(), "show", "--property=ActiveState,SubState", f"{name}.service"]
+        argv = [*_systemctl(), "show", "--property=ActiveState,SubState", f"{name}.service"]
         shown = dict(line.partition("=")[::2] for line in process.run(argv).out.splitlines())
         if shown.get("SubState") == "auto-restart" or shown.get("ActiveState") == "failed":
             return "failed"
@@ -157,7 +158,7 @@ class Systemd:
 
     def busy(self, name: str) -> bool:
         """Ask `systemctl show`: a unit that waits for its next try is being activated."""
-        argv = [self._program(), "show", "--property=ActiveState", "--value", f"{name}.service"]
+        argv = [*_systemctl(), "show", "--property=ActiveState", "--value", f"{name}.service"]
         return process.run(argv).out.strip() not in {"", "inactive", "failed"}
 
     def log_tail(self, name: str, lines: int, after: int = 0) -> list[str]:
@@ -171,22 +172,32 @@ class Systemd:
         if journal is None:
             return []
         unit = f"{name}.service"
-        shown = process.run([self._program(), "show", "--property=InvocationID", "--value", unit]).out.strip()
+        shown = process.run([*_systemctl(), "show", "--property=InvocationID", "--value", unit]).out.strip()
         argv = [journal, "--quiet", "--lines", str(lines), "--output", "cat", "--no-pager"]
-        own = process.run([*argv, f"_SYSTEMD_UNIT={unit}", *([f"_SYSTEMD_INVOCATION_ID={shown}"] if shown else [])])
-        said = [f"INVOCATION_ID={shown}"] if shown else ["--unit", unit]
+        own = process.run(
+            [*argv, f"{journal_field('UNIT')}={unit}", *([f"_SYSTEMD_INVOCATION_ID={shown}"] if shown else [])]
+        )
+        said = [f"INVOCATION_ID={shown}"] if shown else ["--unit" if owner.current() is None else "--user-unit", unit]
         return own.out.splitlines() or process.run([*argv, *said]).out.splitlines()
 
-    def _program(self) -> str:
-        return process.need("systemctl", "systemd runs on this host")
-
     def _ctl(self, verb: str, *units: str) -> None:
-        result = process.run([self._program(), verb, *units], timeout=_limit(verb))
+        result = process.run([*_systemctl(), verb, *units], timeout=_limit(verb))
         if result.code != 0:
             _refuse_unhealthy(self, units)
             where = units[0] if units else "systemd"
             why = _why(self, verb, units, result)
             raise AppboxError(f"systemctl {verb} failed", where=where, why=why, hint=_hint(units))
+
+
+def _systemctl() -> list[str]:
+    """Return the words that begin every command to the manager of the host's units, or of the user's."""
+    program = process.need("systemctl", "systemd runs on this host")
+    return [program] if owner.current() is None else [program, "--user"]
+
+
+def journal_field(name: str) -> str:
+    """Return the journal's field for what a unit wrote (systemd.journal-fields(7))."""
+    return f"_SYSTEMD_{name}" if owner.current() is None else f"_SYSTEMD_USER_{name}"
 
 
 class OpenRC:

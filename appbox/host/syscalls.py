@@ -41,6 +41,7 @@ UMOUNT_NOFOLLOW: Final = 8
 
 CLONE_FS: Final = 0x0000_0200
 CLONE_NEWNS: Final = 0x0002_0000
+CLONE_NEWUSER: Final = 0x1000_0000
 
 # One number on every architecture: they were added after the numbers had been unified in Linux 5.1.
 _NR_OPENAT2: Final = 437
@@ -59,6 +60,9 @@ _NR_RENAMEAT2: Final = {
     "ppc64le": 357,
     "s390x": 347,
 }
+
+_PR_SET_PDEATHSIG: Final = 1
+_SIGKILL: Final = 9
 
 _M_ARENA_MAX: Final = -8
 _M_TRIM_THRESHOLD: Final = -1
@@ -190,6 +194,18 @@ def enter_mounts(namespace: int) -> None:
         _libc.unshare(ctypes.c_int(CLONE_FS)) != 0
         or _libc.setns(ctypes.c_int(namespace), ctypes.c_int(CLONE_NEWNS)) != 0
     ):
+        raise _error(ctypes.get_errno(), "")
+
+
+def unshare(flags: int) -> None:
+    """Give this process namespaces of its own, CLONE_NEW* each. See unshare(2)."""
+    if _libc.unshare(ctypes.c_int(flags)) != 0:
+        raise _error(ctypes.get_errno(), "")
+
+
+def end_with_parent() -> None:
+    """Have the kernel kill this process when the thread that made it ends. See prctl(2), PR_SET_PDEATHSIG."""
+    if _libc.prctl(_PR_SET_PDEATHSIG, ctypes.c_ulong(_SIGKILL), 0, 0, 0) != 0:
         raise _error(ctypes.get_errno(), "")
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Final, Literal, Protocol
+
+from appbox.oci.inflate import zstd_module
 
 Compression = Literal["plain", "gzip", "zstd"]
 _SUFFIXES: Final[dict[str, Compression]] = {".gz": "gzip", ".tgz": "gzip", ".zst": "zstd", ".tzst": "zstd"}
@@ -42,9 +43,5 @@ def _gzip() -> Encoder:
 
 
 def _zstd() -> Encoder:
-    if sys.version_info >= (3, 14):
-        from compression import zstd  # noqa: PLC0415
-    else:
-        from backports import zstd  # noqa: PLC0415
-
-    return zstd.ZstdCompressor(3)
+    compressor: Encoder = zstd_module().ZstdCompressor(3)
+    return compressor

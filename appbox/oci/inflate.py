@@ -7,11 +7,12 @@ is a stream that ends early.
 
 from __future__ import annotations
 
+import importlib
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final, Protocol
 
-from appbox.errors import Refused
+from appbox.errors import HostLacks, Refused
 from appbox.oci import limits
 
 BLOCK: Final = 1 << 20
@@ -81,12 +82,34 @@ def _decoder(compression: str) -> tuple[Callable[[], _Decoder], tuple[type[Excep
     return (lambda: igzip_lib.IgzipDecompressor(flag=igzip_lib.DECOMP_GZIP)), (malformed,)
 
 
-def _zstd() -> tuple[Callable[[], _Decoder], tuple[type[Exception], ...]]:
+def is_fast(compression: str) -> bool:
+    """Tell whether this Python inflates `compression` as fast as it could; False for gzip by zlib."""
+    if compression == "gzip":
+        try:
+            importlib.import_module("isal.igzip_lib")
+        except ImportError:
+            return False
+    return True
+
+
+def zstd_module() -> Any:
+    """Return Python's own module for zstd or its backport; raise `HostLacks` where there is neither."""
     zstd: Any
-    if sys.version_info >= (3, 14):
-        from compression import zstd  # noqa: PLC0415 - only layers of this kind need it
-    else:
-        from backports import zstd  # noqa: PLC0415 - only layers of this kind need it
+    try:
+        if sys.version_info >= (3, 14):
+            from compression import zstd  # noqa: PLC0415 - only layers of this kind need it
+        else:
+            from backports import zstd  # noqa: PLC0415 - only layers of this kind need it
+    except ImportError as error:
+        why = f"this Python has no zstd ({error})"
+        newer = "take a Python that was built with libzstd"
+        hint = newer if sys.version_info >= (3, 14) else "install the Python package backports.zstd"
+        raise HostLacks("what is compressed with zstd cannot be read or written", why=why, hint=hint) from error
+    return zstd
+
+
+def _zstd() -> tuple[Callable[[], _Decoder], tuple[type[Exception], ...]]:
+    zstd = zstd_module()
     options = {zstd.DecompressionParameter.window_log_max: limits.ZSTD_WINDOW_LOG}
     return (lambda: zstd.ZstdDecompressor(options=options)), (zstd.ZstdError,)
 

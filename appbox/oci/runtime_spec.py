@@ -164,6 +164,7 @@ class Container:
     (`amd64`, `arm64`); `programs_32_bit` lets the seccomp filter know the platform's 32-bit programs, which makes the
     start slower. `network_path` is the network namespace of somebody else, instead of a new one. `hook` is the run
     script, if it is to be called once the namespaces and the cgroup are there.
+    `rootless` is how many ids there are in the user namespace that an ordinary user's run script is in; 0 for root's.
     `resources` are the limits of the cgroup as the specification has them (config-linux.md, Control groups).
     `ambient` are the capabilities that a process which is not root holds too; `apparmor` is a profile of the host;
     `masked` are paths that this host should hide besides `MASKED_PATHS`.
@@ -177,6 +178,7 @@ class Container:
     capabilities: frozenset[str] = DEFAULT_CAPABILITIES
     no_new_privileges: bool = True
     userns: IdMap | None = None
+    rootless: int = 0
     network: Literal["host", "none"] = "none"
     network_path: str = ""
     mounts: tuple[Mount, ...] = ()
@@ -268,7 +270,7 @@ def _process(container: Container) -> dict[str, Any]:
     _exact("cwd", (container.cwd,))
     data: dict[str, Any] = {
         "terminal": False,
-        "user": _user(container.user),
+        "user": _user(container),
         "args": list(container.args),
         "env": list(container.env),
         "cwd": container.cwd,
@@ -296,7 +298,10 @@ def _exact(where: str, strings: Iterable[str]) -> None:
             raise Refused("the string is too long for a process", where=f"{where}[{index}]", why=why)
 
 
-def _user(user: User) -> dict[str, Any]:
+def _user(container: Container) -> dict[str, Any]:
+    user = container.user
+    if container.rootless == 1:  # who has only the own group may choose no others
+        return {"uid": user.uid, "gid": user.gid, "umask": 0o022}
     groups = dict.fromkeys((user.gid, *user.groups))
     return {"uid": user.uid, "gid": user.gid, "umask": 0o022, "additionalGids": list(groups)}
 
@@ -312,15 +317,20 @@ def _capabilities(container: Container) -> dict[str, list[str]]:
 
 
 def _all_mounts(container: Container) -> tuple[Mount, ...]:
-    bound = tuple(device.mount() for device in container.devices) if container.userns else ()
+    bound = tuple(device.mount() for device in container.devices) if _in_userns(container) else ()
     return (*_standard_mounts(container), *container.mounts, *bound)
+
+
+def _in_userns(container: Container) -> bool:
+    """Return whether the service is in another user namespace than the host, be it made by the runtime or before it."""
+    return container.userns is not None or container.rootless > 0
 
 
 def _standard_mounts(container: Container) -> tuple[Mount, ...]:
     return (
         Mount("/proc", "proc", "proc", ("nosuid", "noexec", "nodev")),
         Mount("/dev", "tmpfs", "tmpfs", ("nosuid", "strictatime", "mode=755", "size=65536k")),
-        Mount("/dev/pts", "devpts", "devpts", _pts(container.userns)),
+        Mount("/dev/pts", "devpts", "devpts", _pts(container)),
         Mount("/dev/shm", "shm", "tmpfs", ("nosuid", "noexec", "nodev", "mode=1777", "size=65536k")),  # noqa: S108
         Mount("/dev/mqueue", "mqueue", "mqueue", ("nosuid", "noexec", "nodev")),
         _sys(container),
@@ -328,14 +338,15 @@ def _standard_mounts(container: Container) -> tuple[Mount, ...]:
     )
 
 
-def _pts(userns: IdMap | None) -> tuple[str, ...]:
+def _pts(container: Container) -> tuple[str, ...]:
+    size = container.userns.size if container.userns else container.rootless or _TTY + 1
     # The group tty of every distribution; a mount with an id that the namespace does not have fails.
-    return _PTS if userns is None or userns.size > _TTY else tuple(option for option in _PTS if option != f"gid={_TTY}")
+    return _PTS if size > _TTY else tuple(option for option in _PTS if option != f"gid={_TTY}")
 
 
 def _sys(container: Container) -> Mount:
     # sysfs shows the devices of one network namespace and may be mounted only by the user namespace that owns it.
-    if container.userns and (container.network == "host" or container.network_path):
+    if _in_userns(container) and (container.network == "host" or container.network_path):
         return Mount("/sys", "/sys", "none", ("rbind", "rslave", "nosuid", "noexec", "nodev", "ro"))
     return Mount("/sys", "sysfs", "sysfs", ("nosuid", "noexec", "nodev", "ro"))
 
@@ -350,7 +361,7 @@ def _linux(container: Container) -> dict[str, Any]:
     # Everything is denied first; the runtime then allows the devices of runtime-spec, config-linux.md, Default Devices.
     rules = [{"allow": False, "access": "rwm"}, *(device.rule() for device in container.devices)]
     data["resources"] = {"devices": rules, **container.resources}
-    if container.devices and not container.userns:
+    if container.devices and not _in_userns(container):
         data["devices"] = [device.node() for device in container.devices]
     if container.sysctl:
         data["sysctl"] = dict(container.sysctl)

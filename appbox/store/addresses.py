@@ -15,7 +15,6 @@ from appbox.store.root import Root
 
 _LIMIT = 4 << 20
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
-_PATH = f"{paths.STATE}/{paths.ADDRESSES}"
 
 
 def declared(root: Root) -> dict[str, Network]:
@@ -45,13 +44,13 @@ def problem(root: Root) -> str:
 
 def recorded(root: Root) -> bool:
     """Return whether there is a file of addresses, and `load` does not make up for it."""
-    return root.exists(_PATH)
+    return root.exists(_path())
 
 
 def _read(root: Root) -> tuple[Record, str]:
     """Return what the file says, and why it cannot be used: two services would answer to one address."""
     try:
-        data = root.read(_PATH, _LIMIT)
+        data = root.read(_path(), _LIMIT)
         return (Record(), "") if data is None else (_parse(data), "")
     except PermissionError:
         raise
@@ -123,3 +122,7 @@ def _missing(root: Root, record: Record) -> list[str]:
             for name in state.names(root)
             if name not in record.places and files.exists(f"{name}/{paths.CURRENT}/{cni.DIRECTORY}", containers)
         ]
+
+
+def _path() -> str:
+    return f"{paths.STATE}/{paths.ADDRESSES}"

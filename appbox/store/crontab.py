@@ -1,7 +1,7 @@
 """Jobs in the one table of busybox's crond, which is the administrator's, too: only our own two lines are touched.
 
-The first of them is the line that names the service, the second says when, and what to start. Somebody may have put a
-line between them, or have taken one of them out.
+The first of them is the line that names the service, the second says when, and what to start: a job, or the taking of a
+service's snapshot. Somebody may have put a line between them, or have taken one of them out.
 """
 
 from __future__ import annotations
@@ -47,12 +47,12 @@ def _lines(root: Root) -> list[str]:
 
 
 def _places(lines: list[str], name: str) -> tuple[int, ...]:
-    """Return where the line that names a service is, and the one that starts it; nothing without the first."""
+    """Return where the line that names a service is, and the one with its command; nothing without the first."""
     at = next((at for at, line in enumerate(lines) if line.rstrip("\n") == marker(name)), None)
     if at is None:
         return ()
-    command = f" {paths.CONTAINERS}/{name}/run due\n"
-    due = next((below for below in range(at + 1, len(lines)) if lines[below].endswith(command)), None)
+    commands = (f" {paths.CONTAINERS}/{name}/run due\n", f" snapshot --scheduled {name}\n")
+    due = next((below for below in range(at + 1, len(lines)) if lines[below].endswith(commands)), None)
     return (at,) if due is None else (at, due)
 
 

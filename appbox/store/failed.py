@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
@@ -10,7 +11,6 @@ from appbox.errors import AppboxError
 from appbox.store import files, paths
 from appbox.store.root import Root
 
-_FOLDER: Final = f"{paths.STATE}/failed"
 _LIMIT: Final = 4 << 20
 _TEXTS: Final = ("fingerprint", "version", "digest", "when", "why")
 _KEPT: Final = 20
@@ -29,10 +29,19 @@ class Failure:
     why: str
 
 
+def names(root: Root) -> frozenset[str]:
+    """Return the services of which something failed that is remembered; none for whoever may not look."""
+    try:
+        with root.directory(_folder()) as fd:
+            return frozenset(one.removesuffix(".json") for one in os.listdir(fd) if one.endswith(".json"))
+    except OSError:
+        return frozenset()
+
+
 def load(root: Root, name: str) -> list[Failure]:
     """Return what failed of a service, the oldest first; nothing if nobody can read it any more."""
     try:
-        data = root.read(f"{_FOLDER}/{name}.json", _LIMIT)
+        data = root.read(f"{_folder()}/{name}.json", _LIMIT)
         rows = json.loads(data)["failures"] if data else []
         return [_failure(row) for row in rows]
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OSError, AppboxError):
@@ -59,10 +68,14 @@ def forget(root: Root, name: str, fingerprint: str = "") -> None:
 
 
 def _write(root: Root, name: str, failures: list[Failure]) -> None:
-    root.make(_FOLDER, 0o700)
-    with root.directory(_FOLDER) as fd:
+    root.make(_folder(), 0o700)
+    with root.directory(_folder()) as fd:
         if not failures:
             files.remove(f"{name}.json", dir_fd=fd)
             return
         text = json.dumps({"schema": 1, "failures": [asdict(one) for one in failures]}, indent=1)
         files.replace(f"{name}.json", f"{text}\n".encode(), mode=0o600, dir_fd=fd)
+
+
+def _folder() -> str:
+    return f"{paths.STATE}/failed"

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 GONE: Final = "is missing"
-REMOVED: Final = "was removed, and its data kept"
+REMOVED: Final = "has nothing but its data"
 
 _SHAPE: Final[dict[tuple[str, ...], type]] = {
     ("name",): str,

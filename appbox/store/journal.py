@@ -34,8 +34,9 @@ class Entry:
     """One service that is being changed.
 
     `made`: the version's directory was not there before; `running`: the service ran; `back`: it was a rollback.
-    `others` are services that stop along with it, and are started again. A target without a directory is the removal of
-    the service.
+    `starts`: it was to be started, or armed; `upgrade`: to another version or image, so that hooks and the removal of
+    old versions come last. `others` are services that stop along with it, and are started again. A target without a
+    directory is the removal of the service.
     """
 
     service: str
@@ -44,6 +45,8 @@ class Entry:
     running: bool
     made: bool
     back: bool = False
+    starts: bool = False
+    upgrade: bool = False
     others: tuple[str, ...] = ()
 
 
@@ -98,6 +101,8 @@ def _entry(row: dict[str, Any]) -> Entry:
         running=bool(row["running"]),
         made=bool(row["made"]),
         back=bool(row.get("back")),
+        starts=bool(row.get("starts")),
+        upgrade=bool(row.get("upgrade")),
         others=tuple(names[1:]),
     )
 

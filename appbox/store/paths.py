@@ -1,24 +1,36 @@
 """Where things are on disk, as values. Nothing here touches the disk.
 
 All paths are absolute and as seen from inside the root (`--root DIR` puts them below DIR; `store.root` opens them).
+
+Those that are not Final are the host's, or a user's own: a process works for one of them, and `use` says so before
+anything else is done. Nobody may keep one of them in a constant of a module.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final
 
-CONTAINERS: Final = "/opt/containers"
-STATE: Final = "/var/lib/appbox"
-CACHE: Final = "/var/cache/appbox"
-RUN: Final = "/run/appbox"
-LOGS: Final = "/var/log/appbox"
-POLICY: Final = "/etc/appbox/policy.toml"
-LIMITS: Final = "/etc/appbox/limits.toml"
-NETWORKS: Final = "/etc/appbox/networks.toml"
-
-JOBS: Final = "/var/lib/appbox/jobs"
-TIMERS: Final = "/var/lib/systemd/timers"
+CONTAINERS: str = "/opt/containers"
+STATE: str = "/var/lib/appbox"
+CACHE: str = "/var/cache/appbox"
+RUN: str = "/run/appbox"
+LOGS: str = "/var/log/appbox"
+NETWORKS: str = "/etc/appbox/networks.toml"
+JOBS: str = "/var/lib/appbox/jobs"
+TIMERS: str = "/var/lib/systemd/timers"
 """Where systemd keeps when a timer was last due."""
+CONTAINER_STATES: str = "/run"
+"""The directory in which each runtime keeps the states of its containers, in a directory of its name."""
+AGE_KEY: str = "/etc/appbox/age.key"
+SYSTEMD_UNITS: str = "/etc/systemd/system"
+OPENRC_SCRIPTS: str = "/etc/init.d"
+RUNLEVEL: str = "/etc/runlevels/default"
+OPENRC_SETTINGS: str = "/etc/conf.d"
+
+POLICY: Final = "/etc/appbox/policy.toml"
+"""What the host's administrators demand of images, of their users' too."""
+LIMITS: Final = "/etc/appbox/limits.toml"
 
 LOCK: Final = "lock"
 RANGES: Final = "uid-ranges.toml"
@@ -53,13 +65,20 @@ STAGING: Final = ".staging"
 """What a version directory's name begins with before it has its own; see `staging`."""
 REPLACED: Final = ".replaced"
 
-SYSTEMD_UNITS: Final = "/etc/systemd/system"
-OPENRC_SCRIPTS: Final = "/etc/init.d"
-RUNLEVEL: Final = "/etc/runlevels/default"
-OPENRC_SETTINGS: Final = "/etc/conf.d"
 CRON: Final = "/etc/cron.d"
 CRONTAB: Final = "/etc/crontabs/root"
 """The table of busybox's crond, which knows no directory of tables."""
+
+
+_HOST: Final = {name: str(globals()[name]) for name, kind in list(__annotations__.items()) if kind == "str"}
+
+
+def use(places: Mapping[str, str] | None = None) -> None:
+    """Have this process work with a user's own places from now on; without any, with the host's."""
+    chosen = _HOST if places is None else places
+    if chosen.keys() != _HOST.keys():
+        raise ValueError(f"not the places that there are: {sorted(chosen.keys() ^ _HOST.keys())}")
+    globals().update(chosen)
 
 
 def version_directory(name: str, version: str) -> str:

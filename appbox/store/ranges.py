@@ -25,7 +25,6 @@ from appbox.store.root import Root
 _LIMIT: Final = 1 << 20
 _NAME: Final = re.compile(r"[a-z0-9][A-Za-z0-9._+@-]{0,254}")
 """A service's name, or that of a version directory of which nobody knows whose it is: its ids stay its own."""
-_PATH: Final = f"{paths.STATE}/{paths.RANGES}"
 _LINE: Final = re.compile(rf'"({_NAME.pattern})" = (?:([0-9]{{10}})|\[([0-9]{{1,10}}), ([0-9]{{1,10}})\])', re.ASCII)
 """An entry as `save` writes it. One that was cut short is none: every base that is allocated has ten digits."""
 
@@ -53,7 +52,7 @@ def load(root: Root) -> dict[str, IdRange]:
 
 def recorded(root: Root) -> bool:
     """Return whether there is a file of ranges, and `load` does not make up for it."""
-    return root.exists(_PATH)
+    return root.exists(_path())
 
 
 def read(root: Root) -> Ledger:
@@ -81,7 +80,7 @@ def read(root: Root) -> Ledger:
 def _bytes(root: Root) -> tuple[bytes | None, str]:
     """Return the bytes of the file, None where there are none, and what is wrong with it, "" if nothing."""
     try:
-        return root.read(_PATH, _LIMIT), ""
+        return root.read(_path(), _LIMIT), ""
     except PermissionError:
         raise
     except AppboxError as error:
@@ -252,3 +251,7 @@ def _valid(base: object) -> bool:
 def _is_range(found: object) -> bool:
     numbers = found if isinstance(found, list) and len(found) == 2 else [0]
     return all(type(n) is int and n > 0 for n in numbers) and sum(numbers) < 2**32
+
+
+def _path() -> str:
+    return f"{paths.STATE}/{paths.RANGES}"

@@ -52,11 +52,15 @@ class Cursor:
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """How much there is: things, bytes that their readers see, bytes that they have on the disk."""
+    """How much there is: things, bytes that their readers see, bytes that they have on the disk.
+
+    `newest` is when the one that was written last was, in nanoseconds since 1970.
+    """
 
     entries: int = 0
     apparent: int = 0
     allocated: int = 0
+    newest: int = 0
 
 
 def measure(top: int, limit: int = 0) -> Size | None:
@@ -72,7 +76,7 @@ def measure(top: int, limit: int = 0) -> Size | None:
             if not levels[-1][1]:
                 levels.pop()
                 if not levels:
-                    return Size(counted.entries, counted.apparent, counted.allocated)
+                    return Size(counted.entries, counted.apparent, counted.allocated, counted.newest)
                 cursor.up(levels[-1][0])
                 continue
             try:
@@ -90,6 +94,7 @@ class _Counted:
     entries: int = 0
     apparent: int = 0
     allocated: int = 0
+    newest: int = 0
     seen: set[Identity] = field(default_factory=set)
 
     def directory(self, fd: int) -> list[str]:
@@ -108,6 +113,7 @@ class _Counted:
 
     def _count(self, info: os.stat_result) -> None:
         self.entries += 1
+        self.newest = max(self.newest, info.st_mtime_ns)
         is_directory = stat.S_ISDIR(info.st_mode)
         if info.st_nlink > 1 and not is_directory:
             if identity(info) in self.seen:

@@ -17,15 +17,16 @@ from appbox.units.limits import Limits
 
 VERSION: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}", re.ASCII)
 """A version: an OCI tag (distribution-spec, Pulling manifests)."""
-PATH: Final = re.compile(r"(/[A-Za-z0-9_][A-Za-z0-9._-]*)+", re.ASCII)
+PATH: Final = re.compile(r"(/\.?[A-Za-z0-9_][A-Za-z0-9._-]*)+", re.ASCII)
 """An absolute path that needs no quoting anywhere and has no `.` or `..` in it."""
 SIGNAL: Final = re.compile(r"SIG[A-Z][A-Z0-9]{1,7}([+-][0-9]{1,2})?", re.ASCII)
 """A signal by its name, as `SIGTERM` or `SIGRTMIN+3`."""
 
+_MAPPING: Final = re.compile(r"[0-9]{1,10}( [0-9]{1,10}){2}( [0-9]{1,10}( [0-9]{1,10}){2})*", re.ASCII)
+
 INTERFACE: Final = re.compile(r"[a-z0-9][a-z0-9._-]{0,14}", re.ASCII)
 """A network interface; the kernel takes 15 characters."""
 
-BUNDLES: Final = paths.CONTAINERS
 WHEN: Final = re.compile(r"[A-Za-z0-9*,./:~-]+( [A-Za-z0-9*,./:~-]+){0,4}", re.ASCII)
 """When a job runs, for a timer or a crontab: both take it as it is."""
 SIGKILL: Final = 9
@@ -135,6 +136,7 @@ class Unit:
     is complete when the service is healthy, or says that it is ready. `schedule` makes it a timed job, as systemd says
     when; `cron` is the same for cron, whose table is `crontab`, or one of its own. `reload`: the script knows how to.
     `snapshots` and `snapshots_cron` say in the same ways when `program`, appbox itself, takes snapshots of its data.
+    `rootless`: an ordinary user's own, who has no privilege; `runs` is where what a start needs in memory is.
     `pids`: the container has a limit of processes of its own, and a lower one of the unit would be in its way.
     Raises ValueError for anything that may not stand in a unit.
     """
@@ -162,11 +164,14 @@ class Unit:
     snapshots: When | None = None
     snapshots_cron: When | None = None
     program: str = ""
-    bundles: str = BUNDLES
+    bundles: str = field(default_factory=lambda: paths.CONTAINERS)
+    runs: str = field(default_factory=lambda: paths.RUN)
+    rootless: bool = False
 
     def __post_init__(self) -> None:
         _matches(VERSION, "version", self.version)
         _matches(PATH, "path", self.bundles)
+        _matches(PATH, "path", self.runs)
         if self.program or self.snapshots is not None:
             _matches(PATH, "path", self.program)
         if self.schedule is not None and self.restart == "always":
@@ -254,6 +259,22 @@ class Pasta:
 
 
 @dataclass(frozen=True, slots=True)
+class Rootless:
+    """How the ids of an ordinary user's container are the host's: the words of newuidmap(1) and newgidmap(1).
+
+    `alone`: it has only the user's own id, which needs neither.
+    """
+
+    uids: str
+    gids: str
+    alone: bool = False
+
+    def __post_init__(self) -> None:
+        for ids in (self.uids, self.gids):
+            _matches(_MAPPING, "mapping of ids", ids)
+
+
+@dataclass(frozen=True, slots=True)
 class RunScript:
     """What the run script of one version of a service has to know; all of it is known before the image is unpacked.
 
@@ -269,6 +290,8 @@ class RunScript:
     service's network is the host's, so that its `check` asks there. `notify`: it says by itself when it is ready, to
     systemd, or at a socket from which nothing else is passed on. `secrets` is how many secrets are read at each start.
     `log` are the files that a supervisor's service writes to. `job`: it is a timed one, whose last result is kept.
+    `rootless`: an ordinary user starts it, and the script makes a user namespace first. `runs` and `states` are where
+    what a start needs in memory is, and each runtime's states of containers.
     `reload` is "command" for the one beside the configuration, a signal's name, or "" if there is no way.
     Raises ValueError for anything that may not stand in a script.
     """
@@ -294,14 +317,20 @@ class RunScript:
     log: LogFiles = field(default_factory=LogFiles)
     job: bool = False
     reload: str = ""
-    bundles: str = BUNDLES
+    rootless: Rootless | None = None
+    bundles: str = field(default_factory=lambda: paths.CONTAINERS)
+    runs: str = field(default_factory=lambda: paths.RUN)
+    states: str = field(default_factory=lambda: paths.CONTAINER_STATES)
+    age_key: str = field(default_factory=lambda: paths.AGE_KEY)
+    home: str = "/root"
     runtime: str = "runc"
 
     def __post_init__(self) -> None:
         _matches(NAME, "name", self.name)
         _matches(NAME, "runtime", self.runtime)
         _matches(VERSION, "version", self.version)
-        _matches(PATH, "path", self.bundles)
+        for path in (self.bundles, self.runs, self.states, self.age_key, self.home):
+            _matches(PATH, "path", path)
         if self.shares:
             _matches(NAME, "name", self.shares)
         _within("id", self.base, 0, 2**32 - 2)

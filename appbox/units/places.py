@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from appbox import owner
 from appbox.host.facts import InitKind
 from appbox.store import paths
 from appbox.units.files import Link
@@ -32,7 +33,8 @@ def crontab_part(name: str) -> str:
 def links_of(kind: InitKind, name: str) -> tuple[Link, ...]:
     """Return every link that may enable a service: first as one that runs, then as a timed job."""
     if kind == "systemd":
-        places = (("multi-user.target.wants", f"{name}.service"), ("timers.target.wants", f"{name}.timer"))
+        boot = "default" if owner.current() else "multi-user"
+        places = ((f"{boot}.target.wants", f"{name}.service"), ("timers.target.wants", f"{name}.timer"))
         folder = paths.SYSTEMD_UNITS
         return tuple(Link(f"{folder}/{target}/{leaf}", f"{folder}/{leaf}") for target, leaf in places)
     return (Link(f"{paths.RUNLEVEL}/{name}", f"{paths.OPENRC_SCRIPTS}/{name}"),) if kind == "openrc" else ()

@@ -19,6 +19,9 @@ from appbox.units.model import RunScript, When, success_statuses
 OVERLAY: Final = "redirect_dir=nofollow,metacopy=off,index=off,xino=off"
 """What a lower directory of foreign origin must not ask for, and what differs from kernel to kernel, is settled."""
 
+USER_OVERLAY: Final = "userxattr,index=off,xino=off"
+"""The same where an ordinary user mounts it: `userxattr` alone lets neither be asked for (overlayfs.rst)."""
+
 _HARMLESS: Final = re.compile(r"[A-Za-z0-9 ./_:;,=+#-]*", re.ASCII)
 
 
@@ -28,29 +31,36 @@ def run_script(script: RunScript) -> str:
         "run/run.sh.j2",
         script=script,
         marker=marker(script.name),
-        overlay=OVERLAY,
+        overlay=USER_OVERLAY if script.rootless else OVERLAY,
         success=success_statuses(script.stop_signal),
     )
 
 
 def template(name: str, **values: Any) -> str:
     """Render the template `name` with `values`. Raises jinja2.UndefinedError for one that is missing."""
-    return _environment().get_template(name).render(**values)
+    return environment().get_template(name).render(**values)
+
+
+SYNTAX: Final[dict[str, Any]] = {
+    "trim_blocks": True,
+    "lstrip_blocks": True,
+    "keep_trailing_newline": True,
+    # `{#` is a parameter's length to a shell.
+    "comment_start_string": "{##",
+    "comment_end_string": "##}",
+}
+"""How templates are written; see jinja2.Environment."""
 
 
 @cache
-def _environment() -> Environment:
+def environment() -> Environment:
+    """Return what knows the templates and makes text of them."""
     return Environment(
         loader=FunctionLoader(_source),
         autoescape=False,  # noqa: S701 - shell and units are not HTML; `harmless` is stricter
         undefined=StrictUndefined,
         finalize=harmless,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-        # `{#` is a parameter's length to a shell.
-        comment_start_string="{##",
-        comment_end_string="##}",
+        **SYNTAX,
     )
 
 

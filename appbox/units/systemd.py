@@ -24,13 +24,15 @@ _SLACK: Final = 30
 
 def render(unit: Unit) -> tuple[UnitFile, ...]:
     """Return the unit files of a service, the service's own first."""
+    # The network is up before any user's manager is started, which knows no unit of the system.
+    net = ("net",) if unit.network and not unit.rootless else ()
     text = template(
         "systemd/service.j2",
         unit=unit,
         marker=marker(unit.name),
         requires=_units(unit.requires),
-        wants=_units((*unit.wants, "net") if unit.network else unit.wants),
-        after=_units((*unit.requires, *unit.wants, *unit.after, *(("net",) if unit.network else ()))),
+        wants=_units((*unit.wants, *net)),
+        after=_units((*unit.requires, *unit.wants, *unit.after, *net)),
         mounts=" ".join((unit.bundles, *unit.writable_mounts)),
         burst=unit.restart_limit.count + 1,
         success=" ".join(map(str, success_statuses(unit.stop_signal))),

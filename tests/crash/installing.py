@@ -36,6 +36,10 @@ BRIDGED: Final[dict[str, Any]] = {
 """A service that needs an address, units of its health, and a place for what it writes."""
 MOVED: Final[dict[str, Any]] = {"upgrade": {"data": "move"}}
 """Data moves along on every file system; by itself it is cloned where blocks can be shared."""
+SHARED: Final[dict[str, Any]] = {
+    "upgrade": {"data": "share", "data_format": "2", "before": [["save"]], "after": [["check"]]}
+}
+"""An upgrade to another format that nobody has to migrate; where nothing is started, its commands are not run."""
 JOB: Final[dict[str, Any]] = {"network": {"mode": "none"}, "service": {"schedule": "daily"}}
 THEIRS: Final = "0 0 * * * theirs\n"
 
@@ -50,6 +54,16 @@ def _two_versions(box: Sandbox) -> None:
     box.apply(**MOVED)
     box.apply(version="2.0", **MOVED)
     put(box)
+
+
+def _planned(box: Sandbox) -> None:
+    used(**MOVED)(box)
+    box.appbox("plan", "-o", box.place / "web.plan", box.manifest(version="2.0", **MOVED))
+
+
+def _locked(box: Sandbox) -> None:
+    used(**MOVED)(box)
+    box.appbox("lock", box.manifest(version=">=2", **MOVED))
 
 
 def _moved(box: Sandbox) -> None:
@@ -158,6 +172,32 @@ INSTALLING: Final = (
         "upgrade, data moved",
         used(**MOVED),
         applying(version="2.0", **MOVED),
+        both(is_whole("1.0", "2.0"), data_once),
+        both(is_settled("2.0"), data_at_home),
+        kept=is_still("1.0", "1"),
+    ),
+    Operation(
+        "upgrade, data shared, format noted",
+        used(upgrade={"data": "share", "data_format": "1"}),
+        applying(version="2.0", **SHARED),
+        both(is_whole("1.0", "2.0"), data_once),
+        both(is_settled("2.0"), data_at_home),
+        kept=is_still("1.0", "1"),
+    ),
+    Operation(
+        "apply FILE.plan",
+        _planned,
+        lambda box: ("apply", box.place / "web.plan"),
+        both(is_whole("1.0", "2.0"), data_once),
+        both(is_settled("2.0"), data_at_home),
+        kept=is_still("1.0", "1"),
+        finished="is not what was planned any more",
+        instead=lambda box: ("apply", box.services),
+    ),
+    Operation(
+        "apply --locked",
+        _locked,
+        lambda box: ("apply", "--locked", box.services),
         both(is_whole("1.0", "2.0"), data_once),
         both(is_settled("2.0"), data_at_home),
         kept=is_still("1.0", "1"),

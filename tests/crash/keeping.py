@@ -80,6 +80,23 @@ def _back(**tables: Any) -> Callable[[Sandbox], Words]:
     return command
 
 
+def _upgraded_twice(box: Sandbox) -> None:
+    """Install three versions one after the other, each of which but the last writes something."""
+    box.image("3.0", *members(b"3"))
+    keeping = {"upgrade": {"data": "copy", "keep": 5}}
+    _upgraded(**keeping)(box)
+    box.apply(version="3.0", **keeping)
+    (box.current() / "data/data/newest").write_text("z")
+
+
+def _is_back_at_first(box: Sandbox) -> None:
+    settled(box, "1.0")
+    data_at_hand(box)
+    assert not (box.current() / "data/data/newer").exists()
+    kept = {path.read_text() for path in box.containers.rglob("newest")}
+    assert kept == {"z"}, "what was written last is nowhere"
+
+
 def _newer_once(box: Sandbox) -> None:
     found = list(box.containers.rglob("newer"))
     assert len(found) == 1, f"what was written last is in {found}"
@@ -247,6 +264,28 @@ def _exported(box: Sandbox) -> None:
     box.appbox("remove", "web", "--purge")
 
 
+def _exporting(box: Sandbox) -> Words:
+    box.manifest()
+    (box.root / "srv").mkdir(exist_ok=True)
+    return ("export", "web", "--data", "-o", box.root / "srv/web.tar")
+
+
+def _export_whole(box: Sandbox) -> None:
+    whole(box, ("1.0",))
+    data_at_home(box)
+    path, there = box.root / "srv/web.tar", box.place / "there"
+    if path.exists():
+        there.mkdir()
+        box.appbox("--root", there, "import", path, "-d", there / "srv", root=False)
+        shutil.rmtree(there)
+
+
+def _is_exported(box: Sandbox) -> None:
+    settled(box, "1.0")
+    _export_whole(box)
+    assert os.listdir(box.root / "srv") == ["web.tar"]
+
+
 def _importing(box: Sandbox) -> Words:
     shutil.rmtree(box.root / "srv", ignore_errors=True)
     return ("import", box.place / "web.tar", "-d", box.root / "srv", "--force")
@@ -290,6 +329,15 @@ KEEPING: Final = (
         kept=both(is_whole("2.0"), data_at_hand),
     ),
     Operation(
+        "rollback --to an older one",
+        _upgraded_twice,
+        _back(upgrade={"data": "copy", "keep": 5}),
+        both(is_whole("1.0", "3.0"), data_at_hand),
+        _is_back_at_first,
+        finished="is current already",
+        kept=both(is_whole("3.0"), data_at_hand),
+    ),
+    Operation(
         "snapshot",
         used(),
         lambda box: (box.manifest(), ("snapshot", "web"))[1],
@@ -309,5 +357,6 @@ KEEPING: Final = (
     Operation("apply --prune", _two_services, _retiring, data_once, _is_retired),
     Operation("prune", _old_versions, _pruning, both(is_whole("1.0"), data_once), _is_pruned),
     Operation("lock", nothing, _locking, _lock_whole, _is_locked),
+    Operation("export with data", used(), _exporting, _export_whole, _is_exported),
     Operation("import with data", _exported, _importing, nothing, _is_imported),
 )

@@ -20,7 +20,8 @@ class Operation:
     `before` makes that state and `command` returns the words, after it has written the manifest. `between` holds
     wherever the command was cut off; `after` when it was given again and has ended, and `done` when it ended with 0.
     `kept` holds besides when it has failed by itself and said so: what was current is so still. `finished`: giving the
-    command again may fail because there is nothing left to do.
+    command again may fail because there is nothing left to do; `instead` is given then, if it cannot be given again at
+    all.
     """
 
     name: str
@@ -32,11 +33,14 @@ class Operation:
     finished: str = ""
     init: str = "systemd"
     kinds: tuple[str, ...] = ("tmpfs", "ext4", "xfs", "btrfs")
+    instead: Callable[[Sandbox], Words] | None = None
 
     def again(self, box: Sandbox, words: Words) -> None:
         """Give the command again, and see that it is as if nothing had happened."""
         result = box.appbox(*words, code=None if self.finished else 0)
         assert result.code == 0 or (self.finished and self.finished in result.err), result
+        if result.code and self.instead is not None:
+            box.appbox(*self.instead(box))
         self.done(box)
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import errno
 import itertools
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -16,13 +16,11 @@ import pytest
 from tests.crash import checks, ground
 from tests.crash.operation import Operation
 from tests.crash.operations import on
-from tests.crash.sweep import Table, Trial, at, sample, sweep
+from tests.crash.sweep import FULL, Table, Trial, at, sample, sweep
 from tests.ground import calls
 from tests.ground.calls import Call, Ended
 
 pytestmark = pytest.mark.root
-
-PARAMETERS = pytest.mark.parametrize("operation", on("tmpfs"), ids=lambda operation: operation.name)
 
 FAULTS: Final[dict[str, Sequence[str]]] = {
     "ENOSPC": calls.CHANGING,
@@ -39,6 +37,11 @@ MOST: Final = 1
 MAY_FAIL: Final = ("sync_file_range",)
 """Calls that only make something faster."""
 
+GROUPS: Final = [(fault,) for fault in FAULTS] if FULL else [tuple(FAULTS)]
+"""Faults that are tried one after the other; in a full run, which takes long, each by itself."""
+CASES: Final = [(one, faults) for faults in GROUPS for one in on("tmpfs")]
+IDS: Final = ["-".join([one.name, *(faults if FULL else ())]) for one, faults in CASES]
+
 
 def judge(trial: Trial, call: Call, ended: Ended, *, onward: bool) -> None:
     """See that a command during which `call` failed ended as it has to, and so does the next one."""
@@ -53,14 +56,16 @@ def judge(trial: Trial, call: Call, ended: Ended, *, onward: bool) -> None:
     trial.again()
 
 
-@PARAMETERS
-def test_failing_calls(operation: Operation, tmp_path: Path, figures: Table) -> None:
+@pytest.mark.parametrize(("operation", "faults"), CASES, ids=IDS)
+def test_failing_calls(operation: Operation, faults: Collection[str], tmp_path: Path, figures: Table) -> None:
     with ground.memory(tmp_path) as place:
         trial = Trial(place, operation)
         found = {
-            names: [one for one in trial.calls(names) if one.name not in MAY_FAIL] for names in set(FAULTS.values())
+            names: [one for one in trial.calls(names) if one.name not in MAY_FAIL]
+            for names in {FAULTS[fault] for fault in faults}
         }
-        for (fault, names), onward in itertools.product(FAULTS.items(), (False, True)):
+        for fault, onward in itertools.product(faults, (False, True)):
+            names = FAULTS[fault]
             number = getattr(errno, fault.partition(" ")[0])
             row = figures(operation.name, place.kind, f"{fault}, {'and all after it' if onward else 'one call'}")
             row.points = len(found[names])

@@ -70,7 +70,8 @@ class Machine:
         """`layers` lie over the root, uppermost first; `images` is seen at the place of the cache's images."""
         self.init = root.init.name
         self._command = root.init.command
-        self._lower = ":".join(map(str, (*layers, root.environment, root.system)))
+        self._lower = ":".join(map(str, (*layers, root.environment, *root.over, root.system)))
+        self._environment = {**ENVIRONMENT, **({"PATH": f"{root.tools}:{ENVIRONMENT['PATH']}"} if root.tools else {})}
         self._images = images or cache.root() / "images"
         self._process: subprocess.Popen[bytes] | None = None
         self.pid = 0  # of PID 1, as this machine's kernel numbers it outside
@@ -210,7 +211,8 @@ class Machine:
         """Start a program inside and return at once; the caller waits for it and closes its pipes."""
         enter = ["sh", "-c", 'echo 0 >"$1/cgroup.procs"; shift; exec "$@"', "enter", str(self.cgroup / SHELL_CGROUP)]
         enter += ["nsenter", "--target", str(self.pid), "--mount", "--uts", "--ipc", "--net", "--pid", "--cgroup"]
-        enter += ["/usr/bin/env", "-i", *(f"{name}={value}" for name, value in {**ENVIRONMENT, **(env or {})}.items())]
+        variables = {**self._environment, **(env or {})}
+        enter += ["/usr/bin/env", "-i", *(f"{name}={value}" for name, value in variables.items())]
         pipe = subprocess.PIPE
         return subprocess.Popen([*enter, *words], stdin=pipe, stdout=pipe, stderr=pipe, start_new_session=True)
 

@@ -124,11 +124,13 @@ FILES = {
 
 @dataclass(frozen=True, slots=True)
 class Root:
-    """A system and the layer over it, both to be left as they are."""
+    """A system and the layers over it, all to be left as they are. `tools` comes first on the PATH of tests."""
 
     init: Init
     system: Path
     environment: Path
+    over: tuple[Path, ...] = ()  # between the two, uppermost first
+    tools: str = ""
 
 
 def ensure(name: str, suite: str = "bookworm") -> Root:

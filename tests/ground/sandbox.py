@@ -236,14 +236,17 @@ def snapshot(top: Path, *, times: bool = False) -> dict[str, tuple[object, ...]]
     """Return everything about every file below `top`, by relative path."""
     found: dict[str, tuple[object, ...]] = {}
     for path, names, files in os.walk(top):
-        for name in (".", *files, *(n for n in names if Path(path, n).is_symlink())):
-            entry = Path(path, name)
-            info = entry.lstat()
+        below = path[len(str(top)) + 1 :]
+        for name in (".", *files, *(n for n in names if os.path.islink(f"{path}/{n}"))):
+            entry = f"{path}/{name}"
+            info = os.lstat(entry)
             content: object = os.readlink(entry) if stat.S_ISLNK(info.st_mode) else ""
             if stat.S_ISREG(info.st_mode):
-                content = entry.read_bytes()
+                with open(entry, "rb") as file:
+                    content = file.read()
             more = (info.st_ino, info.st_mtime_ns, info.st_ctime_ns) if times else ()
-            found[str(entry.relative_to(top))] = (info.st_mode, info.st_uid, info.st_gid, content, *more)
+            key = (below or ".") if name == "." else os.path.join(below, name)
+            found[key] = (info.st_mode, info.st_uid, info.st_gid, content, *more)
     return found
 
 

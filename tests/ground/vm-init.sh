@@ -13,11 +13,17 @@ until mount -t ext4 -o rw,noatime /dev/vda /new 2>/dev/null; do
     tries=$((tries + 1))
     sleep 0.1
 done
-# What this machine has besides.
-mkdir /more
-mount -t ext4 -o ro,noload /dev/vdb /more
-cp -af /more/. /new/
-umount /more
+# What this machine has besides: to be copied over the root, or to be looked at.
+read -r options </proc/cmdline
+case " $options " in
+*" ground.look "*) mount -t ext4 -o ro,noload /dev/vdb /new/media ;;
+*)
+    mkdir /more
+    mount -t ext4 -o ro,noload /dev/vdb /more
+    cp -af /more/. /new/
+    umount /more
+    ;;
+esac
 port=
 for entry in /sys/class/virtio-ports/*; do
     read -r name <"$entry/name" && [ "$name" = ground ] && port=/dev/${entry##*/}

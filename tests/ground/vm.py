@@ -1,13 +1,15 @@
-"""A virtual machine for tests: a root of `roots` with a kernel of its own, which has every controller of cgroup v2.
+"""Virtual machines for tests: a root with a kernel of its own, which has every controller of cgroup v2.
 
 The processor is emulated, so that no help of the real one is needed, and everything takes ten times as long as it does
-in `machine`. The disk is made anew for each machine and thrown away; a kernel and its first file system are kept.
+in `machine`. `Emulator` is the machine whatever its disks are; `VirtualMachine` is a root of `roots`, whose disk is
+made anew and thrown away. A kernel and its first file system are kept.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
+import lzma
 import os
 import shutil
 import socket
@@ -55,7 +57,7 @@ def kernel() -> Path:
             with cache.scratch("kernel") as scratch, cache.replacing(path) as fresh:
                 unpack_kernel(package, scratch)
                 shutil.copy(next(scratch.glob("boot/vmlinuz-*")), fresh / "vmlinuz")
-                pack_initramfs(next(scratch.glob("lib/modules/*/kernel")), scratch / "first", fresh / "initramfs")
+                pack_initramfs(next(scratch.glob("lib/modules/*")), scratch / "first", fresh / "initramfs")
     return path
 
 
@@ -79,19 +81,22 @@ def unpack_kernel(package: str, directory: Path) -> None:
 
 
 def pack_initramfs(modules: Path, directory: Path, target: Path) -> None:
-    """Pack busybox, the modules and the first script, for a kernel to start with."""
+    """Pack busybox, the first script and those of MODULES that are below `modules`, for a kernel to start with."""
     directory.mkdir()
     for name in ("bin", "dev", "proc", "sys", "new", "modules"):
         (directory / name).mkdir()
     shutil.copy("/bin/busybox", directory / "bin/busybox")
     shutil.copy(INITRAMFS, directory / "init")
     (directory / "init").chmod(0o755)
+    built_in = (modules / "modules.builtin").read_text().split()
     for number, name in enumerate(MODULES):
-        found = modules / f"{name}.ko"
-        # Newer kernels come with compressed modules, which busybox cannot load.
-        if not found.exists():
-            roots.run(["xz", "--decompress", "--keep", f"{found}.xz"])
-        shutil.copy(found, directory / "modules" / f"{number:02}.ko")
+        source, target_name = modules / f"kernel/{name}.ko", directory / f"modules/{number:02}.ko"
+        if f"kernel/{name}.ko" in built_in:
+            continue
+        if source.exists():
+            shutil.copy(source, target_name)
+        else:  # newer kernels come with compressed modules, which busybox cannot load
+            target_name.write_bytes(lzma.decompress(Path(f"{source}.xz").read_bytes()))
     names = "\n".join(str(path.relative_to(directory)) for path in sorted(directory.rglob("*")))
     with target.open("wb") as file:
         words = ["busybox", "cpio", "-o", "-H", "newc"]
@@ -120,30 +125,24 @@ def make_disk(layers: Sequence[Path], target: Path, size: str) -> None:
         roots.run([*words, ":".join(map(str, lower)), str(scratch / "mounted"), str(target), size])
 
 
-class VirtualMachine:
-    """A root with a kernel of its own, from `with` to its end. Not booted until `boot`."""
+class Emulator:
+    """A machine with a kernel of its own, from `with` to its end. Not booted until `boot`.
 
-    def __init__(self, root: roots.Root, layers: Sequence[Path] = (), *, images: Sequence[Path] = ()) -> None:
-        """`layers` lie over the root, uppermost first; `images` are put where the cache has them."""
-        self.init = root.init.name
-        self._kernel, self._disk = kernel(), disk(root)
+    `init` is "systemd" or "openrc"; `kernel` a directory with `vmlinuz` and `initramfs`; `options` more words for the
+    kernel. The first program takes /dev/vda for the root, and needs in it `ground/agent.py` and `ground/init`.
+    """
+
+    def __init__(self, init: str, kernel: Path, options: str = "") -> None:
+        self.init, self._kernel, self._options = init, kernel, options
         self._process: subprocess.Popen[bytes] | None = None
         self._socket: socket.socket | None = None
         self._kept = contextlib.ExitStack()
         self.directory = self._kept.enter_context(cache.scratch(f"vm-{self.init}"))
         (self.directory / "console").touch()
-        self._fill(root.init, layers, images)
 
-    def _fill(self, init: roots.Init, layers: Sequence[Path], images: Sequence[Path]) -> None:
-        """Make a disk of what this machine has besides its root; the first program copies it over."""
-        top = self.directory / "top"
-        for image in images:
-            shutil.copytree(image, top / "var/cache/appbox-dev/images" / image.name)
-        (top / "ground").mkdir(parents=True)
-        shutil.copy(AGENT, top / "ground/agent.py")
-        (top / "ground/init").write_text("\n".join(init.command))
-        make_disk((top, *layers), self.directory / "more", "256M")
-        shutil.rmtree(top)
+    def drives(self) -> Sequence[str]:
+        """Return what QEMU calls drives: /dev/vda, /dev/vdb and so on."""
+        raise NotImplementedError
 
     def __enter__(self) -> Self:
         return self
@@ -159,6 +158,7 @@ class VirtualMachine:
     def boot(self, timeout: float = 400) -> None:
         """Start the machine; return when the init has started all that it starts at boot."""
         with socket.socket(socket.AF_UNIX) as listener:
+            (self.directory / "channel").unlink(missing_ok=True)
             listener.bind(str(self.directory / "channel"))
             listener.listen(1)
             listener.settimeout(20)
@@ -185,13 +185,13 @@ class VirtualMachine:
         console, channel = self.directory / "console", self.directory / "channel"
         words = [QEMU, "-machine", "q35", "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", "1024"]
         words += ["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]
-        words += ["-chardev", f"file,id=console,path={console}", "-serial", "chardev:console"]
+        words += ["-chardev", f"file,id=console,path={console},append=on", "-serial", "chardev:console"]
         words += ["-chardev", f"socket,id=channel,path={channel}", "-device", "virtio-serial"]
         words += ["-device", "virtserialport,chardev=channel,name=ground"]
-        words += ["-drive", f"file={self._disk},format=raw,if=virtio,snapshot=on"]
-        words += ["-drive", f"file={self.directory / 'more'},format=raw,if=virtio,read-only=on"]
+        for drive in self.drives():
+            words += ["-drive", f"{drive},format=raw,if=virtio"]
         words += ["-kernel", str(self._kernel / "vmlinuz"), "-initrd", str(self._kernel / "initramfs")]
-        return [*words, "-append", "console=ttyS0 quiet panic=-1 tsc=reliable mitigations=off"]
+        return [*words, "-append", f"console=ttyS0 quiet panic=-1 tsc=reliable mitigations=off {self._options}"]
 
     def _is_up(self) -> bool:
         if self.init == "systemd":
@@ -200,12 +200,28 @@ class VirtualMachine:
         return done.out.strip() == "default"
 
     def power_off(self) -> None:
-        """Cut the power."""
+        """Cut the power: what the machine has not written to its disks is lost."""
+        if self._process is not None:
+            self._process.kill()
+        self._end()
+
+    def reboot(self, timeout: float = 400) -> None:
+        """Restart the machine as its administrator does; the init has to end within `timeout` seconds."""
+        assert self._process is not None
+        self.run(["systemctl", "reboot"] if self.init == "systemd" else ["shutdown", "-r", "now"], check=False)
+        try:
+            self._process.wait(timeout)  # -no-reboot: QEMU ends where a real machine starts anew
+        except subprocess.TimeoutExpired:
+            msg = f"the machine does not go down; the console's end:\n{self.console()[-4000:]}"
+            raise AssertionError(msg) from None
+        self._end()
+        self.boot()
+
+    def _end(self) -> None:
         if self._socket is not None:
             self._socket.close()
             self._socket = None
         if self._process is not None:
-            self._process.kill()
             self._process.wait()
             self._process = None
 
@@ -260,3 +276,28 @@ class VirtualMachine:
                 msg = f"waited {timeout} s for {what} in vain; the console's end:\n{self.console()[-4000:]}"
                 raise AssertionError(msg)
             time.sleep(0.5)
+
+
+class VirtualMachine(Emulator):
+    """A root of `roots` with a kernel of its own and a disk that is thrown away."""
+
+    def __init__(self, root: roots.Root, layers: Sequence[Path] = (), *, images: Sequence[Path] = ()) -> None:
+        """`layers` lie over the root, uppermost first; `images` are put where the cache has them."""
+        super().__init__(root.init.name, kernel())
+        self._disk = disk(root)
+        self._fill(root.init, layers, images)
+
+    def _fill(self, init: roots.Init, layers: Sequence[Path], images: Sequence[Path]) -> None:
+        """Make a disk of what this machine has besides its root; the first program copies it over."""
+        top = self.directory / "top"
+        for image in images:
+            shutil.copytree(image, top / "var/cache/appbox-dev/images" / image.name)
+        (top / "ground").mkdir(parents=True)
+        shutil.copy(AGENT, top / "ground/agent.py")
+        (top / "ground/init").write_text("\n".join(init.command))
+        make_disk((top, *layers), self.directory / "more", "256M")
+        shutil.rmtree(top)
+
+    def drives(self) -> Sequence[str]:
+        """Return the root's disk, of which nothing is kept, and the disk that the first program copies over it."""
+        return (f"file={self._disk},snapshot=on", f"file={self.directory / 'more'},read-only=on")

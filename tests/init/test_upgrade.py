@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 from tests.init.host import PORT, Host, redis_manifest, script_manifest
@@ -47,6 +48,9 @@ def test_a_version_that_does_not_get_well_is_taken_back_with_its_data(host: Host
     for data in ("move", "copy"):
         result = host.apply(cache("2.0", BROKEN, data), code=1)
         assert "cache: 2.0 failed, and 1.0 is back: is unhealthy" in result.err
+        assert "\n  2.0 did not get well: going back to 1.0\n" in result.out
+        told = host.appbox("status").out
+        assert re.search(r"\ncache: 2\.0 failed on \S+Z and is not tried again \(is unhealthy.*apply --retry", told), told
         assert "the command ended with 3: not in the mood" in result.err
         assert "it is not tried again until its manifest or image changes" in result.err
         assert host.redis("GET", "a") == "1"

@@ -74,6 +74,35 @@ def test_a_plan_that_was_written_down_is_carried_out(box: Sandbox, planned: Path
     assert "plan again: appbox plan -o " in error
 
 
+def test_plan_shows_what_was_written_down(box: Sandbox, planned: Path) -> None:
+    said = box.appbox("plan", box.services).out
+    data = box.appbox("--json", "plan", box.services).data()
+    before = box.snapshot(times=True)
+    box.manifest(config={"/etc/web": {"text": "3"}})
+    shown = box.appbox("plan", planned).out
+    assert shown == f"{said}that is what {planned} says; appbox apply {planned} does it if nothing has changed\n"
+    assert "      -1\n      +2\n" in shown.replace(" \n", "\n")
+    assert "+2" not in box.appbox("-q", "plan", planned).out
+    assert box.appbox("--json", "plan", planned).data() == data
+    box.appbox("plan", "--exit-code", planned, code=4)
+    assert "is a plan already; plan its manifests again" in box.appbox("plan", "-o", planned, planned, code=2).err
+    assert "is in it already; give them to appbox plan -o" in box.appbox("plan", "--prune", planned, code=2).err
+    assert "is a plan, and comes alone" in box.appbox("plan", planned, box.services, code=2).err
+    missing = box.services / "none.plan"
+    assert f"{missing}: cannot be read: No such file or directory" in box.appbox("plan", missing, code=1).err
+    assert box.snapshot(times=True) == before
+
+
+def test_a_plan_that_somebody_has_made_something_else_of_is_shown_as_text(box: Sandbox, planned: Path) -> None:
+    data = json.loads(planned.read_text())
+    data["plan"] = {"actions": [1], "services": [3, {"name": [], "actions": [{"sentence": {}, "diff": 5}], "data": 1}]}
+    planned.write_text(json.dumps(data, indent=1))
+    assert box.appbox("plan", planned).out.startswith("[] None\n  {} (None)\n")
+    data["plan"] = {}
+    planned.write_text(json.dumps(data, indent=1))
+    assert box.appbox("plan", "--exit-code", planned).out.startswith("nothing to do\n")
+
+
 def test_a_plan_of_nothing(box: Sandbox) -> None:
     box.apply()
     path = box.place / "nothing"

@@ -47,6 +47,9 @@ def end(capsys: Captured, *words: str) -> tuple[int, str, str]:
         ("check -- --json", "", "check -- --json"),
         ("plan x --root", "", "plan x --root"),
         ("logs web -n 5 -f --quiet", "--quiet", "logs web -n 5 -f"),
+        ("apply --wait x", "", "apply --wait=forever x"),
+        ("apply --wait=5 x", "", "apply --wait=5 x"),
+        ("exec web sleep --wait", "", "exec web sleep --wait"),
         ("", "", ""),
     ],
 )

@@ -109,7 +109,7 @@ def test_the_first_format_of_data_that_another_version_wrote_is_not_guessed() ->
     assert kinds(host, service(upgrade=NEXT))[-1] == "note-format"
     plan = host.plan(service("2.0", NEXT))
     assert {"copy-data", "migrate"} <= {action.kind for action in plan.actions}
-    assert "take its data to format b: up" in [action.sentence for action in plan.actions]
+    assert "take its data from a format that nobody noted to b: up" in [action.sentence for action in plan.actions]
     shared = [action.kind for action in host.plan(service("2.0", 'data = "share"\ndata_format = "b"')).actions]
     assert "note-format" in shared
     assert "migrate" not in shared
@@ -132,7 +132,8 @@ def test_a_migration_without_a_copy_is_asked_about() -> None:
     reconcile._ask(planned, lambda text: answer(text, yes=True))
     with pytest.raises(AppboxError, match="nothing was changed; --yes asks nothing"):
         reconcile._ask(planned, lambda text: answer(text, yes=False))
-    assert asked == ["web: upgrade.migrate changes its data, of which no copy is kept. Go on?"] * 2
+    said = "upgrade.migrate changes its data, of which no copy is kept, so that 2.0 stays even if it does not get well"
+    assert asked == [f"web: {said}. Go on?"] * 2
 
 
 def test_nothing_is_migrated_where_nothing_is_started() -> None:
@@ -142,3 +143,23 @@ def test_nothing_is_migrated_where_nothing_is_started() -> None:
     for live, start in ((False, True), (True, False)):
         with pytest.raises(AppboxError, match="nothing is to be started"):
             plans.diff(desired, host.observe("web-2.0"), live=live, start=start, new_range=False)
+
+
+def test_a_configuration_that_first_named_the_format_can_be_undone() -> None:
+    host = installed()
+    silent = host.versions["web-1.0"]
+    host.carry_out(host.plan(service(upgrade=FIRST)))
+    assert host.formats == {"web-1.0": "a"}
+    host.carry_out(host.roll_back("web-1.0", silent))
+    assert host.versions["web-1.0"].generation == 1
+    # Another image that says no format is kept from it as before.
+    with pytest.raises(AppboxError, match=r"its data has the format a, and 2\.0 says no format"):
+        host.plan(service("2.0"))
+
+
+def test_data_that_is_shared_and_gets_another_format_is_asked_about() -> None:
+    host = installed(FIRST)
+    plan = host.plan(service("2.0", 'data = "share"\ndata_format = "b"'))
+    assert "counts as of the format b from then on, and no copy is kept" in plan_data.irreversible(plan)
+    assert "2.0 stays even if it does not get well" in plan_data.irreversible(plan)
+    assert not plan_data.irreversible(host.plan(service("2.0", f'data = "share"\n{FIRST}')))

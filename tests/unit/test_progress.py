@@ -12,7 +12,7 @@ from appbox.progress import progress
 from appbox.session import Options
 
 SMALL, LARGE = (Digest.parse(f"sha256:{digit * 64}") for digit in "12")
-LINES = "    layer 111111111111 0.5 kB\n    layer 222222222222 2.0 MB\n"
+LINES = "    layer 111111111111 500 bytes\n    layer 222222222222 2.0 MB\n"
 
 
 def download(options: Options) -> bool:

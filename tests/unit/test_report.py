@@ -119,7 +119,11 @@ def test_notes_of_what_changes() -> None:
 
 
 @pytest.mark.parametrize(
-    ("size", "text"), [(0, "0.0 kB"), (99_999, "100.0 kB"), (100_000, "0.1 MB"), (10**9, "1000.0 MB")]
+    ("size", "text"),
+    [
+        *((0, "0 bytes"), (1, "1 byte"), (999, "999 bytes"), (1_000, "1.0 kB"), (99_999, "100.0 kB")),
+        *((100_000, "0.1 MB"), (10**9 - 1, "1000.0 MB"), (10**9, "1.0 GB"), (25 * 10**10, "250.0 GB")),
+    ],
 )
 def test_sizes_are_of_a_readable_scale(size: int, text: str) -> None:
     assert sizes.megabytes(size) == text

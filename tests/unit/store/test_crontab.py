@@ -15,6 +15,10 @@ def lines(name: str, minute: int = 0) -> str:
     return f"{marker(name)}\n{minute} * * * * /opt/containers/{name}/run due\n"
 
 
+def snapshots(name: str, minute: int = 0) -> str:
+    return f"{marker(name)}\n{minute} * * * * /usr/bin/appbox --quiet snapshot --scheduled {name}\n"
+
+
 def test_jobs_come_change_and_go(tmp_path: Path) -> None:
     table = tmp_path / "etc/crontabs/root"
     table.parent.mkdir(parents=True)
@@ -30,6 +34,21 @@ def test_jobs_come_change_and_go(tmp_path: Path) -> None:
         assert table.stat().st_mode & 0o777 == 0o640
         crontab.write(root, "a", "")
         crontab.write(root, "a-b", "")
+        crontab.write(root, "a-b", "")
+    assert table.read_bytes() == OWN
+
+
+def test_snapshots_change_and_go_like_jobs(tmp_path: Path) -> None:
+    table = tmp_path / "etc/crontabs/root"
+    table.parent.mkdir(parents=True)
+    table.write_bytes(OWN)
+    with Root(str(tmp_path)) as root:
+        crontab.write(root, "a-b", snapshots("a-b"))
+        for text in (snapshots("a"), snapshots("a", 5), lines("a"), snapshots("a")):
+            crontab.write(root, "a", text)
+            assert crontab.read(root, "a") == text
+        assert table.read_bytes() == OWN + (snapshots("a-b") + snapshots("a")).encode()
+        crontab.write(root, "a", "")
         crontab.write(root, "a-b", "")
     assert table.read_bytes() == OWN
 

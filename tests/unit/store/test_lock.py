@@ -18,10 +18,9 @@ def test_the_second_is_told_who_holds_the_lock(tmp_path: Path) -> None:
     with Root(str(tmp_path)) as root, lock.exclusive(root):
         with pytest.raises(Locked) as caught, lock.exclusive(root):
             pass
-        assert str(caught.value) == (
-            f"/var/lib/appbox/lock: another appbox is at work: process {os.getpid()} holds the lock; "
-            "wait for it, or use --wait"
-        )
+        told = str(caught.value)
+        assert told.startswith(f"/var/lib/appbox/lock: another appbox is at work: process {os.getpid()} (")
+        assert told.endswith(" holds the lock; --wait waits for it, --wait=SECONDS no longer than that")
     with Root(str(tmp_path)) as root, lock.exclusive(root):
         pass
 
@@ -45,6 +44,29 @@ def test_waiting_gets_it_in_the_end(tmp_path: Path) -> None:
             seen.append("second")
     thread.join()
     assert seen == ["first", "second"]
+
+
+@pytest.mark.parametrize(
+    ("holder", "words"),
+    [
+        (lock.Holder(), "a process that cannot be seen from here"),
+        (lock.Holder(7), "process 7"),
+        (lock.Holder(7, "appbox apply x"), "process 7 (appbox apply x)"),
+        (lock.Holder(7, "x", "2026-01-02T03:04:05Z"), "process 7 (x) since 2026-01-02T03:04:05Z"),
+    ],
+)
+def test_who_holds_it_in_words(holder: lock.Holder, words: str) -> None:
+    assert str(holder) == words
+
+
+def test_who_waits_is_told_once_for_whom(tmp_path: Path) -> None:
+    told: list[lock.Holder] = []
+    with Root(str(tmp_path)) as root, lock.exclusive(root):
+        with pytest.raises(Locked, match=r"also after 0\.3 s"), lock.exclusive(root, 0.3, told.append):
+            pass
+        with pytest.raises(Locked), lock.exclusive(root, 0.0, told.append):
+            pass
+    assert [one.pid for one in told] == [os.getpid()]
 
 
 def test_taking_the_lock_writes_nothing(tmp_path: Path) -> None:

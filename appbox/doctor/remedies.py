@@ -1,0 +1,115 @@
+"""What mends a host: exact commands and files for its distribution. Pure."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from appbox import subids
+from appbox.distribution import either
+from appbox.doctor.seen import Login, Seen
+from appbox.doctor.values import GiveIds, NewFile, Remedy, Run, Step
+from appbox.host.facts import IdRange
+
+CONTROLLERS: Final = ("cpu", "cpuset", "io", "memory", "pids")
+"""What a user's systemd should be given: all that [resources] has keys for, and the processors themselves."""
+DELEGATE: Final = "/etc/systemd/system/user@.service.d/appbox.conf"
+RC_CONF: Final = "/etc/rc.conf.d/appbox.conf"
+
+
+def install(seen: Seen, *tools: str, words: str = "") -> Remedy:
+    """Return the remedy that installs tools."""
+    command = seen.distribution.install(tools)
+    if command is None:
+        return Remedy(words=words or f"install {', '.join(tools)}: {either(tools[0])}")
+    return Remedy((Run(command),), words)
+
+
+def sysctl(name: str, value: str) -> Remedy:
+    """Return the remedy that sets a kernel parameter, now and at each boot (sysctl.d(5))."""
+    path = f"/etc/sysctl.d/60-appbox-{name.rpartition('.')[2].replace('_', '-')}.conf"
+    return Remedy((NewFile(path, f"{name} = {value}\n"), Run(("sysctl", "-p", path))))
+
+
+def module(name: str) -> Remedy:
+    """Return the remedy that loads a kernel module, now and at each boot (modules-load.d(5); OpenRC reads it, too)."""
+    return Remedy((NewFile(f"/etc/modules-load.d/appbox-{name}.conf", f"{name}\n"), Run(("modprobe", name))))
+
+
+def give_ids(login: Login) -> Remedy:
+    """Return the remedy that gives a user the lowest ranges that nobody has, in whichever file he has none."""
+    if not login.name or login.source != "files":
+        where = "no password entry" if not login.name else f"sub-ids from {login.source}"
+        return Remedy(words=f"this user has {where}: ask whoever administrates them for 65,536 ids")
+    ranges = []
+    for table, own in zip(login.tables, (login.uids, login.gids), strict=True):
+        users = [IdRange(number, 1) for number in login.names.values()]
+        lacking = subids.together(own) < subids.LEAST
+        ranges.append(subids.free([*table.entries, *users]) if lacking else None)
+    uids, gids = ranges
+    if uids is None and gids is None:
+        return Remedy(words="no range of 65,536 ids is free in /etc/subuid and /etc/subgid: take one from somebody")
+    return Remedy((GiveIds(login.name, uids, gids),))
+
+
+def setuid(path: str) -> Remedy:
+    """Return the remedy that makes a program of shadow what it has to be."""
+    return Remedy((Run(("chown", "root:root", path)), Run(("chmod", "4755", path))))
+
+
+def linger(login: Login) -> Remedy:
+    """Return the remedy that has a user's systemd start at boot."""
+    return Remedy((Run(("loginctl", "enable-linger", login.name)),))
+
+
+def delegate(login: Login) -> Remedy:
+    """Return the remedy that gives the systemd of every user the controllers of cgroups."""
+    text = f"[Service]\nDelegate={' '.join(CONTROLLERS)}\n"
+    steps = (NewFile(DELEGATE, text), Run(("systemctl", "daemon-reload")))
+    return Remedy(steps, f"log {login.name or 'in'} out and in again, or reboot: it counts for a new session")
+
+
+def unified_openrc(seen: Seen) -> Remedy:
+    """Return the remedy that has OpenRC mount cgroup v2 alone, with every controller."""
+    controllers = "cpuset cpu io memory hugetlb pids"
+    text = f'rc_cgroup_mode="unified"\nrc_cgroup_controllers="{controllers}"\n'
+    steps: list[Step] = []
+    if seen.openrc and (seen.openrc.mode != "unified" or seen.openrc.controllers != controllers):
+        steps.append(NewFile(RC_CONF, text))
+    if seen.openrc and not seen.openrc.in_runlevel:
+        steps.append(Run(("rc-update", "add", "cgroups", "sysinit")))
+    more = "" if seen.cgroups and seen.cgroups.unified else "; reboot: cgroups of a running system stay as they are"
+    return Remedy(tuple(steps), f"some kernels want cgroup_enable=memory on their command line{more}")
+
+
+def runtime_directory(seen: Seen, login: Login) -> Remedy:
+    """Return the remedy that makes a user's runtime directory at each boot and tells logins (XDG base directory)."""
+    if seen.init == "systemd":
+        steps = [Run(("loginctl", "enable-linger", login.name))] if login.name else []
+        return Remedy(tuple(steps), "systemd-logind makes it at login, where libpam-systemd is installed")
+    path = f"/run/user/{login.uid}"
+    make = f"mkdir -p -m 0755 /run/user && install -d -m 0700 -o {login.uid} -g {login.gid} {path}\n"
+    script = f"/etc/local.d/appbox-run-user-{login.uid}.start"
+    profile = (
+        'if [ -z "$XDG_RUNTIME_DIR" ] && [ -O "/run/user/$(id -u)" ]; then\n'
+        '    export XDG_RUNTIME_DIR="/run/user/$(id -u)"\n'
+        "fi\n"
+    )
+    return Remedy(
+        (
+            NewFile(script, f"#!/bin/sh\n{make}", 0o755),
+            NewFile("/etc/profile.d/appbox-runtime-dir.sh", profile),
+            Run(("rc-update", "add", "local", "default")),
+            Run((script,)),
+        ),
+        "a login that is open does not know of it yet",
+    )
+
+
+def clock(seen: Seen) -> Remedy:
+    """Return the remedy that has somebody keep the clock right."""
+    if seen.init == "systemd":
+        return Remedy((Run(("timedatectl", "set-ntp", "true")),))
+    if seen.distribution.family == "alpine":
+        steps = (Run(("apk", "add", "chrony")), Run(("rc-update", "add", "chronyd", "default")))
+        return Remedy((*steps, Run(("rc-service", "chronyd", "start"))))
+    return Remedy(words="install and start chrony, or whatever sets the clock here")

@@ -1,0 +1,123 @@
+"""The user namespace in which appbox works for an ordinary user: its root there is the user, its ids are the user's.
+
+Files of containers have many owners, and only a root may give files away; in a user namespace of its own every user is
+one (user_namespaces(7)). newuidmap(1) and newgidmap(1), which are privileged, map the subordinate ids into it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import sys
+from collections.abc import Iterable
+from typing import Final, NoReturn
+
+from appbox.errors import HostLacks
+from appbox.host import process, starter, syscalls
+from appbox.owner import Extent, Owner
+
+_FORWARDED: Final = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGQUIT)
+
+
+def enter(owner: Owner) -> None:
+    """Go on as root of a new user namespace of `owner`; returns at once when that was done before.
+
+    A second process does; this one waits outside, starts programs, and ends as that one does. HostLacks when the host
+    lets nobody make user namespaces, or not with these ids.
+    """
+    if process.outside() is not None:
+        return
+    _flush()
+    ours, theirs = socket.socketpair()
+    made, unmade = os.pipe2(os.O_CLOEXEC)
+    child = os.fork()
+    if child:
+        theirs.close()
+        os.close(unmade)
+        _stay(owner, child, ours, made)
+    ours.close()
+    os.close(made)
+    syscalls.end_with_parent()
+    try:
+        syscalls.unshare(syscalls.CLONE_NEWUSER | syscalls.CLONE_NEWNS)
+    except OSError as error:
+        raise HostLacks(
+            "the kernel lets you make no user namespace", why=error.strerror or "", hint="appbox doctor says why"
+        ) from error
+    os.write(unmade, b"+")
+    os.close(unmade)
+    answer = theirs.recv(4096).decode("utf-8", "replace")
+    if answer != "+":
+        what, _, why = answer.partition("\n")
+        raise HostLacks(what or "the user namespace could not be made", why=why, hint="appbox doctor says what to do")
+    process.use_outside(starter.Outside(theirs))
+
+
+def _flush() -> None:
+    sys.stdout.flush()
+    sys.stderr.flush()
+
+
+def _stay(owner: Owner, child: int, line: socket.socket, made: int) -> NoReturn:
+    """Be the process outside until the one within has ended, and end as it did."""
+    for number in _FORWARDED:
+        signal.signal(number, lambda number, _: _forward(child, number))
+    if os.read(made, 1):
+        line.sendall(_mapped(owner, child).encode())
+    os.close(made)
+    wanted = starter.serve(line)
+    _, status = os.waitpid(child, 0)
+    code = os.waitstatus_to_exitcode(status)
+    if wanted is not None and code == 0:
+        for number in _FORWARDED:
+            signal.signal(number, signal.SIG_DFL)
+        try:
+            os.execve(wanted[0][0], wanted[0], wanted[1])  # noqa: S606 - that is the point
+        except OSError as error:
+            sys.stderr.write(f"appbox: {wanted[0][0]}: cannot be started: {error.strerror}\n")
+            os._exit(8)
+    if code < 0:
+        # Whoever waits for us is to see that it was a signal.
+        with contextlib.suppress(OSError):
+            signal.signal(-code, signal.SIG_DFL)
+            os.kill(os.getpid(), -code)
+    os._exit(code if code >= 0 else 128 - code)
+
+
+def _forward(child: int, number: int) -> None:
+    """Pass a signal on that was meant for both; a terminal has sent it to both itself."""
+    if number != signal.SIGINT:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(child, number)
+
+
+def _mapped(owner: Owner, child: int) -> str:
+    """Map the ids of a user into the namespace of a process; return "+", or what is wrong and why, a line each."""
+    if owner.alone:
+        return _map_alone(owner, child)
+    for program, ids in (("newuidmap", owner.uids), ("newgidmap", owner.gids)):
+        path = process.find(program)
+        if path is None:
+            return f"{program} is not installed\nthe subordinate ids of {owner.name} are mapped by it"
+        result = process.run([path, str(child), *_words(ids)])
+        if result.code != 0:
+            return f"{program} does not map the ids of {owner.name}\n{result.message}"
+    return "+"
+
+
+def _words(ids: Iterable[Extent]) -> list[str]:
+    return [word for one in ids for word in str(one).split()]
+
+
+def _map_alone(owner: Owner, child: int) -> str:
+    """Map the user's own id alone, for which no privilege is needed, once nobody there may leave its groups."""
+    lines = (("setgroups", "deny"), ("uid_map", str(owner.uids[0])), ("gid_map", str(owner.gids[0])))
+    for name, text in lines:
+        try:
+            with open(f"/proc/{child}/{name}", "w", encoding="ascii") as file:
+                file.write(text)
+        except OSError as error:
+            return f"the own id of {owner.name or owner.uid} cannot be mapped\n{error.strerror}"
+    return "+"

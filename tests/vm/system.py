@@ -1,0 +1,183 @@
+"""What the hosts of tests/vm consist of: a Debian as its packages leave it, and what it installs appbox from.
+
+Each is made once and kept: per init a file system with kernel and initramfs, built by mmdebstrap; and, as no host has a
+network, a disk with wheels for its Python and the store of a registry.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from tests.ground import cache, debian, images, registry, roots, vm
+
+SUITE = "trixie"
+PYTHON = "3.13"  # of that suite
+USER = "ada"  # somebody without any privilege
+FORMAT = 1  # counts up when the way these are built changes
+
+PACKAGES = (
+    # appbox's own needs, as the README has them.
+    "runc",
+    "python3",
+    "python3-venv",
+    # For services of users.
+    "passt",
+    "uidmap",
+    # What a minimal root lacks of a host; the registry is there to be asked.
+    "docker-registry",
+    "iproute2",
+    "kmod",
+    "mount",
+    "procps",
+    "redis-tools",
+    "udev",
+    "util-linux",
+)
+
+# $1: the root. The kernel without what would make an initramfs of its own: ours holds two modules.
+KERNEL = """\
+chroot "$1" sh -euc '
+    cd /tmp
+    package=$(apt-cache depends linux-image-cloud-amd64 | sed -n "s/.*Depends: \\(linux-image-\\)/\\1/p")
+    apt-get --quiet --quiet download "$package"
+    dpkg-deb --extract ./*.deb kernel
+    cp -a kernel/usr/lib/modules /usr/lib/
+    cp kernel/boot/vmlinuz-* /boot/vmlinuz
+    rm -r kernel ./*.deb
+    depmod "$(ls /usr/lib/modules)"'
+"""
+HOOKS = (
+    KERNEL,
+    f'chroot "$1" useradd --create-home --shell /bin/sh {USER}',
+    # The registry runs when a test asks for it: no service needs one to start.
+    'rm -f "$1"/etc/runlevels/*/docker-registry "$1"/etc/systemd/system/*/docker-registry.service',
+)
+
+FILES = {
+    "etc/hostname": "host\n",
+    "etc/hosts": "127.0.0.1 localhost host\n::1 localhost\n",
+    "etc/resolv.conf": "nameserver 192.0.2.53\n",
+    "etc/machine-id": "",
+    "etc/fstab": "/dev/vda / ext4 defaults 0 0\n",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class System:
+    """A Debian with one init. `command`: the first program; `files`: path -> content; `hooks`: lines of shell."""
+
+    init: str
+    packages: tuple[str, ...]
+    command: str
+    files: Mapping[str, str]
+    hooks: tuple[str, ...] = ()
+
+
+SYSTEMS: Mapping[str, System] = {
+    system.init: system
+    for system in (
+        System(
+            "systemd",
+            ("systemd", "systemd-sysv", "dbus", "dbus-user-session", "libpam-systemd"),
+            "/lib/systemd/systemd",
+            files={},
+            # Nothing can be fetched, and nothing has been written for long.
+            hooks=('rm -f "$1"/etc/systemd/system/timers.target.wants/*',),
+        ),
+        System(
+            "openrc",
+            ("openrc", "sysvinit-core", "ifupdown"),
+            "/sbin/init",
+            files={"etc/network/interfaces": "auto lo\niface lo inet loopback\n"},
+            # sysvinit-core's table waits for people on six terminals that this machine does not have.
+            hooks=('sed -i "/getty/d" "$1"/etc/inittab',),
+        ),
+    )
+}
+
+# A registry that gives what is on the disk and takes nothing.
+REGISTRY = {
+    "version": "0.1",
+    "log": {"level": "error"},
+    "storage": {
+        "filesystem": {"rootdirectory": "/media/registry"},
+        "maintenance": {"readonly": {"enabled": True}},
+    },
+    "http": {"addr": "127.0.0.1:5000", "secret": "tests"},
+}
+IMAGE, VERSION = "127.0.0.1:5000/ground/redis", "7"
+
+
+def host(init: str) -> Path:
+    """Return a directory with `disk` (ext4), `vmlinuz` and `initramfs` of a host, made when it is missing."""
+    system = SYSTEMS[init]
+    parts = (asdict(system), PACKAGES, HOOKS, FILES, vm.MODULES, vm.INITRAMFS.read_text(), vm.AGENT.read_text())
+    path = cache.root() / "machines" / f"host-{init}-{cache.key(FORMAT, SUITE, parts)}"
+    with cache.locked(path):
+        if not path.exists():
+            cache.say(f"building a host with {init} of {SUITE} in {path}")
+            cache.forget_others(path, f"host-{init}-")
+            with cache.replacing(path) as fresh, cache.scratch("host") as scratch:
+                build_host(system, scratch, fresh)
+    return path
+
+
+def build_host(system: System, scratch: Path, target: Path) -> None:
+    """Make the root in `scratch`, and `disk`, `vmlinuz` and `initramfs` of it in `target`."""
+    root = scratch / "root"
+    root.mkdir()
+    packages, hooks = (*PACKAGES, *system.packages), (*HOOKS, *system.hooks)
+    debian.bootstrap(root, SUITE, packages, variant="minbase", hooks=hooks)
+    for name, text in {**FILES, **system.files, "ground/init": system.command}.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(text, encoding="utf-8")
+    shutil.copy(vm.AGENT, root / "ground/agent.py")
+    shutil.copy(root / "boot/vmlinuz", target / "vmlinuz")
+    vm.pack_initramfs(next(root.glob("usr/lib/modules/*")), scratch / "first", target / "initramfs")
+    # With a journal, unlike other disks of tests: the power will be cut.
+    roots.run(["mke2fs", "-q", "-F", "-t", "ext4", "-d", str(root), str(target / "disk"), "4G"])
+
+
+def supplies(directory: Path) -> Path:
+    """Make a disk in `directory`: wheels of appbox as this tree has it and of all that it needs, and the registry."""
+    top = directory / "top"
+    shutil.copytree(dependencies(), top / "wheels")
+    roots.build_wheel(top / "wheels")
+    shutil.copytree(store(), top / "registry")
+    (top / "registry.yml").write_text(json.dumps(REGISTRY))  # JSON is YAML
+    roots.run(
+        ["mke2fs", "-q", "-F", "-t", "ext4", "-O", "^has_journal", "-d", str(top), str(directory / "more"), "256M"]
+    )
+    shutil.rmtree(top)
+    return directory / "more"
+
+
+def dependencies() -> Path:
+    """Return a directory with wheels of what appbox needs, fetched when it is missing."""
+    path = cache.root() / "machines" / f"wheels-{cache.key(FORMAT, roots.dependencies(), PYTHON)}"
+    with cache.locked(path):
+        if not path.exists():
+            cache.say(f"fetching appbox's dependencies for Python {PYTHON} into {path}")
+            cache.forget_others(path, "wheels-")
+            with cache.replacing(path) as fresh:
+                roots.download(roots.dependencies(), fresh, PYTHON)
+    return path
+
+
+def store() -> Path:
+    """Return the store of a registry that has the image, pushed when it is missing."""
+    layout = images.ensure("redis")
+    path = cache.root() / "machines" / f"registry-{cache.key(FORMAT, images.built_key(layout), IMAGE, VERSION)}"
+    with cache.locked(path):
+        if not path.exists():
+            cache.say(f"pushing {IMAGE} into {path}")
+            cache.forget_others(path, "registry-")
+            with cache.replacing(path) as fresh, cache.scratch("registry") as scratch:
+                with registry.start(str(scratch)) as running:
+                    running.push(f"oci:{layout}:{images.REF}", f"{IMAGE.partition('/')[2]}:{VERSION}")
+                (scratch / "data/docker").rename(fresh / "docker")
+    return path
