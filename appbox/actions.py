@@ -218,6 +218,8 @@ class CarryData(Action):
         """See `Action`."""
         if self.empty:
             return f"move the directory for volumes, of which it has none, from {self.origin} to {self.directory}"
+        if self.origin == self.directory:
+            return f"end the move of the volumes to {self.directory}/{paths.DATA}"
         return f"move the volumes from {self.origin}/{paths.DATA} to {self.directory}/{paths.DATA}"
 
 
@@ -249,14 +251,20 @@ class Start(Action):
 
 @dataclass(frozen=True, slots=True)
 class Schedule(Action):
-    """Let systemd start a job at its times from now on, or no longer. Cron reads its tables by itself."""
+    """Let systemd start a job, or the snapshots of a service, at its times from now on, or no longer.
+
+    Cron reads its tables by itself.
+    """
 
     kind: ClassVar[str] = "schedule"
     on: bool
+    snapshots: bool = False
 
     @property
     def sentence(self) -> str:
         """See `Action`."""
+        if self.snapshots:
+            return f"take snapshots of it at their times {'from now on' if self.on else 'no longer'}"
         return "start it at its times from now on" if self.on else "start it at its times no longer"
 
 
@@ -433,6 +441,19 @@ class NoteSource(Action):
     def sentence(self) -> str:
         """See `Action`."""
         return f"note that its manifest is {self.path}"
+
+
+@dataclass(frozen=True, slots=True)
+class KeepImage(Action):
+    """Write the documents of the image into the version's directory again."""
+
+    kind: ClassVar[str] = "keep-image"
+    directory: str
+
+    @property
+    def sentence(self) -> str:
+        """See `Action`."""
+        return f"write the image's manifest and configuration to {self.directory}/{paths.IMAGE} again"
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,17 +12,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from appbox import policy, policy_file
+from appbox import policy
 from appbox.errors import AppboxError, Refused
 from appbox.host import trusted
 from appbox.host.facts import IdRange
-from appbox.oci import evidence
 from appbox.oci.cache import Cache
 from appbox.oci.digest import Digest
 from appbox.oci.public_key import SIZE_LIMIT, BadKeyError, PublicKey, parse
 from appbox.oci.reference import ImageName, RegistryImage
 from appbox.policy import Demand, PolicyFile, Signer
-from appbox.signers import Search
 from appbox.store import files, paths
 from appbox.store.root import Root
 
@@ -49,6 +47,9 @@ class Demands:
         Raises `Refused` when nobody did whom the demands name, `Unavailable` when that cannot be looked at, and
         `HostLacks` without cryptography.
         """
+        from appbox.oci import evidence  # noqa: PLC0415
+        from appbox.signers import Search  # noqa: PLC0415  # most images are known, or nobody wants a signature
+
         search = Search(self.name, reference, source, cache, [digest for digest in digests if digest is not None])
         found = [search.signer(demand) for demand in self.every if demand.signed_by]
         if not search.from_file:
@@ -101,6 +102,8 @@ def _host_policy(root: Root) -> PolicyFile | None:
             return None
     except OSError as error:
         raise _unreadable(paths.POLICY, error.strerror or str(error)) from error
+
+    from appbox import policy_file  # noqa: PLC0415  # most hosts have none
 
     def key(name: str) -> PublicKey:
         path = os.path.join(os.path.dirname(paths.POLICY), name)
@@ -162,6 +165,8 @@ def _unreadable(path: str, why: str) -> AppboxError:
 
 
 def _named_policy(file: str) -> PolicyFile:
+    from appbox import policy_file  # noqa: PLC0415
+
     def key(name: str) -> PublicKey:
         return read_key(lambda: _read(os.path.join(os.path.dirname(file), name), SIZE_LIMIT), name)
 

@@ -23,6 +23,7 @@ from appbox.actions import (
     CopyData,
     Enable,
     InstallUnit,
+    KeepImage,
     KeepWrites,
     MakeVolume,
     Migrate,
@@ -47,15 +48,21 @@ from appbox.actions import (
 from appbox.data_plan import carry_origin, usable, writes_origin
 from appbox.differences import needs_replacing, needs_restart
 from appbox.errors import AppboxError, Refused
-from appbox.host import services
+from appbox.host import services, unit_changes
 from appbox.host.facts import IdRange
+from appbox.host.start_lock import StartLock
 from appbox.layers import Recorders, unpack_image
 from appbox.oci.digest import Digest
 from appbox.oci.ids import IdMap
 from appbox.plan_values import Observed
-from appbox.store import addresses, bundle, files, paths, ranges, state, unitfiles
+from appbox.store import addresses, bundle, files, kept_image, paths, ranges, state
 from appbox.store.root import Root
 from appbox.work import Work
+
+_UNSEEN: Final = (BringBack, CarryData, CopyData, KeepWrites, NoteFormat, PutAside, Switch)
+"""Actions in the midst of which nobody may start the service."""
+_STARTING: Final = (Migrate, Restart, RunHook, Schedule, Start)
+"""Actions that start it, or a command in its place, or have it started from then on."""
 
 
 def prepare(work: Work) -> None:
@@ -82,12 +89,18 @@ def run(work: Work) -> None:
     Raises AppboxError when a step fails; what was current before is then still current and complete, unless the error
     says that the service did not start.
     """
+    lock = StartLock(work.root, work.desired.name)
     try:
         own_now(work.root, work.observed)
         for action in work.plan.actions:
+            if isinstance(action, _UNSEEN) or (isinstance(action, Publish) and action.replaces):
+                lock.take()
+            elif isinstance(action, _STARTING):
+                lock.give_back()
             work.told(action)
             _HANDLERS[type(action)](work, action)
     finally:
+        lock.give_back()
         if work.staged:
             with work.root.directory(paths.CONTAINERS) as containers:
                 bundle.unstage(containers, work.desired.name)
@@ -283,22 +296,30 @@ def _note_source(work: Work, action: Action) -> None:
         files.link(paths.SOURCE, action.path, dir_fd=fd)
 
 
+def _keep_image(work: Work, action: Action) -> None:
+    assert isinstance(action, KeepImage) and work.locked is not None  # noqa: PT018, S101
+    with work.bundle() as fd:
+        kept_image.write(fd, work.locked.image.manifest_bytes, work.locked.image.config_bytes)
+    del action
+
+
 def _install_unit(work: Work, action: Action) -> None:
     assert isinstance(action, InstallUnit)  # noqa: S101
-    unitfiles.write(work.root, next(unit for unit in work.desired.units if unit.path == action.path))
+    unit = next(unit for unit in work.desired.units if unit.path == action.path)
+    unit_changes.write(work.root, work.facts.init, unit, work.desired.units[0].text)
     _reload(work)
 
 
 def _remove_unit(work: Work, action: Action) -> None:
     assert isinstance(action, RemoveUnit)  # noqa: S101
-    unitfiles.remove_file(work.root, action.path)
+    unit_changes.remove_file(work.root, work.facts.init, action.service, action.path)
     _reload(work)
 
 
 def _enable(work: Work, action: Action) -> None:
     assert isinstance(action, Enable)  # noqa: S101
     wanted = work.desired.link if action.on else None
-    unitfiles.enable(work.root, work.facts.init, action.service, wanted)
+    unit_changes.enable(work.root, work.facts.init, action.service, wanted)
     _reload(work)
 
 
@@ -315,6 +336,7 @@ _HANDLERS: Final[dict[type[Action], Callable[[Work, Action], None]]] = {
     Unpack: _unpack,
     MakeVolume: data_handlers.make_volume,
     NoteSource: _note_source,
+    KeepImage: _keep_image,
     RenderConfig: _render,
     Activate: _activate,
     BringBack: _bring_back,

@@ -10,11 +10,14 @@ import os
 import re
 import signal
 import sys
+from types import ModuleType
 from typing import Final
 
-_GLOBAL_FLAGS: Final = {"--json", "--quiet", "--verbose", "--user"}
+_GLOBAL_FLAGS: Final = {"--json", "--quiet", "--verbose"}
 _GLOBAL_LETTERS: Final = re.compile(r"-[qv]+")
-_GLOBAL_VALUES: Final = {"--root", "--init", "--color"}
+_GLOBAL_VALUES: Final = {"--root", "--init", "--color", "--user"}
+MYSELF: Final = "."
+"""What a bare --user becomes, before the command line is read: nobody can be called that."""
 _PASSING_ON: Final = {"exec"}
 """Commands whose words after the service's name belong to the program that they start."""
 
@@ -27,6 +30,7 @@ def main() -> None:
     except BrokenPipeError:
         # Who reads no further has read what it wanted: `appbox plan --json | head`. The rest has nowhere to go.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    gc.freeze()  # Python would look for cycles in all that is left before it throws it away: a tenth of a plan
     sys.exit(code)
 
 
@@ -46,7 +50,7 @@ def run(arguments: list[str]) -> int:
     # Modules, manifests and a million tar members make few cycles; looking for them takes a tenth of a plan.
     gc.set_threshold(200_000, 20, 100)
     signal.signal(signal.SIGTERM, _terminated)
-    os.environ["PYDANTIC_DISABLE_PLUGINS"] = "1"  # looking for plugins costs 20 ms, and somebody's plugin is not ours
+    _without_plugins()
     try:
         return _dispatch([*front, *rest], rest[0] if rest else "", json=json)
     except AppboxError as error:
@@ -70,6 +74,18 @@ def run(arguments: list[str]) -> int:
         return _fail(
             AppboxError("internal error", why=why, hint="APPBOX_DEBUG=1 shows where; please report it"), json=json
         )
+
+
+def _without_plugins() -> None:
+    """Keep pydantic from looking for plugins: that costs 20 ms, and somebody's plugin is not ours.
+
+    Half of the time is for what its module imports before that looks at the variable, so one without plugins is put in
+    its place. It is pydantic's own affair; should it be somewhere else one day, that half is spent again.
+    """
+    os.environ["PYDANTIC_DISABLE_PLUGINS"] = "1"
+    stand_in = ModuleType("pydantic.plugin._loader")
+    vars(stand_in)["get_plugins"] = tuple
+    sys.modules.setdefault(stand_in.__name__, stand_in)
 
 
 def _terminated(number: int, _: object) -> None:
@@ -114,15 +130,33 @@ def global_first(arguments: list[str]) -> tuple[list[str], list[str]]:
         name, has_value, _ = word.partition("=")
         if word in _GLOBAL_FLAGS or _GLOBAL_LETTERS.fullmatch(word) or (name in _GLOBAL_VALUES and has_value):
             front.append(word)
+        elif word == "--user" and not _names_user(arguments[index + 1 : index + 2]):
+            front.append(f"--user={MYSELF}")
         elif word in _GLOBAL_VALUES and index + 1 < len(arguments):
             front += arguments[index : index + 2]
             index += 1
         else:
-            rest.append("--wait=forever" if word == "--wait" else word)
+            if word == "--wait":  # an option whose value may be left out: it would take the next word for that
+                timed = arguments[index + 1 : index + 2]
+                word = f"--wait={timed[0] if timed and timed[0].isdecimal() else 'forever'}"
+                index += 1 if timed and timed[0].isdecimal() else 0
+            rest.append(word)
             if not word.startswith("-"):
                 words.append(word)
         index += 1
     return front, rest
+
+
+def _names_user(following: list[str]) -> bool:
+    """Return whether what follows a --user is a name: root has to give one, and others mean themselves anyway."""
+    if os.geteuid() == 0:
+        return bool(following)
+    import pwd  # noqa: PLC0415 - few command lines have this option
+
+    try:
+        return following == [pwd.getpwuid(os.geteuid()).pw_name]
+    except KeyError:
+        return False
 
 
 def _fail(error: Exception, *, json: bool) -> int:

@@ -34,7 +34,7 @@ def control(options: Options, name: str, verb: str) -> str:
         if verb == "stop":
             _end_foreground(root, name) if init == "none" else control.stop(name)
         else:
-            process.need("runc", "services run through it", hint="apt install runc, or apk add runc")
+            runc.need("services run through it")
             before = _last_run(root, name)
             (control.start if verb == "start" else control.restart)(name)
             services.wait_until_runs(init, name)
@@ -80,7 +80,7 @@ def _ready(options: Options, root: Root, name: str) -> InitKind:
     if not root.live:
         raise UsageError("nothing is started or stopped below --root", where=root.path)
     if name not in state.names(root):
-        raise unknown(name)
+        raise unknown(root, name)
     return gather.detect_init(root) if options.init == "auto" else gather.known_init(options.init)
 
 
@@ -96,7 +96,7 @@ def foreground(options: Options, name: str) -> NoReturn:
     """Become the service's run script: nothing of appbox stays behind."""
     with options.open_root() as root:
         _ready(options, root, name)
-    process.need("runc", "services run through it", hint="apt install runc, or apk add runc")
+    runc.need("services run through it")
     if runc.running(name) is not None:
         raise AppboxError("is running already", where=name, hint=f"appbox stop {name}")
     process.become([f"{paths.CONTAINERS}/{name}/run"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Iterator
 from typing import Final
 
 from appbox import hooks
@@ -31,7 +32,7 @@ def make_volume(work: Work, action: Action) -> None:
     assert isinstance(action, MakeVolume)  # noqa: S101
     volume = next(v for v in work.desired.volumes if v.name == action.volume)
     with contextlib.ExitStack() as stack:
-        fd = stack.enter_context(work.bundle())
+        fd = stack.enter_context(_coming(work))
         rootfs = stack.enter_context(files.directory(paths.ROOTFS, fd))
         seed = data.open_seed(rootfs, volume.target) if volume.seed else None
         if seed is not None:
@@ -43,6 +44,17 @@ def make_volume(work: Work, action: Action) -> None:
 def _making(wanted: Desired, volume: VolumeSpec, seed: int | None) -> data.Making:
     uid, gid = volume.owner or (0, 0)
     return data.Making((wanted.base + uid, wanted.base + gid), volume.mode, seed, reachable=volume.kind == "host")
+
+
+@contextlib.contextmanager
+def _coming(work: Work) -> Iterator[int]:
+    """Open the version that is worked on, where it still is: a replaced one has its place taken by another image."""
+    if not work.desired.replaced:
+        with work.bundle() as fd:
+            yield fd
+        return
+    with work.containers() as containers, files.directory(work.desired.replaced, containers) as fd:
+        yield fd
 
 
 def _volume_place(work: Work, volume: VolumeSpec, fd: int, stack: contextlib.ExitStack) -> tuple[int, str]:

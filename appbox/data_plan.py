@@ -8,7 +8,7 @@ from appbox.desired_values import Desired
 from appbox.host import ranges
 from appbox.plan_values import Observed
 from appbox.store import paths
-from appbox.store.installed import GONE, Installed
+from appbox.store.installed import GONE, REMOVED, Installed
 
 Way = Literal["clone", "copy", "move", "share"]
 
@@ -143,7 +143,8 @@ def replaced_path(target: Installed, observed: Observed) -> str:
 
     It is never where the service's data is waiting to be moved.
     """
-    path = f"{paths.REPLACED}/{target.directory}@{target.digest.partition(':')[2][:12] or 'broken'}"
+    unnamed = "data" if target.problem == REMOVED else "broken"
+    path = f"{paths.REPLACED}/{target.directory}@{target.digest.partition(':')[2][:12] or unnamed}"
     return f"{path}+" if data_holder(observed, target.directory) == path else path
 
 

@@ -11,7 +11,7 @@ from typing import Final
 
 from appbox import container, health, needs
 from appbox.host.facts import Cgroups, Facts
-from appbox.locked import Locked
+from appbox.locked import Asking
 from appbox.toml_source import Path
 
 
@@ -24,9 +24,9 @@ class Lack:
     hint: str = ""
 
 
-def missing(locked: Locked, facts: Facts) -> Iterator[Lack]:
+def missing(locked: Asking, facts: Facts) -> Iterator[Lack]:
     """Yield what the host of `facts` lacks for a manifest; not much is known of one that does not run."""
-    for key, what, hint in (*needs.borrowed(locked), *needs.lacks(locked, facts)):
+    for key, what, hint in (*needs.borrowed(locked, facts), *needs.lacks(locked, facts)):
         yield Lack(key, what, hint)
     if facts.abilities is not None:
         for demand in _DEMANDS:
@@ -44,7 +44,7 @@ CONTROLLERS: Final = {
 """The keys of [resources] that are a cgroup's, and the controller that each needs."""
 
 
-def _limits(locked: Locked, facts: Facts) -> Iterator[Lack]:
+def _limits(locked: Asking, facts: Facts) -> Iterator[Lack]:
     """A limit that the kernel does not know of would be silence, not a limit."""
     cgroups = facts.abilities.cgroups if facts.abilities else None
     if cgroups is None:
@@ -80,7 +80,7 @@ def _all_controllers(facts: Facts) -> str:
     )
 
 
-def _health(locked: Locked, facts: Facts) -> Iterator[Lack]:
+def _health(locked: Asking, facts: Facts) -> Iterator[Lack]:
     """Health checks and readiness ask with programs of the host."""
     programs = facts.abilities.programs if facts.abilities else None
     if programs is not None:
@@ -88,7 +88,7 @@ def _health(locked: Locked, facts: Facts) -> Iterator[Lack]:
             yield Lack(key, what, hint)
 
 
-def _bridge(locked: Locked, facts: Facts) -> Iterator[Lack]:
+def _bridge(locked: Asking, facts: Facts) -> Iterator[Lack]:
     """A bridge needs plugins, and rules of the host's firewall."""
     found, attachment = facts.abilities.networking if facts.abilities else None, locked.attachment
     if found is None or attachment is None:
@@ -97,20 +97,18 @@ def _bridge(locked: Locked, facts: Facts) -> Iterator[Lack]:
     plugins = ["bridge", "static", *(["portmap"] if locked.manifest.network.ports else [])]
     if lacking := [name for name in plugins if name not in found.plugins]:
         message = f"this host has no CNI plugin {' and no '.join(lacking)} in /opt/cni/bin or /usr/lib/cni"
-        yield Lack(at, message, "apt install containernetworking-plugins, or apk add cni-plugins")
+        yield Lack(at, message, facts.distribution.hint("cni"))
     with_ipv6 = attachment.network.subnet6 is not None
     for name in ("iptables", *(["ip6tables"] if with_ipv6 else [])):
         if name not in found.programs:
-            yield Lack(
-                at, f"a bridge needs {name}, which is not installed", "apt install iptables, or apk add iptables"
-            )
+            yield Lack(at, f"a bridge needs {name}, which is not installed", facts.distribution.hint("iptables"))
     if "flock" not in found.programs:
-        yield Lack(at, "a bridge needs flock, which is not installed", "apt install util-linux, or apk add flock")
+        yield Lack(at, "a bridge needs flock, which is not installed", facts.distribution.hint("flock"))
     if with_ipv6 and not found.ipv6:
         yield Lack(at, "the kernel has no IPv6", "take subnet6 out of /etc/appbox/networks.toml")
 
 
-def _secrets(locked: Locked, facts: Facts) -> Iterator[Lack]:
+def _secrets(locked: Asking, facts: Facts) -> Iterator[Lack]:
     """A secret that cannot be read keeps the service from starting."""
     wrong = facts.abilities.secrets if facts.abilities else {}
     for name, secret in locked.manifest.secrets.items():
@@ -118,27 +116,27 @@ def _secrets(locked: Locked, facts: Facts) -> Iterator[Lack]:
             hint = "put it there" if why == "is missing" else f"chown root and chmod 0400 {secret.file}"
             yield Lack(("secrets", name, "file"), f"{secret.file} {why}", hint)
         if secret.age is not None and (why := wrong.get("age")):
-            hint = "apt install age, or apk add age" if "installed" in why else "age-keygen -o makes one; chmod 0400 it"
+            hint = facts.distribution.hint("age") if "installed" in why else "age-keygen -o makes one; chmod 0400 it"
             yield Lack(("secrets", name, "age"), why, hint)
 
 
-def _pasta(locked: Locked, facts: Facts) -> Iterator[Lack]:
+def _pasta(locked: Asking, facts: Facts) -> Iterator[Lack]:
     problem = facts.abilities.pasta if facts.abilities else ""
     if problem and locked.manifest.network.mode == "pasta":
         hint = "modprobe tun" if "tun" in problem else "install the package passt"
         yield Lack(("network", "mode"), problem, f'{hint}, or take mode = "bridge"')
 
 
-def _cron(locked: Locked, facts: Facts) -> Iterator[Lack]:
+def _cron(locked: Asking, facts: Facts) -> Iterator[Lack]:
     """OpenRC has no timers."""
     timed = locked.manifest.service.schedule or locked.manifest.snapshots.schedule
     if timed and facts.init == "openrc" and not facts.cron:
         message = "this host has no cron daemon, which starts timed jobs under OpenRC"
         table = "service" if locked.manifest.service.schedule else "snapshots"
-        yield Lack((table, "schedule"), message, "apt install cron, or apk add cronie")
+        yield Lack((table, "schedule"), message, facts.distribution.hint("cron"))
 
 
-def _enter(locked: Locked, facts: Facts) -> Iterator[Lack]:
+def _enter(locked: Asking, facts: Facts) -> Iterator[Lack]:
     """A runtime that joins the user namespace first may then not join the network of another one."""
     runtime = facts.abilities.runtime if facts.abilities else None
     manifest = locked.manifest
@@ -157,7 +155,7 @@ _RECURSIVE: Final = (5, 12)
 """The kernel that can make a mount read-only with all that is mounted below it (mount_setattr(2))."""
 
 
-def _read_only(locked: Locked, facts: Facts) -> Iterator[Lack]:
+def _read_only(locked: Asking, facts: Facts) -> Iterator[Lack]:
     """A volume that is partly writable is no read-only one."""
     kernel = facts.abilities.kernel if facts.abilities else (0, 0)
     if (0, 0) < kernel < _RECURSIVE:
@@ -167,7 +165,7 @@ def _read_only(locked: Locked, facts: Facts) -> Iterator[Lack]:
                 yield Lack(("volumes", name, "read_only"), message, "Linux 5.12 or later is needed")
 
 
-_DEMANDS: tuple[Callable[[Locked, Facts], Iterator[Lack]], ...] = (
+_DEMANDS: tuple[Callable[[Asking, Facts], Iterator[Lack]], ...] = (
     _limits,
     _health,
     _bridge,

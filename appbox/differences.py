@@ -109,8 +109,28 @@ def only_described(actions: Iterable[Action]) -> bool:
             written.append(one)
     if any(one.new or "more lines" in one.diff for one in written):
         return False
-    changed = [line for one in written for line in one.diff.splitlines() if line[:1] in "+-" and line[:3] not in _HEADS]
+    changed = [line for one in written for line in _changed_lines(one.diff)]
     return all(line[1:].lower().startswith("description=") for line in changed)
+
+
+def only_scheduled(action: InstallUnit) -> bool:
+    """Return whether what a plan writes of a unit says only when snapshots are taken, which no service notices."""
+    timer = f"{action.service}:snapshot.timer"
+    if action.path.endswith((f"/{action.service}:snapshot.service", f"/{timer}")):
+        return True
+    if not action.path.endswith(f"/{action.service}.service"):
+        return _says_snapshots(action)
+    return bool(action.diff) and all(line[1:] == f"Wants={timer}" for line in _changed_lines(action.diff))
+
+
+def _says_snapshots(action: InstallUnit) -> bool:
+    """Return whether this is a table of cron by which snapshots are taken, before and after."""
+    lines = [line[1:] for line in _changed_lines(action.diff) if not line[1:].startswith("#")]
+    return bool(lines) and all(line.endswith(f" snapshot --scheduled {action.service}") for line in lines)
+
+
+def _changed_lines(diff: str) -> list[str]:
+    return [line for line in diff.splitlines() if line[:1] in "+-" and line[:3] not in _HEADS]
 
 
 def needs_restart(desired: Desired, observed: Observed) -> bool:

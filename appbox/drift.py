@@ -19,7 +19,7 @@ from typing import Any, Final
 from appbox.errors import AppboxError
 from appbox.host import runc
 from appbox.host.facts import IdRange
-from appbox.store import files, paths, ranges, state, unitfiles
+from appbox.store import files, kept_image, paths, ranges, state, unitfiles
 from appbox.store.root import Root
 
 RECORD: Final = "service.json"
@@ -68,6 +68,9 @@ def of(root: Root, subject: Subject, bundle: int, books: Books) -> tuple[str, ..
 def _found(root: Root, subject: Subject, bundle: int, books: Books) -> Iterator[str]:
     if damage := state.damage(bundle, subject.meta):
         yield damage
+    image = subject.meta.get("image")
+    if wrong := kept_image.problem(bundle, str(image.get("digest", "")) if isinstance(image, dict) else ""):
+        yield wrong
     try:
         with files.directory(f"{paths.GENERATIONS}/{subject.generation}", bundle) as generation:
             record = _record(generation)

@@ -6,7 +6,7 @@ An error is one sentence: what, where, why, then what to do. The command line pr
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -31,6 +31,14 @@ class AppboxError(Exception):
     def as_dict(self) -> dict[str, Any]:
         """Return the error as JSON data: exit, what, where, why, hint."""
         return {"exit": self.exit_code, "what": self.what, "where": self.where, "why": self.why, "hint": self.hint}
+
+
+    @staticmethod
+    def of(data: Mapping[str, Any]) -> AppboxError:
+        """Return the error that `as_dict` made data of."""
+        kinds = {kind.exit_code: kind for kind in (UsageError, Unavailable, Refused, Locked, HostLacks)}
+        kind = kinds.get(int(data["exit"]), AppboxError)
+        return kind(str(data["what"]), where=str(data["where"]), why=str(data["why"]), hint=str(data["hint"]))
 
 
 class UsageError(AppboxError):

@@ -32,7 +32,7 @@ def opened(
 
     `live`: a running service runs on meanwhile; `options` None: nothing is shown.
     """
-    if installed.carry:
+    if installed.carry not in {"", installed.directory}:
         hint = "apply its manifest first"
         raise AppboxError("has data that an interrupted run left elsewhere", where=installed.name, hint=hint)
     with ExitStack() as stack:

@@ -35,6 +35,7 @@ from appbox.progress import progress
 from appbox.recovery import writing
 from appbox.session import Options, cache_path, require_root_user
 from appbox.sizes import megabytes
+from appbox.status import unknown
 from appbox.store import files, paths, ranges, state
 from appbox.store.data_archive import DataReader
 from appbox.store.installed import Installed
@@ -124,7 +125,7 @@ def export(options: Options, asked: Request) -> None:
 def _installed(root: Root, name: str) -> Installed:
     found = state.load(root, name) if name in state.names(root) else None
     if found is None:
-        raise AppboxError("is not installed", where=name, hint="appbox status lists what is")
+        raise unknown(root, name)
     if found.problem or "manifest" not in found.meta:
         raise AppboxError(found.problem or "its bundle.toml has no manifest", where=found.directory,
                           hint=f"apply the manifest of {name}, which repairs it")  # fmt: skip

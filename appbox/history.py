@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
+from datetime import datetime
 from typing import Any, Final
 
-from appbox import remembered
+from appbox import old_data, remembered
 from appbox.errors import AppboxError, UsageError, printable
+from appbox.old_data import OldData
 from appbox.status import unknown
-from appbox.store import failed, files, paths, state
+from appbox.store import data, failed, files, paths, state
 from appbox.store.root import Root
 
 _IN_WORDS: Final = {"target": "rollback goes here", "lost": "no way back, it has no record"}
@@ -42,12 +44,12 @@ def of(root: Root, name: str) -> list[Generation]:
     """Return the generations of an installed service, the newest first; AppboxError when it is not installed."""
     current = state.load(root, name)
     if current is None:
-        raise unknown(name)
+        raise unknown(root, name)
     found = []
     with root.directory(paths.CONTAINERS) as containers:
         for directory, numbers in state.generations(containers, name):
             here = directory == current.directory
-            own = here or _has_data(containers, directory)
+            own = _has_data(containers, (current.carry if here else "") or directory)
             for number in numbers:
                 meta = _meta(containers, directory, number)
                 one = _generation(number, directory, meta, current=here and number == current.generation, own=own)
@@ -72,8 +74,12 @@ def _is_recorded(containers: int, one: Generation) -> bool:
 
 
 def _has_data(containers: int, directory: str) -> bool:
-    place = f"{directory}/{paths.DATA}"
-    return files.exists(place, containers) and not files.exists(f"{place}/{paths.COPIED}", containers)
+    """Return whether a version has volumes of its own; a copy that no service has seen is none."""
+    try:
+        with files.directory(f"{directory}/{paths.DATA}", containers) as fd:
+            return bool(data.names(fd)) and not files.exists(paths.COPIED, fd)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
 
 
 def _generation(number: int, directory: str, meta: dict[str, Any], *, current: bool, own: bool) -> Generation:
@@ -126,8 +132,18 @@ def choose(found: list[Generation], name: str, to: str) -> Generation:
     return next((one for one in wanted if one.state not in {"failed", "lost"}), wanted[0])
 
 
-def text(found: list[Generation]) -> str:
-    """Return the generations as aligned columns."""
+def old(root: Root, name: str) -> list[OldData]:
+    """Return the data of a service's versions that are not current, those included that were removed but for it."""
+    current = state.load(root, name)
+    if current is None:
+        raise unknown(root, name)
+    with root.directory(paths.CONTAINERS) as containers:
+        # What waits to be moved to the current version is its own.
+        return [one for one in old_data.of(containers, name, current.directory) if one.directory != current.carry]
+
+
+def text(found: list[Generation], left: list[OldData], now: datetime) -> str:
+    """Return the generations as aligned columns, and a line for the data of each version that is not current."""
     rows = [("GENERATION", "VERSION", "CREATED", "DIGEST", "DATA", "STATE")]
     rows += [
         (
@@ -142,4 +158,7 @@ def text(found: list[Generation]) -> str:
     ]
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    for one in left:
+        what = ", of which only that is left" if one.only else ""
+        lines.append(f"{paths.CONTAINERS}/{one.directory}/{paths.DATA}: {one.words(now)}{what}")
     return printable("".join(f"{line}\n" for line in lines))

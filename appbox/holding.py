@@ -11,7 +11,7 @@ import os
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Final, Literal
+from typing import Literal
 
 from appbox import ordering
 from appbox.errors import AppboxError, HostLacks
@@ -44,6 +44,7 @@ class Held:
             return
         self.released = True
         if self.way == "pause":
+            _mark_pause(self.root, self.name)
             runc.pause(self.name, on=False)
             self.seconds = time.monotonic() - self.began
             _forget(self.root, self.name)
@@ -93,9 +94,9 @@ def _hold(init: InitKind, name: str, way: Way) -> None:
 def _going_on(init: InitKind, name: str, way: Way) -> list[str]:
     """Return the command that lets a service go on."""
     if way == "pause":
-        return [process.need("runc", f"{name} runs through it"), "resume", name]
+        return [*runc.program(name), "resume", name]
     if init == "systemd":
-        return [process.need("systemctl", "systemd runs on this host"), "start", f"{name}.service"]
+        return [*services.systemctl(), "start", f"{name}.service"]
     if init == "openrc":
         return [process.need("rc-service", "OpenRC runs on this host"), name, "start"]
     why = "it was started by hand, and nothing could start it again"
@@ -106,6 +107,12 @@ def _note(root: Root, name: str, way: Way) -> None:
     root.make(_notes(), 0o700)
     with root.directory(_notes()) as fd:
         files.replace(name, way.encode(), mode=0o600, dir_fd=fd)
+
+
+def _mark_pause(root: Root, name: str) -> None:
+    """Leave a file that is as old as the end of the last pause: a health check that it disturbed counts for nothing."""
+    with contextlib.suppress(FileNotFoundError), root.directory(f"{paths.RUN}/{name}") as fd:
+        files.replace("paused", b"", mode=0o600, dir_fd=fd)
 
 
 def _forget(root: Root, name: str) -> None:

@@ -18,6 +18,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from appbox import owner
 from appbox.errors import AppboxError
 from appbox.hook_log import HookLog, open_log
 from appbox.host import process, runc
@@ -30,6 +31,8 @@ TIMEOUT: Final = 600.0
 _SPEC_LIMIT: Final = 16 << 20
 _PLACE: Final = "hook"
 """The directory beside the service's run-time files in which a command is prepared; the run script knows it."""
+_END: Final = '[ "/proc/$1/ns/pid" -ef "/proc/$2/ns/pid" ] && kill -9 "-$1"'
+"""Ends a command in a user's container, which is in another user namespace: only from outside both it can be seen."""
 _SHOWN: Final = 5
 """Lines of output that an error repeats."""
 
@@ -52,14 +55,13 @@ def run_inside(root: Root, hook: Hook) -> list[str]:
     found = runc.running(hook.service)
     if found is None:
         raise AppboxError(f"{hook.which} cannot be run", where=hook.service, why="the service is not running")
-    program = process.need("runc", "services run through it")
     directory = os.path.basename(found.bundle)
     with _prepared(root, hook.service) as place:
         _write(place, "process.json", _process(_spec(root, directory), hook))
         there = f"{paths.RUN}/{hook.service}/{_PLACE}"
-        argv = [program, "exec", "--pid-file", f"{there}/pid", "--process", f"{there}/process.json", hook.service]
+        words = ["exec", "--pid-file", f"{there}/pid", "--process", f"{there}/process.json", hook.service]
         try:
-            return _run(root, hook, directory, argv)
+            return _run(root, hook, directory, [*runc.program(hook.service), *words])
         except BaseException:
             _end(place, found.pid)
             raise
@@ -182,7 +184,9 @@ def _end(place: int, container: int) -> None:
     """End what is left of a command: it runs on in the container when the runtime that it came with is gone."""
     try:
         pid = int(files.read_if_present("pid", 32, place) or b"0")
-        if pid > 1 and os.stat(f"/proc/{pid}/ns/pid").st_ino == os.stat(f"/proc/{container}/ns/pid").st_ino:
+        if owner.current() is not None:
+            process.run([process.need("sh", "every host has one"), "-c", _END, "sh", str(pid), str(container)])
+        elif pid > 1 and os.stat(f"/proc/{pid}/ns/pid").st_ino == os.stat(f"/proc/{container}/ns/pid").st_ino:
             os.killpg(pid, signal.SIGKILL)  # everything that it started is in its process group
     except (ValueError, OSError):
         return

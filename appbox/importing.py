@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from appbox import container, export_file, export_index, image_limits, lock_file
@@ -209,13 +209,16 @@ class _Work:
         """Return the lock of the directory with the services of the export in it."""
         path = os.path.join(self.folder, export_index.LOCK)
         there = _present(path)
+        # No registry need be asked about what comes along: there may be none.
+        ours = {e.name: replace(e, offline=_from_registry(e.image)) for e in self.found.lock.entries}
         if there is None:
-            return self.found.lock
+            return lock_file.lock_file(path, ours.values())
         before = lock_file.parse(there.decode("utf-8", "replace"), path)
-        ours = {entry.name: entry for entry in self.found.lock.entries}
         for entry in before.entries:
             mine = ours.get(entry.name)
-            if mine is not None and not self.asked.force and (entry.tag, entry.digest) != (mine.tag, mine.digest):
+            if mine is not None and (entry.tag, entry.digest) == (mine.tag, mine.digest):
+                ours[entry.name] = replace(mine, offline=entry.offline)
+            elif mine is not None and not self.asked.force:
                 what = f"locks {entry.name} to another image"
                 raise AppboxError(what, where=os.path.join(self.asked.folder, export_index.LOCK), hint=_HINT)
         return lock_file.lock_file(path, [*(e for e in before.entries if e.name not in ours), *ours.values()])
@@ -246,6 +249,10 @@ class _Work:
                 note(f"{one.name}: needs {other}, which was not exported")
         if one.data and not self.asked.data:
             note(f"{one.name}: its data stays in {self.asked.file}")
+
+
+def _from_registry(image: str) -> bool:
+    return isinstance(parse_image(image), RegistryImage)
 
 
 def _present(path: str) -> bytes | None:

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from appbox import holding, sizes
 from appbox.errors import AppboxError, Refused, UsageError, printable
-from appbox.host import gather, process, runc, syscalls
+from appbox.host import gather, runc, syscalls
 from appbox.host.facts import InitKind
 from appbox.progress import copying
 from appbox.recovery import writing
@@ -197,6 +197,8 @@ def listing(options: Options, name: str | None) -> None:
         if root.is_directory(paths.CONTAINERS):
             with root.directory(paths.CONTAINERS) as containers:
                 found = snapshots.every(containers, name)
+        if name is not None and not found and name not in state.names(root):
+            raise unknown(root, name)
     now = datetime.now(UTC)
     listed = [{**one.as_dict(), "age": _seconds(one, now)} for one in found]
     options.result({"snapshots": listed}, table(found, now))
@@ -204,6 +206,8 @@ def listing(options: Options, name: str | None) -> None:
 
 def table(found: list[Snapshot], now: datetime) -> str:
     """Return snapshots as aligned columns with a heading; a line for each problem."""
+    if not found:
+        return "there are no snapshots\n"
     rows = [("NAME", "ID", "AGE", "SIZE", "ON DISK", "VERSION", "STATE", "WHY")]
     rows += [
         (
@@ -236,7 +240,7 @@ def purge(options: Options, name: str, wanted: str, *, wait: float | None = 0.0)
     require_root_user("appbox snapshot --purge")
     with options.open_root() as root, writing(options, root, wait=wait):
         if not root.is_directory(paths.CONTAINERS):
-            raise unknown(name)
+            raise unknown(root, name)
         with root.directory(paths.CONTAINERS) as containers:
             bundle.clean(containers)
             snapshots.find(containers, name, wanted)
@@ -249,7 +253,7 @@ def _service(options: Options, name: str, *, wait: float | None) -> Iterator[_Se
     """Take the lock, finish what killed commands left, and find a service; AppboxError when there is none."""
     with options.open_root() as root, contextlib.ExitStack() as stack:
         if name not in state.names(root):
-            raise unknown(name)
+            raise unknown(root, name)
         stack.enter_context(writing(options, root, wait=wait))
         containers = stack.enter_context(root.directory(paths.CONTAINERS))
         bundle.clean(containers)
@@ -260,7 +264,7 @@ def _service(options: Options, name: str, *, wait: float | None) -> Iterator[_Se
                 bundle.carry(containers, directory)
         running = root.live and runc.running(name) is not None
         if running:
-            process.need("runc", "the service runs through it")
+            runc.need("the service runs through it")
         init = gather.detect_init(root) if options.init == "auto" else gather.known_init(options.init)
         yield _Service(root, init, containers, name, directory, meta, running)
 
@@ -269,7 +273,6 @@ def _service(options: Options, name: str, *, wait: float | None) -> Iterator[_Se
 def _data(service: _Service) -> Iterator[int]:
     """Open the data of a service; AppboxError when it has none that is not the host's."""
     path = f"{service.directory}/{paths.DATA}"
-    where = f"{paths.CONTAINERS}/{path}"
     try:
         fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=service.containers)
     except FileNotFoundError as error:
@@ -277,7 +280,7 @@ def _data(service: _Service) -> Iterator[int]:
     try:
         if not data.names(fd):
             left_out = "; ".join(_left_out(service))
-            raise AppboxError(snapshots.NO_DATA, where=where, why=left_out or "it has no volumes")
+            raise AppboxError(snapshots.NO_DATA, where=service.name, why=left_out or "it has no volumes")
         yield fd
     finally:
         os.close(fd)

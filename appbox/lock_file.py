@@ -32,14 +32,15 @@ _HEAD: Final = (
     f"format = {FORMAT}\n"
 )
 _MEND: Final = "take it back from git, or delete it and run appbox lock"
-_KEYS: Final = ("name", "image", "version", "tag", "digest", "platforms", "locked")
+_KEYS: Final = ("name", "image", "version", "tag", "digest", "platforms", "locked", "offline")
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
     """What one version of a service means. `version` is the manifest's, a tag or a constraint; `locked` is when.
 
-    `digest` is that of the index where there is one; `platforms` are those that it has images for, sorted.
+    `digest` is that of the index where there is one; `platforms` are those that it has images for, sorted. `offline`:
+    its image was brought along by `appbox import`, and no registry is asked whether the tag means another one by now.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Entry:
     digest: str
     platforms: tuple[str, ...]
     locked: datetime
+    offline: bool = False
 
     @property
     def key(self) -> tuple[str, str, str]:
@@ -65,6 +67,7 @@ class Entry:
             **{key: getattr(self, key) for key in _KEYS[:5]},
             "platforms": list(self.platforms),
             "locked": _moment(self.locked),
+            **({"offline": True} if self.offline else {}),
         }
 
 
@@ -114,8 +117,9 @@ def lock_file(file: str, entries: Iterable[Entry]) -> LockFile:
 
 
 def _table(entry: Entry) -> str:
-    lines = [f"{key} = {toml_text.value(getattr(entry, key))}\n" for key in _KEYS[:-1]]
-    return "".join(["\n[[service]]\n", *lines, f"locked = {_moment(entry.locked)}\n"])
+    lines = [f"{key} = {toml_text.value(getattr(entry, key))}\n" for key in _KEYS[:6]]
+    last = [f"locked = {_moment(entry.locked)}\n", *(["offline = true\n"] if entry.offline else [])]
+    return "".join(["\n[[service]]\n", *lines, *last])
 
 
 def _moment(when: datetime) -> str:
@@ -168,6 +172,8 @@ def _entry(table: Mapping[str, Any], at: Path, found: list[tuple[Path, str, str]
     found += [((*at, key), "unknown key", nearest(key, _KEYS)) for key in table if key not in _KEYS]
     values: dict[str, Any] = {}
     for key, read in _READERS.items():
+        if key not in table and key in _OPTIONAL:
+            continue
         if key not in table:
             found.append(((*at, key), "is missing", ""))
             continue
@@ -210,6 +216,12 @@ def _locked(value: object) -> datetime:
     return value
 
 
+def _flag(value: object) -> bool:
+    if not isinstance(value, bool):
+        raise BadValueError(f"expected true or false, got {kind(value)}")
+    return value
+
+
 _READERS: Final = {
     "name": fields.name,
     "image": _image,
@@ -218,4 +230,6 @@ _READERS: Final = {
     "digest": fields.digest,
     "platforms": _platforms,
     "locked": _locked,
+    "offline": _flag,
 }
+_OPTIONAL: Final = {"offline"}

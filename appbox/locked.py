@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from appbox.addresses import Attachment
 from appbox.configuration import ConfigSource
@@ -51,6 +52,17 @@ class Shared:
     hostname: str
 
 
+class Asking(Protocol):
+    """What of a manifest its demands on the host depend on: no image is needed to know them."""
+
+    @property
+    def manifest(self) -> Manifest: ...
+    @property
+    def attachment(self) -> Attachment | None: ...
+    @property
+    def borrowed(self) -> Borrowed: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Locked:
     """`document` is the manifest's own text, for findings.
@@ -70,6 +82,8 @@ class Locked:
     borrowed: Borrowed = Borrowed()
     shared: Shared | None = None
     encrypted: Mapping[str, bytes] = field(default_factory=dict)
+    kept: bool = True
+    """Whether the version on the host, if there is one, has the documents of its image."""
 
     def refuse(self, key: Path, message: str, hint: str = "") -> ManifestError:
         """Return the error that one key of this manifest cannot be as it is."""

@@ -297,7 +297,7 @@ def _change(loaded: Loaded, lock: LockFile, spare: LockFile, registries: Registr
         return Change("changed", fresh, former)
     if (former.digest, former.platforms) != (fresh.digest, fresh.platforms):
         return Change("moved", fresh, former)
-    return Change("kept", replace(former, image=fresh.image, version=fresh.version), former)
+    return Change("kept", replace(former, image=fresh.image, version=fresh.version, offline=False), former)
 
 
 @contextmanager

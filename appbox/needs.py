@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from appbox import reaper, rlimits
+from appbox import rlimits
 from appbox.host.facts import Abilities, Facts
-from appbox.locked import Locked
+from appbox.locked import Asking
 from appbox.oci import runtimes
 from appbox.toml_source import Path
 
@@ -22,7 +22,7 @@ SYSTEMD_OPEN_FILES: Final = 524_288
 """The hard limit of open files that systemd gives a unit (systemd-system.conf(5), DefaultLimitNOFILE=)."""
 
 
-def borrowed(locked: Locked) -> Iterator[Need]:
+def borrowed(locked: Asking, facts: Facts) -> Iterator[Need]:
     """Yield what the service cannot be given because the host does not have it."""
     process, found = locked.manifest.process, locked.borrowed
     for index, device in enumerate(found.devices):
@@ -30,18 +30,18 @@ def borrowed(locked: Locked) -> Iterator[Need]:
             yield ("security", "devices", index), device.problem, "ls -l /dev shows what there is"
     if process.init and not found.reaper:
         message = "this host has no static init to start as process 1 (tini-static, catatonit or docker-init)"
-        yield ("process", "init"), message, reaper.HINT
+        yield ("process", "init"), message, facts.distribution.hint("tini")
     if process.timezone and found.zone is None:
         what = "/etc/localtime" if process.timezone == "host" else f"time zone {process.timezone}"
-        yield ("process", "timezone"), f"this host has no {what}", "apt install tzdata, or apk add tzdata"
+        yield ("process", "timezone"), f"this host has no {what}", facts.distribution.hint("tzdata")
 
 
-def lacks(locked: Locked, facts: Facts) -> Iterator[Need]:
+def lacks(locked: Asking, facts: Facts) -> Iterator[Need]:
     """Yield what a running host lacks for the service: runtime, profile, limits, kernel parameters."""
     able = facts.abilities
     if able is None:
         return
-    yield from _runtime(able)
+    yield from _runtime(facts, able)
     yield from _profile(locked, able)
     yield from _limits(locked, facts, able)
     for name in locked.manifest.security.sysctl:
@@ -50,14 +50,14 @@ def lacks(locked: Locked, facts: Facts) -> Iterator[Need]:
             yield ("security", "sysctl", name), message, "see /proc/sys, and load the module that it belongs to"
 
 
-def _runtime(able: Abilities) -> Iterator[Need]:
+def _runtime(facts: Facts, able: Abilities) -> Iterator[Need]:
     if able.no_runtime:
-        yield (), "runc is not installed, and services run through it", "apt install runc, or apk add runc"
+        yield (), "neither runc nor crun is installed, and services run through one of them", facts.distribution.hint("runc")
     if able.runtime is not None and (why := runtimes.unsafe(able.runtime)):
         yield (), f"{able.runtime} is too old to run anything safely: {why}", "install runc 1.1.12 or later"
 
 
-def _profile(locked: Locked, able: Abilities) -> Iterator[Need]:
+def _profile(locked: Asking, able: Abilities) -> Iterator[Need]:
     name = locked.manifest.security.apparmor
     if not name:
         return
@@ -72,7 +72,7 @@ def _profile(locked: Locked, able: Abilities) -> Iterator[Need]:
         yield at, f"no AppArmor profile {name} is loaded", f"load it: apparmor_parser -r /etc/apparmor.d/{name}"
 
 
-def _limits(locked: Locked, facts: Facts, able: Abilities) -> Iterator[Need]:
+def _limits(locked: Asking, facts: Facts, able: Abilities) -> Iterator[Need]:
     """A runtime may raise a hard limit only with CAP_SYS_RESOURCE, which not even root has everywhere."""
     for name, value in rlimits.wanted(locked.manifest.resources).items():
         most = able.hard_limits.get(name)

@@ -3,22 +3,19 @@ reads."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from appbox import addresses, cni, namesakes, peers, quantities
+from appbox import addresses, cni, namesakes, peers
 from appbox.addresses import Attachment, Network, Record
-from appbox.dependencies import table
 from appbox.desired_values import Desired
 from appbox.errors import AppboxError, ManifestError, Problem
-from appbox.fields import BadValueError
 from appbox.host import networks
-from appbox.manifest import Manifest
 from appbox.ordering import Neighbours
 from appbox.peers import Peer
 from appbox.plan_values import Observed
-from appbox.ports import Claim, Claims, Socket
+from appbox.ports import Claim, Claims, Socket, claimed, claims
 from appbox.sources import Loaded
 from appbox.store import addresses as stored
 from appbox.store import paths
@@ -54,10 +51,16 @@ class Addresses:
             self._record = self._record.with_(manifest.name, found)
         return found
 
-    def refuse_namesakes(self, loaded: Sequence[Loaded]) -> None:
-        """Raise ManifestError for services of which one has another one's name for a host name on the same bridge."""
+    def refuse_namesakes(self, loaded: Sequence[Loaded], gone: Collection[str] = ()) -> None:
+        """Raise ManifestError for services of which one has another one's name for a host name on the same bridge.
+
+        Services that are `gone` after the run do not count.
+        """
         used = {addresses.network_of(one.manifest.network.mode) for one in loaded} - {""}
-        installed = {name: [(peer.name, peer.names) for peer in self._known(name).every] for name in used}
+        installed = {
+            name: [(peer.name, peer.names) for peer in self._known(name).every if peer.name not in gone]
+            for name in used
+        }
         if found := list(namesakes.problems([(one.manifest, one.document) for one in loaded], installed)):
             raise ManifestError(found)
 
@@ -165,13 +168,16 @@ def _refuse_ipv6(loaded: Loaded, network: Network) -> None:
 
 
 def refuse_clashes(root: Root, loaded: Sequence[Loaded], neighbours: Neighbours) -> None:
-    """Refuse published ports that another manifest of this run, an installed service or a program of the host has."""
-    wanted = [(one, index, claim) for one in loaded for index, claim in enumerate(_claims(one.manifest))]
+    """Refuse published ports that another manifest of this run, an installed service or a program of the host has.
+
+    Services that this run removes do not count: they go before whoever gets their ports.
+    """
+    wanted = [(one, index, claim) for one in loaded for index, claim in enumerate(claims(one.manifest))]
     if not wanted:
         return
     problems: list[Problem] = []
     earlier, installed = Claims(), Claims(_installed(neighbours))
-    holders = _holders([claim for _, _, claim in wanted]) if root.live else {}
+    holders = _holders([claim for _, _, claim in wanted], neighbours.gone) if root.live else {}
     for one, index, claim in wanted:
         rival = earlier.rival(claim) or installed.rival(claim)
         earlier.add(claim)
@@ -183,32 +189,22 @@ def refuse_clashes(root: Root, loaded: Sequence[Loaded], neighbours: Neighbours)
         raise ManifestError(problems)
 
 
-def _claims(manifest: Manifest) -> list[Claim]:
-    return [Claim(manifest.name, port.address, port.host_port, port.protocol) for port in manifest.network.ports]
-
-
 def _installed(neighbours: Neighbours) -> Iterator[Claim]:
     """Yield the ports that other installed services publish."""
     for name, meta in neighbours.others.items():
-        ports = table(table(meta.get("manifest")).get("network")).get("ports")
-        for text in ports if isinstance(ports, list) else ():
-            try:
-                port = quantities.port(text)
-            except BadValueError:
-                continue
-            yield Claim(name, port.address, port.host_port, port.protocol)
+        yield from claimed(name, meta)
 
 
-def _holders(claims: Sequence[Claim]) -> dict[Claim, str]:
+def _holders(wanted: Sequence[Claim], gone: Collection[str]) -> dict[Claim, str]:
     """Return which ports a program of the host listens on, and in words who; what the service itself has open does not
-    count. /proc is read once, however many services there are.
+    count, nor what one of those has that are `gone` by then. /proc is read once, however many services there are.
     """
     sockets: dict[tuple[int, str], list[Socket]] = {}
     for socket in networks.listening():
         sockets.setdefault((socket.port, socket.protocol), []).append(socket)
     clashing = [
         (claim, socket)
-        for claim in claims
+        for claim in wanted
         for socket in sockets.get((claim.port, claim.protocol), ())
         if socket.claim("").clashes(claim)
     ]
@@ -216,6 +212,6 @@ def _holders(claims: Sequence[Claim]) -> dict[Claim, str]:
     found: dict[Claim, str] = {}
     for claim, socket in clashing:
         holder = holders.get(socket.inode)
-        if holder is None or not holder.is_of(claim.owner):
+        if holder is None or not any(holder.is_of(name) for name in (claim.owner, *gone)):
             found.setdefault(claim, f"{holder.name} (process {holder.pid})" if holder else "a program of the host")
     return found

@@ -16,7 +16,7 @@ from appbox.host.inside import locate_all, read_inside
 from appbox.host.runc import Running
 from appbox.oci.rootfs import TABLE_LIMIT, Node, RootfsFacts
 from appbox.plan_values import Observed
-from appbox.store import clone, data, files, paths, seen, state, unitfiles
+from appbox.store import data, files, paths, seen, state, unitfiles
 from appbox.store.installed import GONE, Installed
 from appbox.store.journal import Entry, Place
 from appbox.store.root import Root
@@ -132,6 +132,8 @@ def _format(containers: int, directory: str) -> str:
 
 def _to_copy(containers: int, directory: str) -> dict[str, Any]:
     """Return how the data in a version's directory can be copied, and how much it is."""
+    from appbox.store import clone  # noqa: PLC0415  # only for upgrades
+
     try:
         with files.directory(f"{directory}/{paths.DATA}", containers) as source:
             size = measure(source, _COUNTED)

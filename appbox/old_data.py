@@ -45,7 +45,7 @@ def of(containers: int, service: str, current: str) -> list[OldData]:
     """Return the data of a service's versions but for that in the directory `current`, by directory."""
     found = []
     for directory, numbers in state.generations(containers, service):
-        if directory != current and (size := _size(containers, directory)) is not False:
+        if directory != current and (size := _size(containers, directory)) is not None:
             found.append(_described(service, directory, size, only=not numbers))
     return found
 
@@ -55,19 +55,19 @@ def total(found: list[OldData]) -> int:
     return sum(max(one.size, 0) for one in found)
 
 
-def _size(containers: int, directory: str) -> Size | None | bool:
-    """Return how much data there is: None for too much, False for none that a service has seen."""
+def _size(containers: int, directory: str) -> Size | None:
+    """Return how much data there is, -1 for too much; None for none that a service has seen."""
     try:
         with files.directory(f"{directory}/{paths.DATA}", containers) as fd:
             if files.exists(paths.COPIED, fd) or not os.listdir(fd):
-                return False
-            return measure(fd, _COUNTED)
+                return None
+            return measure(fd, _COUNTED) or Size(-1, -1)
     except (FileNotFoundError, NotADirectoryError):
-        return False
+        return None
 
 
-def _described(service: str, directory: str, size: Size | None | bool, *, only: bool) -> OldData:
-    if not isinstance(size, Size):
+def _described(service: str, directory: str, size: Size, *, only: bool) -> OldData:
+    if size.entries < 0:
         return OldData(service, directory, -1, -1, "", only)
     written = datetime.fromtimestamp(size.newest / 1e9, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     return OldData(service, directory, size.apparent, size.entries, written, only)

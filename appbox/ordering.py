@@ -65,6 +65,8 @@ class Neighbours:
     root: Root
     facts: Facts
     loaded: Sequence[Loaded]
+    gone: frozenset[str] = frozenset()
+    """Installed services that this run removes."""
 
     @cached_property
     def names(self) -> frozenset[str]:
@@ -74,7 +76,7 @@ class Neighbours:
     @cached_property
     def _known(self) -> frozenset[str]:
         """The services of the run and those that are installed. A thousand services ask for it."""
-        return self.names.union(state.names(self.root))
+        return self.names.union(state.names(self.root)) - self.gone
 
     def refuse(self) -> None:
         """Raise ManifestError for services that wait for one another, or that require what nobody has."""
@@ -104,8 +106,11 @@ class Neighbours:
 
     @cached_property
     def others(self) -> dict[str, dict[str, Any]]:
-        """The services that are installed but not of the run, with what their bundle.toml says ({}: nothing)."""
-        return _metas(self.root, self.names)
+        """The services that are installed but not of the run, with what their bundle.toml says ({}: nothing).
+
+        Those that it removes are not among them.
+        """
+        return _metas(self.root, self.names | self.gone)
 
     @cached_property
     def _installed(self) -> dict[str, Needs]:

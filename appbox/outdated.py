@@ -54,7 +54,7 @@ class Row:
         return name, self.version, self.current or "-", self.newest or "-", self.latest or "-", moved
 
 
-_TITLES = ("NAME", "VERSION", "LOCKED", "NEWEST", "BEYOND", "MOVED")
+_TITLES = ("NAME", "VERSION", "CURRENT", "NEWEST", "BEYOND", "MOVED")
 
 
 def outdated(options: Options, arguments: Sequence[str]) -> tuple[bool, int]:

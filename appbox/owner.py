@@ -9,10 +9,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from appbox.host.facts import IdRange
 from appbox.store import paths
+
+if TYPE_CHECKING:
+    from appbox.host.facts import IdRange
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +35,7 @@ class Owner:
 
     `data`, `config` and `cache` are XDG_DATA_HOME, XDG_CONFIG_HOME and XDG_CACHE_HOME, `runtime` is XDG_RUNTIME_DIR.
     `uids` and `gids` are how the ids of containers are the host's (user_namespaces(7)), the user's own first.
+    `by_root`: root works for the user, and units of the system run the services as the user.
     """
 
     name: str
@@ -45,6 +48,7 @@ class Owner:
     runtime: str
     uids: tuple[Extent, ...]
     gids: tuple[Extent, ...]
+    by_root: bool = False
 
     @property
     def count(self) -> int:
@@ -71,6 +75,12 @@ class Owner:
             "TIMERS": f"{self.data}/systemd/timers",
             "CONTAINER_STATES": self.runtime,
             "AGE_KEY": f"{config}/age.key",
+            **({} if self.by_root else self._units()),
+        }
+
+    def _units(self) -> dict[str, str]:
+        """Return where the user's own init system looks for units."""
+        return {
             "SYSTEMD_UNITS": f"{self.config}/systemd/user",
             "OPENRC_SCRIPTS": f"{self.config}/rc/init.d",
             "RUNLEVEL": f"{self.config}/rc/runlevels/default",

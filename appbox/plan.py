@@ -18,6 +18,7 @@ from appbox.actions import (
     CopyData,
     Enable,
     InstallUnit,
+    KeepImage,
     KeepWrites,
     MakeVolume,
     Migrate,
@@ -57,7 +58,16 @@ from appbox.data_plan import (
     writes_origin,
 )
 from appbox.desired_values import UNKNOWN, Desired
-from appbox.differences import changed_files, changes_of, diff_of, needs_restart, only_described, shown, unified
+from appbox.differences import (
+    changed_files,
+    changes_of,
+    diff_of,
+    needs_restart,
+    only_described,
+    only_scheduled,
+    shown,
+    unified,
+)
 from appbox.errors import AppboxError
 from appbox.plan_values import Observed, ServicePlan
 from appbox.retention import retired
@@ -106,7 +116,12 @@ def _actions(desired: Desired, observed: Observed, *, new_range: bool) -> Iterat
     name, directory = desired.name, desired.directory
     current, target = observed.current, observed.target
     _refuse(desired, observed)
-    if current is not None and current.carry and data_place(observed, directory) != data_holder(observed, directory):
+    place = data_place(observed, directory)
+    if (
+        current is not None
+        and current.carry
+        and (current.carry == current.directory or place != data_holder(observed, directory))
+    ):
         yield CarryData(name, "an interrupted run left them there", current.carry, current.directory)
     if observed.writes_origin:
         yield KeepWrites(name, "an interrupted run left it there", observed.writes_origin, directory)
@@ -137,6 +152,8 @@ def _actions(desired: Desired, observed: Observed, *, new_range: bool) -> Iterat
     yield from (unit for unit in units if unit not in early)
     if desired.source and target is not None and not rebuild and target.source != desired.source:
         yield NoteSource(name, f"it was {target.source or 'not known'}", directory, desired.source)
+    if target is not None and not rebuild and not observed.documents:
+        yield KeepImage(name, "they are missing, or not what they were", directory)
     for untold in observed.untold:
         yield TellPeers(name, "they find each other by name", untold)
 
@@ -166,11 +183,19 @@ def _switching(desired: Desired, observed: Observed) -> bool:
     )
 
 
+def _relinking(desired: Desired, observed: Observed) -> bool:
+    """Return whether only the link to the current version was lost: its directory, with its data, is the newest."""
+    target = observed.target
+    if observed.current is not None or target is None or target.problem or desired.generation:
+        return False
+    return target.generation >= observed.newest and observed.kept in {"", desired.directory}
+
+
 def _stopping(desired: Desired, observed: Observed, rebuild: str, *, switching: bool) -> Iterator[Action]:
     """Yield what ends the present version: its hooks, then the stop."""
     if not (observed.running or observed.trying):
         return
-    if switching:
+    if switching and not (_relinking(desired, observed) and observed.running == desired.directory):
         why = "its version changes"
     elif rebuild or desired.replaced:
         why = "its root file system changes"
@@ -319,7 +344,7 @@ def _generation(desired: Desired, observed: Observed, rebuild: str, *, switching
         return _activation(desired, target)
     before: Mapping[str, Stored] = target.files if target else {}
     changes = changed_files(desired, before)
-    if not changes and (not switching or _is_newest(observed, target)):
+    if not changes and (not switching or _is_newest(observed, target) or _relinking(desired, observed)):
         return None
     reason = "the manifest, the image or the file on disk changed" if changes else "its version changes"
     return RenderConfig(
@@ -378,11 +403,23 @@ def _untimed_actions(desired: Desired, observed: Observed, actions: list[Action]
     if any(isinstance(a, Stop) for a in actions):
         return [Start(desired.name, "it was stopped for the change")]
     changed = [a for a in actions if isinstance(a, RenderConfig | Activate | InstallUnit)]
-    if any((isinstance(a, InstallUnit) and a.diff) or needs_restart(desired, observed) for a in changed):
+    units = [a for a in changed if isinstance(a, InstallUnit) and a.diff and not only_scheduled(a)]
+    if units or (changed and needs_restart(desired, observed)):
         return [Restart(desired.name, "what it runs with changed")]
     if observed.stale or observed.running != desired.directory:
         return [Restart(desired.name, "it runs with an older configuration")]
-    return _replacing_actions(desired, observed)
+    return [*_snapshot_actions(desired, observed, actions), *_replacing_actions(desired, observed)]
+
+
+def _snapshot_actions(desired: Desired, observed: Observed, actions: list[Action]) -> Iterator[Action]:
+    """Yield what has the snapshots of a service that runs on taken at other times; its next start would, too."""
+    timer = f"/{desired.name}:snapshot.timer"
+    there = any(unit.path.endswith(timer) for unit in desired.units)
+    changed = any(isinstance(a, InstallUnit) and a.path.endswith(timer) for a in actions)
+    if there and (changed or observed.begun_at):
+        yield Schedule(desired.name, "snapshots.schedule says when", on=True, snapshots=True)
+    if any(isinstance(a, RemoveUnit) and a.path.endswith(timer) for a in actions):
+        yield Schedule(desired.name, "the manifest asks for none", on=False, snapshots=True)
 
 
 def _replacing_actions(desired: Desired, observed: Observed) -> list[Action]:

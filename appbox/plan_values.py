@@ -30,7 +30,7 @@ class Observed:
     stopped it. `unfinished`: a migration of the data was begun and has not come to its end. `displaced` is what has the
     place of a replaced version that is gone back to. `begun_at` is the generation from which a run that was killed has
     come to the current one, 0 if none has; `upgraded`: that was an upgrade, whose last steps are to be done;
-    `came_from` is the directory that has that generation.
+    `came_from` is the directory that has that generation. `documents`: the desired version has those of its image.
     """
 
     current: Installed | None = None
@@ -61,6 +61,7 @@ class Observed:
     upgraded: bool = False
     came_from: str = ""
     unfinished: bool = False
+    documents: bool = True
     new_address: bool = False
     untold: tuple[str, ...] = ()
 
@@ -77,18 +78,23 @@ class ServicePlan:
 
 @dataclass(frozen=True, slots=True)
 class Removal:
-    """A service that is removed because its manifest, at `source`, is gone."""
+    """A service that is removed because its manifest, at `source`, is gone.
+
+    `before` are services of the run that get what it has, a port or a directory, so that it has to go first.
+    """
 
     installed: Installed
     source: str
     action: RemoveService
+    before: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
     """What `apply` does: each service after those that it names, otherwise by name; `notes` are about the host.
 
-    `removals` are services whose manifests are gone; they come last, each after those that require it.
+    `removals` are services whose manifests are gone, each after those that require it. They come last, unless another
+    service gets what they have.
     """
 
     services: tuple[ServicePlan, ...]
@@ -99,4 +105,5 @@ class Plan:
     def actions(self) -> tuple[Action, ...]:
         """Every action of every service, in order."""
         found = tuple(action for service in self.services for action in service.actions)
-        return (*found, *(removal.action for removal in self.removals))
+        first, last = ([r.action for r in self.removals if bool(r.before) is early] for early in (True, False))
+        return (*first, *found, *last)

@@ -69,7 +69,7 @@ class Planned:
 
     @property
     def runtime_note(self) -> str:
-        """What is known against the runtime of this host, "" for nothing: the same with every plan, so no part of one."""
+        """What is known against this host's runtime, "" for nothing: it is the same with every plan, so in none."""
         runtime = self.facts.abilities.runtime if self.facts.abilities else None
         return runtimes.note(runtime) if runtime else ""
 
@@ -83,10 +83,11 @@ def prepare(
     start: bool,
     scope: Scope = NOWHERE,
     retry: bool = False,
+    removals: Sequence[Removal] = (),
 ) -> Planned:
     """Return what `apply` would do for the given manifests; `scope` says whose root file systems are looked at.
 
-    `retry`: what did not get well before is tried again.
+    `retry`: what did not get well before is tried again; `removals` are what this run removes.
 
     What cannot be had for one of several services, its image above all, is that one's failure. Raises ManifestError or
     HostLacks for what must be mended before anything is touched, and whatever the only service, or all, failed by.
@@ -100,7 +101,7 @@ def prepare(
     fixed = {one.manifest.name: ids for one in loaded if (ids := container.fixed_ids(one.manifest))}
     facts = replace(facts, ranges={**facts.ranges, **fixed})
     _refuse_shared_directories(loaded)
-    neighbours = Neighbours(root, facts, loaded)
+    neighbours = Neighbours(root, facts, loaded, frozenset(one.installed.name for one in removals))
     _refuse_nested_sources(loaded, neighbours)
     networking.refuse_clashes(root, loaded, neighbours)
     work = _Work(
@@ -114,7 +115,7 @@ def prepare(
         retry=retry,
         begun={entry.service: entry for entry in journal.load(root)},
     )
-    work.addresses.refuse_namesakes(loaded)
+    work.addresses.refuse_namesakes(loaded, neighbours.gone)
     neighbours.refuse()
     _ask_registries(work, loaded, facts)
     found: list[Prepared] = []
@@ -129,18 +130,21 @@ def prepare(
             if len(faults) == len(loaded):
                 raise
             continue
-        notes = (*prepared.plan.notes, *neighbours.notes(one), *_added(root, prepared.plan))
-        prepared = replace(prepared, plan=replace(prepared.plan, notes=notes))
+        if more := (*neighbours.notes(one), *_added(root, prepared.plan)):
+            notes = (*prepared.plan.notes, *more)
+            prepared = replace(prepared, plan=replace(prepared.plan, notes=notes))
         found.append(prepared)
         if prepared.plan.desired.mapped:
             # The next service must not be given the range that this one is about to get.
             ids = IdRange(prepared.plan.desired.base, prepared.plan.desired.size)
-            facts = replace(facts, ranges={**facts.ranges, one.manifest.name: ids})
+            if facts.ranges.get(one.manifest.name) != ids:
+                facts = replace(facts, ranges={**facts.ranges, one.manifest.name: ids})
     return Planned(
         facts,
         tuple(_in_order(neighbours, found)),
         dict(work.images.silent),
         faults,
+        tuple(removals),
         locks=work.images.told(),
         mended=_mended(ledger, work.addresses),
     )
@@ -210,6 +214,10 @@ def _service(work: _Work, loaded: Loaded, facts: Facts) -> Prepared:
     shared = sharing.find(loaded.manifest, loaded.document, work.others)
     locked = replace(resolve.resolve(loaded, work.images, root, target, ids), attachment=attachment, shared=shared)
     refuse_what_the_host_lacks(locked, facts)
+    if not locked.kept:
+        # Their age says whether the root file system was touched: it is looked at before they get another.
+        observed = replace(touched.with_rootfs(root, observed, name, Scope(full=True)), documents=False)
+        target = observed.target
     if target is not None and not rebuild_reason(str(locked.image.digest), ids.base, target, ids.size):
         rootfs = observe.installed_rootfs(root, target, desires.wanted_nodes(locked))
     desired = volumes_made_by_others(desires.build(locked, facts, ids.base, rootfs), work.made)

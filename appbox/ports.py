@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from ipaddress import ip_address
-from typing import Final, Literal
+from typing import Any, Final, Literal
+
+from appbox import quantities
+from appbox.dependencies import table
+from appbox.fields import BadValueError
+from appbox.manifest import Manifest
 
 Protocol = Literal["tcp", "udp"]
 
@@ -73,6 +78,22 @@ class Claims:
         """Return the first one of somebody else that clashes with `claim`; None if there is none."""
         others = self._by_port.get((claim.port, claim.protocol), ())
         return next((other for other in others if other.owner != claim.owner and claim.clashes(other)), None)
+
+
+def claims(manifest: Manifest) -> list[Claim]:
+    """Return the ports that a manifest publishes."""
+    return [Claim(manifest.name, port.address, port.host_port, port.protocol) for port in manifest.network.ports]
+
+
+def claimed(name: str, meta: Mapping[str, Any]) -> Iterator[Claim]:
+    """Yield the ports that an installed service publishes, by its bundle.toml."""
+    ports = table(table(meta.get("manifest")).get("network")).get("ports")
+    for text in ports if isinstance(ports, list) else ():
+        try:
+            port = quantities.port(text)
+        except BadValueError:
+            continue
+        yield Claim(name, port.address, port.host_port, port.protocol)
 
 
 def sockets(lines: Iterable[str], protocol: Protocol) -> Iterator[Socket]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import posixpath
 from collections.abc import Callable, Iterator, Mapping
+from functools import lru_cache
 from typing import Any, Final
 
 from appbox import toml_text
@@ -129,10 +130,14 @@ def _port(text: str) -> tuple[int, str]:
 def _health(locked: Locked) -> Iterator[str]:
     if locked.manifest.health is not None:
         return
-    table = health(locked.image.config_bytes)
-    if table:
-        keys = ", ".join(f"{key} = {toml_text.value(value)}" for key, value in table.items())
+    if keys := _health_keys(locked.image.config_bytes):
         yield f"the image has a HEALTHCHECK, and only what a manifest says is run; write [health] {keys}"
+
+
+@lru_cache(maxsize=64)
+def _health_keys(data: bytes) -> str:
+    """Return what `health` returns, as TOML. Many services may have one image."""
+    return ", ".join(f"{key} = {toml_text.value(value)}" for key, value in health(data).items())
 
 
 def _capabilities(locked: Locked) -> Iterator[str]:

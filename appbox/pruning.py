@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 
-from appbox import dependencies
+from appbox import dependencies, displacing
 from appbox.actions import RemoveService
 from appbox.dependencies import Graph, Needs
 from appbox.errors import AppboxError, UsageError
@@ -39,6 +39,7 @@ def removals(root: Root, arguments: Sequence[str], loaded: Sequence[Loaded]) -> 
         return ()
     graph = _graph(root, loaded)
     _refuse_required(gone, graph)
+    gone = displacing.sorted_out(gone, [one.manifest for one in loaded], graph)
     return tuple(gone[name] for name in reversed(dependencies.order(gone, graph)))
 
 

@@ -18,8 +18,6 @@ PROGRAMS: Final = ("tini-static", "catatonit", "docker-init", "tini")
 FOLDERS: Final = ("/usr/libexec/podman", "/usr/lib/podman", "/usr/libexec/catatonit", "/usr/libexec/docker")
 """Where distributions put them beside the usual directories of programs."""
 
-HINT: Final = "apt install tini, or apk add tini-static"
-
 
 def args(command: tuple[str, ...]) -> tuple[str, ...]:
     """Return the argument vector that starts `command` below the init."""

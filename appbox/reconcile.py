@@ -8,16 +8,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from appbox import outcome, plan_data, planning, pruning, removal, report, reviewing, sources, touched
+from appbox import outcome, plan_data, planning, pruning, report, reviewing, sources, touched
 from appbox.actions import Action
 from appbox.errors import AppboxError, ManifestError, UsageError, printable
-from appbox.host import gather, process
+from appbox.host import gather, runc
 from appbox.oci.cache import Cache
 from appbox.outcome import Outcome
 from appbox.plan_file import PlanFile, Wish
 from appbox.planning import Planned
-from appbox.progress import progress
-from appbox.recovery import writing
 from appbox.session import Options, cache_path, require_root_user
 from appbox.sources import Loaded
 from appbox.store import journal
@@ -58,6 +56,8 @@ def apply(
 
     `ask` is asked before anything is done that no rollback can undo; nothing is done when it says no.
     """
+    from appbox.recovery import writing  # noqa: PLC0415  # what changes a host is half of appbox, and a plan needs none
+
     reviewed = reviewing.read(wanted.manifests[0]) if reviewing.is_plan(wanted.manifests) else None
     path = wanted.manifests[0]
     if reviewed is not None:
@@ -68,7 +68,7 @@ def apply(
         own = [one.manifest.name for one in loaded]
         with writing(options, root, wait=wait, own=own):
             if root.live:
-                process.need("runc", "services run through it", hint="apt install runc, or apk add runc")
+                runc.need("services run through it")
             planned = _plan(root, wanted, loaded)
             if reviewed is not None:
                 _refuse_failed(planned)
@@ -114,7 +114,7 @@ def _load_for(root: Root, wanted: Wish, path: str) -> list[Loaded]:
 
 def _plan(root: Root, wanted: Wish, loaded: Sequence[Loaded]) -> Planned:
     gone = pruning.removals(root, wanted.manifests, loaded) if wanted.prune else ()
-    planned = planning.prepare(
+    return planning.prepare(
         root,
         loaded,
         Cache(cache_path(root)),
@@ -122,8 +122,8 @@ def _plan(root: Root, wanted: Wish, loaded: Sequence[Loaded]) -> Planned:
         start=wanted.start,
         scope=touched.scope(wanted.manifests, loaded, full=wanted.verify),
         retry=wanted.retry,
+        removals=gone,
     )
-    return replace(planned, removals=gone)
 
 
 def _refuse_failed(planned: Planned) -> None:
@@ -158,6 +158,7 @@ def _carry_out(options: Options, root: Root, planned: Planned, *, fail_fast: boo
     if not planned.plan.actions and not planned.failed and not journal.load(root):
         return [Outcome(one.plan.desired.name, "unchanged") for one in planned.services]
     from appbox import several  # noqa: PLC0415  # half of appbox, which only those need who change something
+    from appbox.progress import progress  # noqa: PLC0415
 
     return several.carry_out(
         root,
@@ -214,13 +215,24 @@ def _report(options: Options, planned: Planned, outcomes: Sequence[Outcome]) -> 
         options.say("no init system was found: no unit was made; appbox run NAME runs a service in the foreground\n")
 
 
-def remove(options: Options, name: str, *, purge: bool, wait: float | None) -> None:
-    """Remove a service and print what was done."""
+def remove(
+    options: Options, name: str, *, purge: bool, wait: float | None, ask: Callable[[str], bool] | None = None
+) -> None:
+    """Remove a service and print what was done; with `purge` what is deleted for good is said, or asked, before."""
+    from appbox import removal  # noqa: PLC0415  # as in `apply`
+    from appbox.recovery import writing  # noqa: PLC0415
+
     require_root_user("appbox remove")
     if not name or "/" in name or name.startswith("."):
         raise AppboxError("is not installed", where=name, hint="appbox status lists what is")
     with options.open_root() as root, writing(options, root, wait=wait, own=[name]):
         init = gather.detect_init(root) if options.init == "auto" else gather.known_init(options.init)
+        if purge and (doomed := removal.doomed(root, name)):
+            if ask is None:
+                options.say(printable(f"{name}: deleting {doomed} for good\n"))
+            elif not ask(printable(f"Delete {doomed} of {name} for good?")):
+                what = "was not gone on with, and nothing was removed"
+                raise AppboxError(what, where=name, hint="--yes asks nothing")
         done = removal.remove(root, init, name, purge=purge)
     text = "".join(f"{name}: {sentence}\n" for sentence in done.sentences)
     options.result({"name": name, "done": done.sentences}, "" if options.verbosity < 0 else text)

@@ -16,6 +16,7 @@ from typing import Any, Final
 from appbox.addresses import Attachment, Network
 from appbox.desired_values import Desired, File, Upgrade
 from appbox.errors import AppboxError
+from appbox.json_text import indented
 from appbox.live import LiveMount
 from appbox.store.installed import Installed, Stored
 from appbox.units.files import Link, UnitFile
@@ -54,7 +55,7 @@ def _text(desired: Desired) -> bytes:
             if file.path not in _UNSIGNED
         },
     }
-    return f"{json.dumps(data, indent=1, ensure_ascii=False)}\n".encode("utf-8", "surrogateescape")
+    return f"{indented(data, 1, ensure_ascii=False)}\n".encode("utf-8", "surrogateescape")
 
 
 def _attachment(attachment: Attachment | None) -> dict[str, Any] | None:

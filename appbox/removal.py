@@ -6,15 +6,37 @@ import contextlib
 import os
 from dataclasses import dataclass, field
 
-from appbox import ordering, peers, sharing
+from appbox import old_data, ordering, peers, sharing, sizes
 from appbox.errors import AppboxError
-from appbox.host import process, runc, services
+from appbox.host import runc, services, unit_changes
 from appbox.host.facts import IdRange, InitKind
 from appbox.host.inside import remove_tree
 from appbox.store import addresses, bundle, failed, files, journal, paths, ranges, snapshots, state, unitfiles
 from appbox.store.installed import GONE
 from appbox.store.journal import Entry, Place
 from appbox.store.root import Root
+
+
+def doomed(root: Root, name: str) -> str:
+    """Return what of a service `remove --purge` deletes that nothing brings back, in words; "" for nothing."""
+    if not root.is_directory(paths.CONTAINERS):
+        return ""
+    with root.directory(paths.CONTAINERS) as containers:
+        data = old_data.of(containers, name, "")
+        kept = snapshots.every(containers, name)
+    found = []
+    if data:
+        found.append(f"its data ({_much([one.size for one in data])})")
+    if kept:
+        many = "1 snapshot" if len(kept) == 1 else f"{len(kept)} snapshots"
+        found.append(f"{many} ({_much([one.apparent for one in kept])})")
+    return " and ".join(found)
+
+
+def _much(found: list[int]) -> str:
+    """Return the sum of sizes in words; -1 is one that nobody knows."""
+    text = sizes.megabytes(sum(size for size in found if size > 0))
+    return f"more than {text}" if -1 in found else text
 
 
 @dataclass(slots=True)
@@ -31,9 +53,32 @@ def versions(root: Root, name: str) -> list[str]:
         with root.directory(paths.CONTAINERS) as containers:
             found = {path for path, meta in state.version_directories(containers, name) if meta.get("name") == name}
             current = _broken_current(containers, name)
+            nameless = _nameless(root, containers, name)
     except FileNotFoundError:
         return []
-    return sorted(found | current)
+    return sorted(found | current | nameless)
+
+
+def _nameless(root: Root, containers: int, name: str) -> set[str]:
+    """Return what is left of a service's versions and does not say whose it is any more, as after a disk went bad.
+
+    What could be of `a` in version `1-2` and of `a-1` in version `2` is of the one with the longer name, if there is
+    that one.
+    """
+    listed = [path for path, meta in state.version_directories(containers, name) if not meta]
+    unknown = {path for path in listed if _is_ours(containers, path)}
+    if not unknown:
+        return set()
+    there = {str(meta.get("name")) for _, meta in state.version_directories(containers) if meta}
+    others = {*there, *state.names(root), *ranges.load(root)} - {name}
+    longer = tuple(f"{other}-" for other in others if other.startswith(f"{name}-"))
+    return {path for path in unknown if not path.rpartition("/")[2].startswith(longer)}
+
+
+def _is_ours(containers: int, path: str) -> bool:
+    """Return whether a directory was made by appbox: nobody else puts anything beside replaced versions."""
+    with files.directory(path, containers) as bundle:
+        return path.startswith(f"{paths.REPLACED}/") or state.looks_like_bundle(bundle)
 
 
 def _broken_current(containers: int, name: str) -> set[str]:
@@ -92,8 +137,8 @@ def _remove(
     # A unit for another init system may be left from a time when the host had that one.
     kinds: list[InitKind] = [init, *(k for k in unitfiles.KINDS if k != init and unitfiles.owned(root, k, name))]
     for kind in kinds:
-        unitfiles.enable(root, kind, name, None)
-        if unitfiles.remove(root, kind, name):
+        unit_changes.enable(root, kind, name, None)
+        if unit_changes.remove(root, kind, name):
             done.sentences.append("removed its unit")
             if root.live:
                 services.of_kind(init).reload()
@@ -108,7 +153,7 @@ def _remove(
     if network:
         peers.tell(root, network)
     if purge:
-        _forget(root, name)
+        _forget(root, name, done)
     elif _has_snapshots(root, name):
         done.sentences.append(f"kept its snapshots in {paths.CONTAINERS}/{snapshots.SNAPSHOTS}/{name}")
 
@@ -181,9 +226,7 @@ def _stop(init: InitKind, name: str, has_unit: bool, done: Removed) -> None:
             raise AppboxError(
                 "is running without a unit", where=name, hint="end it where it was started, then try again"
             )
-        result = process.run([process.need("runc", "the service runs"), "delete", "--force", name])
-        if result.code != 0:
-            raise AppboxError("cannot be stopped", where=name, why=result.message)
+        runc.end(name)
 
 
 def retire(root: Root, name: str, directory: str, *, purge: bool = False) -> str:
@@ -245,7 +288,7 @@ def _is_numbered(entry: str, log: str) -> bool:
     return entry.startswith(f"{log}.") and entry[len(log) + 1 :].isdecimal()
 
 
-def _forget(root: Root, name: str) -> None:
+def _forget(root: Root, name: str, done: Removed) -> None:
     """Delete what a service leaves outside its bundles, and free its range of ids."""
     left = [
         (paths.LOGS, f"{name}.log"),
@@ -264,7 +307,10 @@ def _forget(root: Root, name: str) -> None:
                     remove_tree(fd, one)
     if root.is_directory(paths.CONTAINERS):
         with root.directory(paths.CONTAINERS) as containers:
-            snapshots.delete_all(containers, name)
+            kept = snapshots.every(containers, name)
+            if snapshots.delete_all(containers, name) and kept:
+                many = "1 snapshot" if len(kept) == 1 else f"{len(kept)} snapshots"
+                done.sentences.append(f"deleted {many} ({_much([one.apparent for one in kept])})")
     record = addresses.load(root)
     if name in record.places:
         addresses.save(root, record.without(name))

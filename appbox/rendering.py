@@ -41,7 +41,7 @@ def render(options: Options, arguments: Sequence[str], output: str, host: str = 
         facts = gather.gather(root, options.init, allocated)
         facts = replace(facts, hostname=host or facts.hostname)
         cache = Cache(cache_path(root))
-        images = resolve.Images(cache, facts.platform, admission.load(root))
+        images = resolve.Images(cache, facts.platform, admission.load(root), watching=False)
         rendered, given = [], Addresses(root, fresh=True)
         for one in loaded:
             name = one.manifest.name

@@ -29,7 +29,7 @@ from appbox.oci.settings import Settings, Timing
 from appbox.oci.source import Source
 from appbox.policy import Demand, Signer
 from appbox.sources import Loaded
-from appbox.store import files, paths
+from appbox.store import files, kept_image, paths
 from appbox.store.installed import Installed
 from appbox.store.root import Root
 
@@ -59,11 +59,12 @@ class Found:
 class Images:
     """The images of one run: each reference is looked up once, and a registry that did not answer is not asked again.
 
-    `policies` are those of the host. `silent` maps registries to why they did not answer, `notes` services to what
-    somebody should know about their locks.
+    `policies` are those of the host. With `watching` it is looked up, too, whether locked tags have moved. `silent`
+    maps registries to why they did not answer, `notes` services to what somebody should know about their locks.
     """
 
-    def __init__(self, cache: Cache, platform: Platform, policies: Policies) -> None:
+    def __init__(self, cache: Cache, platform: Platform, policies: Policies, *, watching: bool = True) -> None:
+        self._watching = watching
         self._cache, self._platform, self._policies = cache, platform, policies
         self._known: dict[tuple[str, str, str | None], Found] = {}
         self._means: dict[tuple[str, str], Digest | None] = {}
@@ -134,7 +135,9 @@ class Images:
 
     def _moved(self, loaded: Loaded, name: ImageName) -> Iterator[str]:
         """Say when a locked tag means another image by now; what does not answer is not waited for again."""
-        if loaded.pin is None or loaded.strict or not isinstance(name, RegistryImage) or name.registry in self.silent:
+        if not _watched(loaded) or loaded.pin is None or not isinstance(name, RegistryImage) or not self._watching:
+            return
+        if name.registry in self.silent:
             return
         key = (str(name), loaded.manifest.version)
         if key not in self._means:
@@ -176,8 +179,13 @@ def _key(loaded: Loaded) -> tuple[str, str, str | None]:
 
 def _asks(loaded: Loaded, installed: Found | None) -> bool:
     """Return whether a registry is asked for the image of a manifest."""
-    known = installed is not None and loaded.digest is not None and (loaded.pin is None or loaded.strict)
+    known = installed is not None and loaded.digest is not None and not _watched(loaded)
     return not known and isinstance(parse_image(loaded.manifest.image), RegistryImage)
+
+
+def _watched(loaded: Loaded) -> bool:
+    """Return whether somebody should hear that the tag, which the lock has a digest of, means another image by now."""
+    return loaded.pin is not None and not loaded.strict and not loaded.pin.offline
 
 
 def _signers_then(installed: Found | None, image: Image) -> tuple[Signer, ...]:
@@ -224,7 +232,8 @@ def resolve(loaded: Loaded, images: Images, root: Root, current: Installed | Non
 
     `current` is what is installed in the version's directory; `service` is the range of ids that the service has.
     """
-    found = images.look_up(loaded, installed_image(loaded, root, current))
+    installed = installed_image(loaded, root, current)
+    found = images.look_up(loaded, installed)
     sources = {v.source: _host_source(root, v.source, service) for v in loaded.manifest.volumes.values() if v.source}
     return Locked(
         manifest=loaded.manifest,
@@ -235,7 +244,19 @@ def resolve(loaded: Loaded, images: Images, root: Root, current: Installed | Non
         signers=found.signers,
         borrowed=borrow.look_up(root, loaded.manifest, found.image.platform.architecture),
         encrypted=loaded.encrypted,
+        kept=current is None or installed is not None or _is_kept(root, current, found.image),
     )
+
+
+def _is_kept(root: Root, current: Installed, image: Image) -> bool:
+    """Return whether a version has the documents of its image, which another one has not either."""
+    if current.digest != str(image.digest):
+        return True  # it is made anew, with them
+    try:
+        with root.directory(f"{paths.CONTAINERS}/{current.directory}") as bundle:
+            return kept_image.same(bundle, image.manifest_bytes, image.config_bytes)
+    except OSError:
+        return False
 
 
 def installed_image(loaded: Loaded, root: Root, current: Installed | None) -> Found | None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from appbox import history, plan_data, report, rollback, upgrading
+from datetime import UTC, datetime
+
+from appbox import history, plan_data, readmission, report, rollback, upgrading
 from appbox.actions import Action
 from appbox.errors import printable
 from appbox.oci.cache import Cache
@@ -18,8 +20,9 @@ from appbox.store.root import Root
 def show(options: Options, name: str) -> None:
     """Print the generations of a service."""
     with options.open_root() as root:
-        found = history.of(root, name)
-    options.result({"name": name, "generations": [one.as_dict() for one in found]}, history.text(found))
+        found, old = history.of(root, name), history.old(root, name)
+    data = {"name": name, "generations": [one.as_dict() for one in found], "data": [one.as_dict() for one in old]}
+    options.result(data, history.text(found, old, datetime.now(UTC)))
 
 
 def back(options: Options, name: str, to: str, *, keep_data: bool, only_plan: bool, wait: float | None) -> None:
@@ -55,11 +58,14 @@ def _is_at(root: Root, entry: Entry) -> bool:
 
 
 def _prepare(options: Options, root: Root, name: str, to: str, *, keep_data: bool) -> Back | None:
-    """Return the way back, None when the service is there already."""
+    """Return the way back, None when the service is there already. Refused when the policy is against its image."""
     chosen = history.choose(history.of(root, name), name, to)
     if chosen.state == "current":
         return None
-    return rollback.to_generation(root, options.init, name, chosen.number, keep_data=keep_data)
+    found = rollback.to_generation(root, options.init, name, chosen.number, keep_data=keep_data)
+    # What undoes a failed change by itself asks for no leave: that image was admitted when the change began.
+    readmission.admit(root, Cache(cache_path(root)), name, chosen.directory, chosen.number)
+    return found
 
 
 def _nothing(options: Options, name: str, to: str) -> None:

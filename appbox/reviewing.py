@@ -130,6 +130,8 @@ def write(path: str, file: PlanFile) -> None:
 
 def refuse_changes(path: str, was: PlanFile, now: PlanFile) -> None:
     """Raise AppboxError when the plan of a file is not what would be done now."""
+    if not now.plan["actions"] and was.files == now.files:
+        return  # it was carried out already, and the same command once more does nothing
     found = list(islice(plan_file.differences(was, now), _SHOWN + 1))
     if found:
         more = ["and more"] if len(found) > _SHOWN else []

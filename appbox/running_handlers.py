@@ -73,7 +73,7 @@ def schedule(work: Work, action: Action) -> None:
     assert isinstance(action, Schedule)  # noqa: S101
     control = services.of_kind(work.facts.init)
     control.reload()
-    control.schedule(action.service, on=action.on)
+    control.schedule(action.service, on=action.on, snapshots=action.snapshots)
 
 
 def restart(work: Work, action: Action) -> None:

@@ -6,7 +6,7 @@ import json
 import os
 import sys
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any, Final, TextIO
 
 from appbox import owner
 from appbox.errors import HostLacks, UsageError
@@ -26,7 +26,7 @@ class Options:
     json: bool = False
     verbosity: int = 0
     color: str = "auto"
-    user: bool = False
+    user: str = ""
 
     def say(self, text: str, *, stream: TextIO | None = None) -> None:
         """Write text for people, unless -q or --json."""
@@ -62,31 +62,41 @@ def require_root_user(what: str) -> None:
         raise HostLacks(f"{what} needs root", hint="use sudo or doas")
 
 
-def choose_owner(*, user: bool) -> None:
-    """Have this process work for the host, or, if `user`, for the ordinary user who has started it.
+MYSELF: Final = "."
+"""The user who has started this process, as the command line has it."""
 
-    Raises UsageError for root, who is not one, and what `host.ordinary.find` does.
+
+def choose_owner(user: str, root: str = "/") -> None:
+    """Have this process work for the host, or for an ordinary user: the one who has started it, or whom root names.
+
+    Raises UsageError for a user who is not one, and what `host.ordinary.find` does.
     """
     if not user:
         owner.use(None)
         return
-    if os.geteuid() == 0:
-        raise UsageError("root is no ordinary user", where="--user", hint="name one: --user NAME")
     from appbox.host import ordinary  # noqa: PLC0415 - root does without
 
-    owner.use(ordinary.find(os.environ))
+    if os.geteuid() == 0:
+        if user == MYSELF:
+            raise UsageError("root is no ordinary user", where="--user", hint="name one: --user NAME")
+        if root != "/":
+            raise UsageError("a user's services are made on the running host", where="--root", hint="leave it out")
+        owner.use(ordinary.named(user))
+    else:
+        found = ordinary.find(os.environ)
+        if user not in {MYSELF, found.name}:
+            raise UsageError("only root can work for another user", where=f"--user {user}")
+        owner.use(found)
 
 
 def _become_owner() -> None:
-    """Make an ordinary user root in a namespace of the user's own; nothing happens to root."""
-    if os.geteuid() == 0:
-        return
-    from appbox.host import userns  # noqa: PLC0415 - root does without
-
-    if owner.current() is None:
-        choose_owner(user=True)
+    """Make an ordinary user root in a namespace of the user's own; nothing happens to root, unless for one."""
+    if os.geteuid() != 0 and owner.current() is None:
+        choose_owner(MYSELF)
     found = owner.current()
     if found is not None:
+        from appbox.host import userns  # noqa: PLC0415 - root does without
+
         userns.enter(found)
 
 

@@ -95,8 +95,10 @@ class _Run:
             if self._works or self._planned.removals:
                 self._clean()
                 self._prepare()
-            done = [self._one(one) for one in self._planned.services]
-            done += [self._remove(one) for one in self._planned.removals]
+            first, last = ([r for r in self._planned.removals if bool(r.before) is early] for early in (True, False))
+            done = [self._remove(one) for one in first]
+            done += [self._one(one) for one in self._planned.services]
+            done += [self._remove(one) for one in last]
         except BaseException:
             gone = [removal.installed.name for removal in self._planned.removals]
             self._listener.left([name for name in (*self._works, *gone) if name not in self._begun])
@@ -238,6 +240,10 @@ class _Run:
 
     def _obstacle(self, one: Prepared) -> str:
         """Return why a service is not begun, "" when nothing is in its way."""
+        name = one.plan.desired.name
+        for removal in self._planned.removals:
+            if name in removal.before and removal.installed.name in {*self._failed, *self._stuck}:
+                return f"{removal.installed.name} still has what it is to get"
         missing = sorted(dependencies.of(one.loaded.manifest).requires & {*self._failed, *self._stuck})
         if missing:
             how = "failed" if missing[0] in self._failed else "was not begun"

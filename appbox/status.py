@@ -40,7 +40,8 @@ class Refusal:
     why: str
 
     def __str__(self) -> str:
-        return f"{self.version} failed on {self.when} and is not tried again ({self.why}); apply --retry tries it"
+        why = self.why.replace("\n", "; ")
+        return f"{self.version} failed on {self.when} and is not tried again ({why}); apply --retry tries it"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +50,8 @@ class Status:
 
     A service that is down because it ended badly, or did not start, has failed; it may be about to be tried again.
 
-    `usage` is what it uses now; None when it does not run, or nobody asked. `health` is starting, healthy or
+    `usage` is what it uses now; None when it does not run, or nobody asked. `data_bytes` and `data_files` are -1 while
+    nobody has counted. `health` is starting, healthy or
     unhealthy, since when, and what is wrong; "" without a check. A service that is down has it if it is down for it.
     `addresses` are those on a bridge, `ports` what is published of it.
     A timed job that does not run is waiting; `last_status` is the exit status of its last run, or a signal.
@@ -71,8 +73,8 @@ class Status:
     health_since: str = ""
     health_problem: str = ""
     usage: Usage | None = None
-    data_bytes: int = 0
-    data_files: int = 0
+    data_bytes: int = -1
+    data_files: int = -1
     schedule: str = ""
     next_run: str = ""
     last_started: str = ""
@@ -99,7 +101,7 @@ def of(root: Root, name: str, *, usage: bool = False, verify: bool = False) -> S
     if name not in state.names(root):
         lost = next((one for one in _lost(root) if one.name == name), None)
         if lost is None:
-            raise unknown(name)
+            raise unknown(root, name)
         return lost
     return _refused(root, _of(root, name, drift.books(root), usage=usage, rootfs=True, verify=verify))
 
@@ -163,7 +165,7 @@ def _without_link(name: str, generation: int, directory: str) -> Status:
 def _of(root: Root, name: str, books: Books, *, usage: bool = False, rootfs: bool, verify: bool) -> Status:
     with _containers(root, name) as containers:
         if not state.is_current_link(name, containers):
-            raise unknown(name)
+            raise unknown(root, name)
         directory = files.link_target(name, containers) or ""
         version = directory[len(name) + 1 :]
         try:
@@ -189,7 +191,7 @@ def _of(root: Root, name: str, books: Books, *, usage: bool = False, rootfs: boo
 
 def _containers(root: Root, name: str) -> Any:
     if not root.is_directory(paths.CONTAINERS):
-        raise unknown(name)
+        raise unknown(root, name)
     return root.directory(paths.CONTAINERS)
 
 
@@ -301,13 +303,29 @@ def every(root: Root, *, verify: bool = False) -> list[Status]:
     return sorted([*found, *_lost(root)], key=lambda one: one.name)
 
 
-def unknown(name: str) -> AppboxError:
-    """Return the error for a service that is not installed."""
-    return AppboxError("is not installed", where=name, hint="appbox status lists what is")
+def unknown(root: Root, name: str) -> AppboxError:
+    """Return the error for a service that is not installed: with the name that may be meant, or what is left of it."""
+    from difflib import get_close_matches  # noqa: PLC0415 - whoever names a service that is there does without
+
+    meant = get_close_matches(name, state.names(root), n=1, cutoff=0.6)
+    hint = f"did you mean {meant[0]}?" if meant else "appbox status lists what is"
+    left = _left(root, name)
+    return AppboxError("is not installed", where=name, why=left, hint="apply its manifest" if left else hint)
+
+
+def _left(root: Root, name: str) -> str:
+    """Say where the data of a service is that was removed, "" when there is none."""
+    if not name or "/" in name or not root.is_directory(paths.CONTAINERS):
+        return ""
+    with root.directory(paths.CONTAINERS) as containers:
+        found = [path for path, meta in state.version_directories(containers, name) if meta.get("name") == name]
+    return f"it was removed, and its data is kept in {paths.CONTAINERS}/{found[0]}" if found else ""
 
 
 def table(statuses: list[Status]) -> str:
-    """Return the statuses as aligned columns with a heading; a line for each problem and description."""
+    """Return the statuses as aligned columns with a heading; a line for each problem."""
+    if not statuses:
+        return "nothing is installed\n"
     rows = [("NAME", "VERSION", "STATE", "HEALTH", "SINCE", "PID", "DIGEST", "DRIFT")]
     rows += [
         (
@@ -347,8 +365,8 @@ def details(status: Status) -> str:
     data = status.as_dict()
     usage = _in_words(data.pop("usage"))
     data["refused"] = tuple(_newest(status))
-    if data["data_bytes"]:
-        data["data_bytes"] = sizes.megabytes(data["data_bytes"])
+    data["data_files"] = max(data["data_files"], 0)
+    data["data_bytes"] = sizes.megabytes(data["data_bytes"]) if data["data_bytes"] > 0 else 0
     words = {key: ", ".join(value) if isinstance(value, tuple) else value for key, value in (data | usage).items()}
     shown = {key: value for key, value in words.items() if value not in {"", 0}}
     return printable("".join(f"{key}: {value}\n" for key, value in shown.items()))

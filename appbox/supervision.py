@@ -46,7 +46,7 @@ def _rootless() -> Rootless | None:
     if own is None:
         return None
     uids, gids = (" ".join(map(str, ids)) for ids in (own.uids, own.gids))
-    return Rootless(uids, gids, own.alone)
+    return Rootless(uids, gids, own.alone, own.by_root)
 
 
 def _bridge(locked: Locked) -> Bridge | None:
@@ -57,7 +57,7 @@ def _bridge(locked: Locked) -> Bridge | None:
 def unit(locked: Locked, facts: Facts) -> Unit:
     """Return the service as its init system sees it; ManifestError for a time that OpenRC's cron cannot say."""
     manifest = locked.manifest
-    service = manifest.service
+    service, own = manifest.service, owner.current()
     calendar = schedule.parse(service.schedule) if service.schedule else None
     snapshots = schedule.parse(manifest.snapshots.schedule) if manifest.snapshots.schedule else None
     return Unit(
@@ -84,7 +84,9 @@ def unit(locked: Locked, facts: Facts) -> Unit:
         crontab=facts.cron == "crontab",
         enable=service.enable,
         reload=service.reload is not None,
-        rootless=owner.current() is not None,
+        rootless=own is not None,
+        user=own.name if own is not None and own.by_root else "",
+        uid=own.uid if own is not None and own.by_root else 0,
     )
 
 

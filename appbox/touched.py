@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from appbox import verify
 from appbox.drift import Subject
 from appbox.errors import AppboxError
 from appbox.oci import limits
@@ -78,6 +77,8 @@ def problem(root: Root, installed: Installed, *, full: bool) -> str:
     with root.directory(paths.CONTAINERS) as containers, files.directory(installed.directory, containers) as bundle:
         if not full and not is_touched(bundle):
             return ""
+    from appbox import verify  # noqa: PLC0415  # reading layers and manifests of trees; most were not touched
+
     verdict = verify.judge(root, installed)
     if verdict.problem:
         return f"cannot be compared with its image ({verdict.problem})"

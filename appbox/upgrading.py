@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from typing import Final
 
 from appbox import apply as applying
-from appbox import ordering, rollback
+from appbox import data_handlers, ordering, rollback
 from appbox.actions import (
     Action,
     Activate,
@@ -20,6 +20,7 @@ from appbox.actions import (
     CarryData,
     InstallUnit,
     Migrate,
+    NoteFormat,
     Publish,
     Reload,
     RenderConfig,
@@ -36,6 +37,7 @@ from appbox.data_plan import upgrading, usable
 from appbox.desired_values import Desired
 from appbox.differences import fingerprint
 from appbox.errors import AppboxError
+from appbox.explain import in_words
 from appbox.host import runc, services
 from appbox.store import failed, journal, state
 from appbox.store.journal import Entry, Place
@@ -84,8 +86,18 @@ def carry_out(work: Work) -> None:
             journal.remove(work.root, entry.service)
             raise
         _undo(work, entry, begun, error)
-    journal.remove(work.root, entry.service)
-    failed.forget(work.root, entry.service, fingerprint(work.plan.desired))
+    _over(work)
+
+
+def _over(work: Work) -> None:
+    """Take a service out of the journal. Where that fails its change is complete all the same."""
+    desired = work.plan.desired
+    try:
+        journal.remove(work.root, desired.name)
+        failed.forget(work.root, desired.name, fingerprint(desired))
+    except OSError as error:
+        if work.said is not None:
+            work.said(f"this is complete, but the journal does not say so yet ({in_words(error).what})")
 
 
 def _worth_it(work: Work, entry: Entry, action: Action) -> bool:
@@ -146,6 +158,7 @@ def _disturbed(work: Work, begun: list[Action]) -> bool:
 def _undo(work: Work, entry: Entry, begun: list[Action], error: BaseException) -> None:
     """Make the generation of before the current one again, and raise what has happened."""
     name, desired = entry.service, work.plan.desired
+    _unnote(work, begun)
     # What was only repaired is what there is to go back to, and was well before.
     tried = was_tried(begun) and not desired.generation and entry.target != entry.origin
     if tried and isinstance(error, AppboxError):
@@ -163,7 +176,7 @@ def _undo(work: Work, entry: Entry, begun: list[Action], error: BaseException) -
         ) from error
     if work.said is not None:
         what = "did not get well" if was_tried(begun) else "failed"
-        work.said(f"{desired.version} {what}: going back to {_version(work)}")
+        work.said(f"{desired.version} {what}: going back to {_before(entry)}")
     try:
         back(work, entry, stop=any(isinstance(action, (*_TRYING, Replace, Stop)) for action in begun))
     except (AppboxError, OSError) as second:
@@ -183,6 +196,14 @@ def _undo(work: Work, entry: Entry, begun: list[Action], error: BaseException) -
     raise AppboxError(
         f"{desired.version} failed, and {before} is back", where=name, why=_said(error), hint="; ".join(hints)
     ) from error
+
+
+def _unnote(work: Work, begun: Sequence[Action]) -> None:
+    """Take back the note of another format while nobody can have written any data in it."""
+    noted = next((action for action in begun if isinstance(action, NoteFormat)), None)
+    if noted is not None and not any(isinstance(action, Migrate | Restart | Start) for action in begun):
+        with contextlib.suppress(OSError):  # then there is no way back, and that is said
+            data_handlers.note_format(work, replace(noted, format=work.observed.format))
 
 
 def _stay(work: Work, entry: Entry) -> str:
@@ -236,6 +257,13 @@ def _where_more(action: Action, error: AppboxError | OSError) -> str:
     if isinstance(action, Migrate | RunHook) and isinstance(error, AppboxError) and error.hint:
         return error.hint
     return f"appbox logs {action.service} shows more"
+
+
+def _before(entry: Entry) -> str:
+    """Return what is gone back to, in words."""
+    if entry.origin.directory == entry.target.directory:
+        return f"generation {entry.origin.generation}"
+    return entry.origin.directory.removeprefix(f"{entry.service}-")
 
 
 def _version(work: Work) -> str:

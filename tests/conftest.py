@@ -30,7 +30,7 @@ PROGRAMS = {
     "registry": ("docker-registry",),
     "images": ("mmdebstrap",),
     "init": ("mmdebstrap", "unshare", "nsenter"),
-    "vm": ("qemu-system-x86_64", "mke2fs", "mmdebstrap", "apt-get", "dpkg-deb", "busybox", "setpriv", "docker-registry"),
+    "vm": ("qemu-system-x86_64", "mke2fs", "mmdebstrap", "apt-get", "dpkg-deb", "busybox", "docker-registry"),
 }
 PRIVILEGED = ("root", "runc", "images", "init", "vm")
 

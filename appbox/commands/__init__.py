@@ -11,7 +11,7 @@ import typer
 from typer.main import get_command_name
 from typer.models import CommandInfo
 
-from appbox.commands import data, images, installed, manifests, past, running, transfer, versions
+from appbox.commands import data, doctor, images, installed, manifests, past, running, transfer, versions
 from appbox.commands.root import Misuse, app
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "app",
     "command",
     "data",
+    "doctor",
     "images",
     "installed",
     "manifests",

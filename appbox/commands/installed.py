@@ -19,7 +19,7 @@ def status(
 ) -> None:
     """Show the installed services.
 
-    Version, state, health, since when, digest, and what is not as it was applied.
+    Version, state, health, since when, digest, what is not as it was applied, and what failed and is not tried again.
     """
     from appbox import status as states  # noqa: PLC0415
 
@@ -37,17 +37,15 @@ def status(
 def remove(
     context: typer.Context,
     name: Name,
-    purge: Annotated[bool, typer.Option("--purge", help="Delete its data too.")] = False,
+    purge: Annotated[bool, typer.Option("--purge", help="Delete its data and its snapshots, too.")] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Ask nothing.")] = False,
     wait: Wait = "",
 ) -> None:
     """Stop a service and remove its unit and versions. Its data stays unless purged."""
     from appbox import reconcile  # noqa: PLC0415
 
-    options = options_of(context)
-    if purge and not yes and sys.stdin.isatty() and sys.stdout.isatty():
-        typer.confirm(f"Delete all data of {name}?", abort=True)
-    reconcile.remove(options, name, purge=purge, wait=seconds(wait))
+    ask = typer.confirm if not yes and sys.stdin.isatty() and sys.stdout.isatty() else None
+    reconcile.remove(options_of(context), name, purge=purge, wait=seconds(wait), ask=ask)
 
 
 @app.command(epilog="Example: appbox verify valkey && echo as it was unpacked")

@@ -15,7 +15,7 @@ def history(context: typer.Context, name: Name) -> None:
     """List the generations of a service.
 
     These are on the host, the newest first. A generation is a version with its configuration and its unit. DATA says
-    whether the version has data of its own.
+    whether the version has data of its own; that of versions which are not current is listed with its size and age.
     """
     from appbox import reverting  # noqa: PLC0415
 
@@ -57,10 +57,10 @@ def prune(  # noqa: PLR0917
     """Remove old versions and unused blobs.
 
     These are versions beyond upgrade.keep, and blobs of the cache that no version needs. What is current, what a
-    rollback goes to, and what the lock or a snapshot names stays. So does data.
+    rollback goes to, and what the lock or a snapshot names stays. So does data, and it is said how much, and how old.
     """
     from appbox import housekeeping  # noqa: PLC0415
 
-    if purge and not plan and not yes and sys.stdin.isatty() and sys.stdout.isatty():
-        typer.confirm("Delete the data of old versions?", abort=True)
-    housekeeping.prune(options_of(context), names or [], purge=purge, only_plan=plan, wait=seconds(wait))
+    ask = typer.confirm if not yes and sys.stdin.isatty() and sys.stdout.isatty() else None
+    wait_for = seconds(wait)
+    housekeeping.prune(options_of(context), names or [], purge=purge, only_plan=plan, wait=wait_for, ask=ask)

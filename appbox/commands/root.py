@@ -41,7 +41,7 @@ Name = Annotated[str, typer.Argument(help="The service.", metavar="NAME", autoco
 Names = Annotated[list[str], typer.Argument(help="Services.", metavar="NAME...", autocompletion=_installed)]
 AnyName = Annotated[str | None, typer.Argument(help="One service.", metavar="[NAME]", autocompletion=_installed)]
 Wait = Annotated[
-    str, typer.Option("--wait", metavar="[=SECONDS]", help="Wait for another appbox to finish, or that long for it.")
+    str, typer.Option("--wait", metavar="[SECONDS]", help="Wait for another appbox to finish, or that long for it.")
 ]
 """How long to wait for the lock, as `seconds` reads it."""
 FOREVER: Final = "forever"
@@ -71,7 +71,9 @@ def _global(  # noqa: PLR0917
     context: typer.Context,
     root: Annotated[str, typer.Option(metavar="DIR", help="Work on the system in DIR and start nothing.")] = "/",
     init: Annotated[str, typer.Option(metavar="|".join(_INITS), help="The init system to make units for.")] = "auto",
-    user: Annotated[bool, typer.Option("--user", help="Services of an ordinary user, without privilege.")] = False,
+    user: Annotated[
+        str, typer.Option("--user", metavar="[NAME]", help="Services of an ordinary user; root has to say of whom.")
+    ] = "",
     json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
     quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Print only results and errors.")] = False,
     verbose: Annotated[int, typer.Option("-v", "--verbose", count=True, help="Print more.")] = 0,
@@ -87,5 +89,6 @@ def _global(  # noqa: PLR0917
         raise UsageError(f"{init!r} is no init system", where="--init", hint=f"choose one of {', '.join(_INITS)}")
     if color not in {"auto", "always", "never"}:
         raise UsageError(f"{color!r} is not known", where="--color", hint="choose auto, always or never")
-    choose_owner(user=user)
+    if context.invoked_subcommand != "doctor":  # which says what is wrong with a user for whom nothing can be kept
+        choose_owner(user, root)
     context.obj = Options(root, init, json, -1 if quiet else verbose, color, user)

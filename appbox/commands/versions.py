@@ -42,8 +42,9 @@ def outdated(
 ) -> None:
     """Show what newer versions registries offer.
 
-    NEWEST answers the manifest, and appbox lock --update takes it; BEYOND does not. A tag that means another image than
-    the locked one by now is shown, too. With -v also what is up to date.
+    CURRENT is what the lock or the manifest names. NEWEST answers the manifest, and appbox lock --update takes it;
+    BEYOND does not. A tag that means another image than the locked one by now is shown, too. With -v also what is up to
+    date.
     """
     from appbox import outdated as looking  # noqa: PLC0415
 

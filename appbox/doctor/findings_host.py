@@ -134,8 +134,7 @@ def init(seen: Seen, wants: Wants) -> Iterator[Finding]:
         mend = Remedy(words="without one, appbox run NAME starts a service in the foreground")
         yield wants.say("init", "weak", "neither systemd nor OpenRC is the init of this host", mend)
     elif seen.openrc is not None:
-        version = ".".join(map(str, seen.openrc.version))
-        yield wants.say("init", "ok", f"OpenRC {version}", data={"version": version})
+        yield wants.say("init", "ok", str(seen.openrc))
     else:
         yield wants.say("init", "ok", seen.init)
 
@@ -146,7 +145,7 @@ def runtime(seen: Seen, wants: Wants) -> Iterator[Finding]:
         yield wants.say("runtime", "missing", "neither runc nor crun is installed", remedies.install(seen, "runc"))
     for name, found in sorted(seen.runtimes.items()):
         version = found.version
-        newer = Remedy(words="install runc 1.3.3 or later, or what your distribution's security updates have")
+        newer = Remedy(words=f"install a later {name}, or what your distribution's security updates have")
         if version is None:
             yield wants.say("runtime", "unknown", f"{found.path} does not say which version it is")
         elif why := runtimes.unsafe(version):

@@ -7,7 +7,7 @@ from typing import Final
 
 from appbox.doctor import remedies
 from appbox.doctor.seen import Seen
-from appbox.doctor.values import Finding, NewFile, Remedy, Run
+from appbox.doctor.values import Finding, NewFile, Remedy, Run, State
 from appbox.doctor.wants import Wants
 
 _SLOW: Final = 5.0
@@ -94,7 +94,8 @@ def registries(seen: Seen, wants: Wants) -> Iterator[Finding]:
     for one in seen.registries:
         said = {"registry": one.name, "seconds": round(one.seconds, 3)}
         if one.problem:
-            yield wants.say("registry", "missing", one.problem, Remedy(words=one.hint), data=said)
+            state: State = "missing" if wants.asked else "weak"
+            yield wants.say("registry", state, one.problem, Remedy(words=one.hint), data=said)
         elif one.seconds > _SLOW:
             yield wants.say("registry", "weak", f"{one.name} took {one.seconds:.1f} s to answer", data=said)
         else:

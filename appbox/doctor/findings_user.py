@@ -145,11 +145,10 @@ def session(seen: Seen, wants: Wants) -> Iterator[Finding]:
         else:
             yield wants.say("linger", "unknown", "whether systemd starts at boot for this user is not known")
     if seen.openrc is not None and wants.covers("user services"):
-        version = ".".join(map(str, seen.openrc.version))
         if seen.openrc.version >= USER_SERVICES:
-            yield wants.say("user services", "ok", f"OpenRC {version} has services of users")
+            yield wants.say("user services", "ok", f"{seen.openrc} has services of users")
         else:
-            what = f"OpenRC {version} has no services of users, which came with 0.60"
+            what = f"{seen.openrc} has no services of users, which came with 0.60"
             mend = Remedy(words=f"appbox --user {login.name or login.uid} as root makes init scripts that run as him")
             yield wants.say("user services", "weak", what, mend)
 
@@ -181,14 +180,18 @@ def delegation(seen: Seen, wants: Wants) -> Iterator[Finding]:
     login = seen.login
     if login is None or seen.init != "systemd" or not wants.covers("delegation"):
         return
-    if login.delegated is None:
+    given = login.promised if login.delegated is None else login.delegated
+    if given is None:
         yield wants.say("delegation", "unknown", f"systemd does not say what it gives to {login}")
         return
     there = seen.cgroups.controllers if seen.cgroups else frozenset()
-    lacking = [name for name in remedies.CONTROLLERS if name not in login.delegated and name in there]
-    listed = " ".join(sorted(login.delegated)) or "none"
-    data = {"controllers": sorted(login.delegated)}
-    if lacking:
+    lacking = [name for name in remedies.CONTROLLERS if name not in given and name in there]
+    listed = " ".join(sorted(given)) or "none"
+    data = {"controllers": sorted(given)}
+    if lacking and login.promised is not None and login.promised.issuperset(lacking):
+        what = f"the systemd of {login} may use {', '.join(lacking)} from its next start on"
+        yield wants.say("delegation", "weak", what, Remedy(words="log out and in again, or reboot"), data=data)
+    elif lacking:
         what = f"the systemd of {login} may use the controllers {listed}, but not {', '.join(lacking)}"
         state: State = "missing" if wants.asked else "weak"
         yield wants.say("delegation", state, what, remedies.delegate(login), data=data)
@@ -202,9 +205,9 @@ def ports(seen: Seen, wants: Wants) -> Iterator[Finding]:
     if seen.login is None or not wants.covers("ports"):
         return
     lowest = wants.lowest_port or _USUAL_PORT
-    if start <= (wants.lowest_port or 1):
+    if start <= lowest:
         yield wants.say("ports", "ok", f"services of users may have ports from {start} on", data={"first": start})
     else:
         what = f"services of users cannot have ports below {start}"
-        mend = remedies.sysctl("net.ipv4.ip_unprivileged_port_start", str(min(lowest, start)))
+        mend = remedies.sysctl("net.ipv4.ip_unprivileged_port_start", str(lowest))
         yield wants.say("ports", "missing", what, mend, data={"first": start})

@@ -21,7 +21,8 @@ def install(seen: Seen, *tools: str, words: str = "") -> Remedy:
     command = seen.distribution.install(tools)
     if command is None:
         return Remedy(words=words or f"install {', '.join(tools)}: {either(tools[0])}")
-    return Remedy((Run(command),), words)
+    first = (Run(("apt-get", "update")),) if seen.no_lists and seen.distribution.family == "debian" else ()
+    return Remedy((*first, Run(command)), words)
 
 
 def sysctl(name: str, value: str) -> Remedy:
@@ -86,6 +87,8 @@ def runtime_directory(seen: Seen, login: Login) -> Remedy:
     if seen.init == "systemd":
         steps = [Run(("loginctl", "enable-linger", login.name))] if login.name else []
         return Remedy(tuple(steps), "systemd-logind makes it at login, where libpam-systemd is installed")
+    if seen.init != "openrc":
+        return Remedy(words="it is made by whatever starts sessions here; the one in /dev/shm does as well")
     path = f"/run/user/{login.uid}"
     make = f"mkdir -p -m 0755 /run/user && install -d -m 0700 -o {login.uid} -g {login.gid} {path}\n"
     script = f"/etc/local.d/appbox-run-user-{login.uid}.start"
@@ -106,10 +109,10 @@ def runtime_directory(seen: Seen, login: Login) -> Remedy:
 
 
 def clock(seen: Seen) -> Remedy:
-    """Return the remedy that has somebody keep the clock right."""
+    """Return the remedy that has somebody keep the clock right: who that is, its administrator decides."""
     if seen.init == "systemd":
-        return Remedy((Run(("timedatectl", "set-ntp", "true")),))
+        return Remedy((Run(("timedatectl", "set-ntp", "true")),), safe=False)
     if seen.distribution.family == "alpine":
         steps = (Run(("apk", "add", "chrony")), Run(("rc-update", "add", "chronyd", "default")))
-        return Remedy((*steps, Run(("rc-service", "chronyd", "start"))))
+        return Remedy((*steps, Run(("rc-service", "chronyd", "start"))), safe=False)
     return Remedy(words="install and start chrony, or whatever sets the clock here")

@@ -35,7 +35,7 @@ def summary(findings: Sequence[Finding], *, fixed: bool = False) -> str:
     """Return the closing line."""
     bad = [one for one in findings if one.bad]
     advice = [one for one in findings if one.state != "ok" and not one.bad]
-    fixable = sum(1 for one in bad + advice if one.remedy.fixable)
+    fixable = sum(1 for one in findings if one.mendable)
     if not bad and not advice:
         return "everything is there\n"
     parts = [f"{len(bad)} missing" if bad else "nothing that is needed is missing"]

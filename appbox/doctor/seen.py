@@ -113,6 +113,9 @@ class OpenRC:
     controllers: str = ""
     in_runlevel: bool = False
 
+    def __str__(self) -> str:
+        return f"OpenRC {'.'.join(map(str, self.version))}" if any(self.version) else "OpenRC"
+
 
 @dataclass(frozen=True, slots=True)
 class RuntimeDirectory:
@@ -130,7 +133,8 @@ class Login:
     """An ordinary user. `name` and `home` are empty for a number without a password entry.
 
     `subids` are the tables of /etc/subuid and /etc/subgid, `source` where the ranges really come from. `delegated` are
-    the controllers that his systemd may use, None when that is not known; `linger` whether it runs without a login.
+    the controllers that his systemd may use, None when it does not run, `promised` those that it gets when it is
+    started; `linger` tells whether it runs without a login.
     """
 
     name: str
@@ -149,6 +153,7 @@ class Login:
     runtime: RuntimeDirectory = RuntimeDirectory()
     linger: bool | None = None
     delegated: frozenset[str] | None = None
+    promised: frozenset[str] | None = None
 
     def __str__(self) -> str:
         return self.name or f"the user id {self.uid}"
@@ -158,7 +163,8 @@ class Login:
 class Seen:
     """Everything that was looked at. `root`: the doctor runs as root; `login` is None when root's services are meant.
 
-    `programs` maps the names of programs to their paths; `plugins` maps CNI plugins to where they are.
+    `programs` maps the names of programs to their paths; `plugins` maps CNI plugins to where they are. `no_lists`: apt
+    does not know yet which packages there are.
     """
 
     distribution: Distribution = UNKNOWN
@@ -178,6 +184,7 @@ class Seen:
     openrc: OpenRC | None = None
     login: Login | None = None
     age_key: str = ""
+    no_lists: bool = False
     cron: bool = True
     reaper: bool = False
     first: Tried | None = None

@@ -123,6 +123,11 @@ class Finding:
         """What a person reads of the state: what is missing and not needed by what was asked about is only absent."""
         return "absent" if self.state == "missing" and not self.needed else self.state
 
+    @property
+    def mendable(self) -> bool:
+        """Whether `--fix` mends it: what no manifest asks for is not installed."""
+        return self.remedy.fixable and self.word in {"missing", "weak"}
+
     def as_dict(self) -> dict[str, Any]:
         """Return the finding as JSON data."""
         remedy = self.remedy
@@ -134,7 +139,7 @@ class Finding:
             "why": self.why,
             "keys": [{"file": one.file, "line": one.line, "key": one.key} for one in self.at],
             "commands": [step.shown for step in remedy.steps],
-            "fixable": remedy.fixable,
+            "fixable": self.mendable,
             "advice": remedy.words,
             **({"data": dict(self.data)} if self.data else {}),
         }

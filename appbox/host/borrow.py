@@ -34,7 +34,7 @@ def look_up(root: Root, manifest: Manifest, architecture: str) -> Borrowed:
     process_ = manifest.process
     return Borrowed(
         devices=tuple(_device(root, parse(device).source) for device in manifest.security.devices),
-        reaper=_reaper(root, architecture) if process_.init else "",
+        reaper=find_reaper(root, architecture) if process_.init else "",
         zone=_zone(root, process_.timezone) if process_.timezone else None,
     )
 
@@ -75,7 +75,7 @@ def _node(path: str, info: os.stat_result) -> Node | None:
     return Node(path, "c" if kind == "c" else "b", os.major(number), os.minor(number), mode, info.st_uid, info.st_gid)
 
 
-def _reaper(root: Root, architecture: str) -> str:
+def find_reaper(root: Root, architecture: str) -> str:
     """Return the first init that is static, of this architecture, and that only root can have put there."""
     for folder in (*process.SEARCH, *reaper.FOLDERS):
         for name in reaper.PROGRAMS:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
+from appbox.distribution import UNKNOWN, Distribution
 from appbox.oci.model import Platform
 from appbox.oci.runtimes import Runtime
 
@@ -98,6 +99,7 @@ class Facts:
     /etc/subgid and of users; `ranges` maps services to the range that they were given.
     `cron` is what OpenRC's timed jobs go to: a directory of tables, the one table of busybox's crond, or there is none.
     `program` is where appbox itself is; "" when it was started in a way that no timer could repeat.
+    `distribution` is who knows how something is installed.
     `memory` is in bytes. `masked` are paths of this host's hardware that containers should not see.
     """
 
@@ -113,6 +115,7 @@ class Facts:
     cron: Literal["", "cron.d", "crontab"] = "cron.d"
     abilities: Abilities | None = None
     program: str = ""
+    distribution: Distribution = UNKNOWN
 
     def for_templates(self) -> dict[str, str | int]:
         """Return what a template sees as `facts`."""

@@ -8,7 +8,7 @@ from collections.abc import Collection, Sequence
 from typing import Final
 
 from appbox import container
-from appbox.host import process
+from appbox.host import process, runc
 from appbox.manifest import Manifest
 from appbox.oci import runtimes
 from appbox.oci.runtimes import Runtime
@@ -41,11 +41,23 @@ _INTERFACE: Final = re.compile(r"net\.(ipv4|ipv6|mpls)\.(conf|neigh)\.(?!all\.|d
 
 
 def runtime() -> tuple[Runtime | None, bool]:
-    """Return what runc is, None when it does not say; and whether there is none."""
-    path = process.find("runc")
-    if path is None:
-        return None, True
-    return runtimes.parse(process.run([path, "--version"]).out), False
+    """Return the runtime that services are given, None when it does not say what it is; and whether there is none.
+
+    Of several it is the first, if nothing is known against that.
+    """
+    there = runc.there()
+    first: Runtime | None = None
+    for name, path in there.items():
+        found = _asked(name, path)
+        if found is None or not runtimes.unsafe(found):
+            return found, False
+        first = first or found
+    return first, not there
+
+
+def _asked(name: str, path: str) -> Runtime | None:
+    told = runtimes.parse(process.run([path, "--version"]).out)
+    return runtimes.UNKNOWN_CRUN if told is None and name == "crun" else told
 
 
 def version() -> tuple[int, int]:

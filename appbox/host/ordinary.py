@@ -10,14 +10,47 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Final
 
-from appbox.errors import AppboxError, HostLacks
-from appbox.host import subids
+from appbox.errors import AppboxError, HostLacks, UsageError
+from appbox.host import process, subids
+from appbox.host.subids import User
 from appbox.owner import Owner, extents
 from appbox.units.model import PATH
 
 SHARED_MEMORY: Final = "/dev/shm"  # noqa: S108 - it is looked at who made the directory there
+
+
+def named(name: str) -> Owner:
+    """Return a user for whom root works, whose services are run by units of the system.
+
+    Raises UsageError for a name that the host does not know and for root, and whatever `find` does.
+    """
+    user = subids.user(int(name) if name.isascii() and name.isdigit() and len(name) < 10 else name)
+    if user.uid == 0:
+        raise UsageError("root is no ordinary user", where=f"--user {name}", hint="leave --user out")
+    if not user.name:
+        raise UsageError("this host has no such user", where=f"--user {name}")
+    make_runtime(user)
+    return replace(find({}, user.uid), by_root=True)
+
+
+def make_runtime(user: User) -> None:
+    """Make /run/user/UID as a login would: the user's own, 0700, in memory. Root alone may write to its parent."""
+    path = f"/run/user/{user.uid}"
+    systemctl = process.find("systemctl")
+    if not runtime_fault(path, user.uid):
+        return
+    if os.path.isdir("/run/systemd/system") and systemctl:
+        process.run([systemctl, "start", f"user-runtime-dir@{user.uid}.service"])
+        return
+    os.makedirs("/run/user", 0o755, exist_ok=True)
+    try:
+        os.mkdir(path, 0o700)
+        os.chown(path, user.uid, user.gid)
+    except FileExistsError:
+        pass  # `find` says what is wrong with it
 
 
 def find(environ: Mapping[str, str], uid: int | None = None) -> Owner:

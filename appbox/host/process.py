@@ -82,6 +82,49 @@ def outside() -> Outside | None:
     return _outside
 
 
+TimeoutExpired = subprocess.TimeoutExpired
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Whose process a program is: user, group and further groups by number."""
+
+    uid: int
+    gid: int
+    groups: tuple[int, ...]
+
+
+def become_user(identity: Identity) -> None:
+    """Make this process, which is root's, a user's for good."""
+    os.setgroups(identity.groups)
+    os.setresgid(identity.gid, identity.gid, identity.gid)
+    os.setresuid(identity.uid, identity.uid, identity.uid)
+
+
+def spawn(  # noqa: PLR0917
+    argv: Sequence[str],
+    env: Mapping[str, str],
+    stdin: int | None,
+    stdout: int | None,
+    stderr: int | None,
+    new_session: bool,
+    own: Identity | None = None,
+) -> subprocess.Popen[bytes]:
+    """Start a program with the given descriptors, as a user's if root says whose; OSError as execve(2)."""
+    return subprocess.Popen(
+        list(argv),
+        stdin=stdin,
+        stdout=stdout,
+        stderr=stderr,
+        env=env,
+        cwd="/",
+        start_new_session=new_session,
+        user=own.uid if own else None,
+        group=own.gid if own else None,
+        extra_groups=own.groups if own else None,
+    )
+
+
 def _popen(
     argv: Sequence[str],
     env: Mapping[str, str],
@@ -90,25 +133,14 @@ def _popen(
     stdout: Use = "pipe",
     stderr: Use | None = "pipe",
     new_session: bool = True,
-    account: tuple[int, int] | None = None,
+    own: Identity | None = None,
 ) -> subprocess.Popen[bytes] | Started:
-    """Start a program; HostLacks when it cannot be. `account`: as this user and group, in no other group."""
+    """Start a program where programs are started; HostLacks when it cannot be."""
     uses = {"pipe": subprocess.PIPE, "null": subprocess.DEVNULL, "out": subprocess.STDOUT, None: None}
     try:
         if _outside is not None:
             return _outside.start(argv, env, stdin=stdin, stdout=stdout, stderr=stderr, new_session=new_session)
-        return subprocess.Popen(
-            list(argv),
-            stdin=uses[stdin],
-            stdout=uses[stdout],
-            stderr=uses[stderr],
-            env=env,
-            cwd="/",
-            start_new_session=new_session,
-            user=account[0] if account else None,
-            group=account[1] if account else None,
-            extra_groups=() if account else None,
-        )
+        return spawn(argv, env, uses[stdin], uses[stdout], uses[stderr], new_session, own)
     except OSError as error:
         raise HostLacks("cannot be started", where=argv[0], why=error.strerror or str(error)) from error
 
@@ -119,14 +151,15 @@ def run(
     timeout: float = 120.0,
     stdin: bytes = b"",
     extra: Mapping[str, str] | None = None,
-    account: tuple[int, int] | None = None,
+    own: Identity | None = None,
 ) -> Result:
     """Run a program to its end and return how it ended.
 
     `timeout` is in seconds; a program that takes longer is killed and AppboxError raised. HostLacks when the
-    program cannot be started. `extra` is added to its environment. Root may run it as an `account`: user and group id.
+    program cannot be started. `extra` is added to its environment. `own`:
+    root has it run as a user.
     """
-    process = _popen(argv, environment(extra), stdin="pipe" if stdin else "null", account=account)
+    process = _popen(argv, environment(extra), stdin="pipe" if stdin else "null", own=own)
     with process:
         try:
             out, err = _communicate(process, stdin, timeout)

@@ -1,53 +1,38 @@
-"""Containers as runc keeps them: its state files are read directly, which costs no process per service."""
+"""Containers of services and the runtime that has them, runc or crun: what it keeps of them, and commands to it."""
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Final, NoReturn
+from typing import NoReturn
 
 from appbox import owner
 from appbox.errors import AppboxError
-from appbox.host import process
-from appbox.store import files, paths
-
-_LIMIT: Final = 4 << 20
-
-
-def states() -> str:
-    """Return where runc keeps the states of containers: its own default place, for root and users alike."""
-    return f"{paths.CONTAINER_STATES}/runc"
+from appbox.host import container_state, process
+from appbox.store import paths
 
 
 @dataclass(frozen=True, slots=True)
 class Running:
     """A container that runs: the host's number of its first process, since when, and which bundle it was made from.
 
-    `cgroups` maps controllers to directories; cgroup v2 is "".
+    `cgroups` maps controllers to directories; cgroup v2 is "". `runtime` is the program that runs it.
     """
 
     pid: int
     since: datetime
     bundle: str
     cgroups: Mapping[str, str] = field(default_factory=dict)
+    runtime: str = "runc"
 
 
 def running(name: str) -> Running | None:
     """Return the running container of a service, or None: no state, another's, or its first process is gone."""
-    state = _state(name)
-    bundle = _bundle(state)
-    if state is None or not _is_ours(name, bundle):
-        return None
-    try:
-        pid, started = int(state["init_process_pid"]), int(state["init_process_start"])
-        since = _time(str(state["created"]))
-        cgroups = {str(name): str(path) for name, path in (state.get("cgroup_paths") or {}).items()}
-    except (ValueError, KeyError, TypeError, AttributeError):
-        return None
-    return Running(pid, since, bundle, cgroups) if start_time(pid) == started else None
+    for state in container_state.read(name):
+        if state.since is not None and _is_ours(name, state.bundle) and start_time(state.pid) == state.started:
+            return Running(state.pid, state.since, state.bundle, state.cgroups, state.runtime)
+    return None
 
 
 def foreign(name: str) -> str:
@@ -55,32 +40,24 @@ def foreign(name: str) -> str:
 
     "" when there is none; `unknown` for one whose state cannot be read. The run script will not start beside it.
     """
-    state = _state(name)
-    bundle = _bundle(state)
-    return "" if state is None or _is_ours(name, bundle) else bundle or "unknown"
+    bundles = (state.bundle for state in container_state.read(name))
+    return next((bundle or "unknown" for bundle in bundles if not _is_ours(name, bundle)), "")
 
 
 def _is_ours(name: str, bundle: str) -> bool:
     return bundle.startswith(f"{paths.CONTAINERS}/{name}-")
 
 
-def _state(name: str) -> dict[str, Any] | None:
-    """Return runc's state of a container, {} for one that cannot be read, None when there is none, or an empty one."""
-    try:
-        data = files.read_if_present(f"{states()}/{name}/state.json", _LIMIT)
-        state = json.loads(data) if data else None
-    except PermissionError:
-        raise
-    except (OSError, AppboxError, ValueError, RecursionError):
-        return {}
-    return state if isinstance(state, dict) or state is None else {}
+def there() -> dict[str, str]:
+    """Return the paths of the runtimes that this host has by their names, the preferred one first."""
+    found = ((name, process.find(name)) for name in container_state.RUNTIMES)
+    return {name: path for name, path in found if path is not None}
 
 
-def _bundle(state: dict[str, Any] | None) -> str:
-    config = state.get("config") if state else None
-    labels = config.get("labels") if isinstance(config, dict) else None
-    words = map(str, labels) if isinstance(labels, list) else ()
-    return next((word[7:] for word in words if word.startswith("bundle=")), "")
+def need(why: str) -> tuple[str, str]:
+    """Return name and path of the first runtime that this host has; HostLacks with `why` when there is none."""
+    found = next(iter(there().items()), None)
+    return found or ("runc", process.need("runc", why, hint="apt install runc, or apk add runc"))
 
 
 def process_of(name: str) -> tuple[int, int] | None:
@@ -88,12 +65,6 @@ def process_of(name: str) -> tuple[int, int] | None:
     found = running(name)
     started = start_time(found.pid) if found else None
     return (found.pid, started) if found and started is not None else None
-
-
-def _time(text: str) -> datetime:
-    """Return an RFC 3339 time of runc's, which has nanoseconds; Python knows microseconds."""
-    seconds, _, fraction = text.rstrip("Z").partition(".")
-    return datetime.fromisoformat(f"{seconds}.{fraction[:6]:0<6}+00:00")
 
 
 def start_time(pid: int) -> int | None:
@@ -116,7 +87,7 @@ def parent(pid: int) -> int | None:
 
 
 def enter(name: str, command: list[str], *, terminal: bool) -> NoReturn:
-    """Replace this process by `runc exec` in a running service."""
+    """Replace this process by the runtime's `exec` in a running service."""
     found = running(name)
     if found is None:
         raise AppboxError("is not running", where=name, hint=f"appbox start {name}")
@@ -124,12 +95,14 @@ def enter(name: str, command: list[str], *, terminal: bool) -> NoReturn:
 
 
 def program(name: str) -> list[str]:
-    """Return the words that any command of runc for a service begins with.
+    """Return the words that any command of the runtime for a service begins with.
 
     A command in a container of an ordinary user is started from the user namespace that the container is in.
     """
-    words = [process.need("runc", f"{name} runs through it"), "--root", states()]
     own, found = owner.current(), running(name)
+    why = f"{name} runs through it"
+    runtime, path = need(why) if found is None else (found.runtime, process.need(found.runtime, why))
+    words = [path, "--root", container_state.directory(runtime)]
     if own is None or found is None:
         return words
     keep = ["--preserve-credentials"] if own.alone else []
@@ -144,10 +117,22 @@ def program(name: str) -> list[str]:
 
 
 def kill(name: str, signal: str) -> None:
-    """Send a signal to a service's first process through runc; AppboxError when that fails."""
+    """Send a signal to a service's first process through its runtime; AppboxError when that fails."""
     result = process.run([*program(name), "kill", name, signal])
     if result.code != 0:
         raise AppboxError("cannot be signalled", where=name, why=result.message)
+
+
+def end(name: str) -> None:
+    """Kill everything in a service's own container and remove it; nothing happens when none runs.
+
+    Raises AppboxError when that fails.
+    """
+    if running(name) is None:
+        return
+    result = process.run([*program(name), "delete", "--force", name])
+    if result.code != 0:
+        raise AppboxError("cannot be ended", where=name, why=result.message)
 
 
 def pause(name: str, *, on: bool) -> None:
@@ -156,12 +141,3 @@ def pause(name: str, *, on: bool) -> None:
     result = process.run([*program(name), verb, name])
     if result.code != 0:
         raise AppboxError(f"cannot be {verb}d", where=name, why=result.message)
-
-
-def version() -> str | None:
-    """Return the first line of `runc --version`, or None when the host has no runc."""
-    path = process.find("runc")
-    if path is None:
-        return None
-    lines = process.run([path, "--version"]).out.splitlines()
-    return lines[0] if lines and os.path.exists(path) else None

@@ -72,8 +72,8 @@ class Services(Protocol):
     def reload_service(self, name: str) -> None:
         """Have a running service read its configuration again."""
 
-    def schedule(self, name: str, *, on: bool) -> None:
-        """Start a timed job at its times from now on, or no longer."""
+    def schedule(self, name: str, *, on: bool, snapshots: bool = False) -> None:
+        """Start a timed job, or the snapshots of a service, at its times from now on, or no longer."""
 
     def armed(self, name: str) -> bool:
         """Return whether a timed job is started at its times."""
@@ -128,24 +128,24 @@ class Systemd:
 
     def reload_service(self, name: str) -> None:
         """Do what `systemctl reload` would."""
-        _reload(name)
+        reload_by_script(name)
 
-    def schedule(self, name: str, *, on: bool) -> None:
-        """Run `systemctl restart` or `stop` on the job's timer."""
-        self._ctl("restart" if on else "stop", f"{name}.timer")
+    def schedule(self, name: str, *, on: bool, snapshots: bool = False) -> None:
+        """Run `systemctl restart` or `stop` on the timer of the job, or of the snapshots."""
+        self._ctl("restart" if on else "stop", f"{name}:snapshot.timer" if snapshots else f"{name}.timer")
 
     def armed(self, name: str) -> bool:
         """Ask `systemctl is-active` of the job's timer."""
-        return process.run([*_systemctl(), "is-active", "--quiet", f"{name}.timer"]).code == 0
+        return process.run([*systemctl(), "is-active", "--quiet", f"{name}.timer"]).code == 0
 
     def forget(self, name: str) -> None:
         """Run `systemctl reset-failed` on all units that it may have; those that are not there do no harm."""
         units = (path.rpartition("/")[2] for path in places.files_of(self.kind, name))
-        process.run([*_systemctl(), "reset-failed", *units])
+        process.run([*systemctl(), "reset-failed", *units])
 
     def state(self, name: str) -> State:
         """Ask `systemctl show`; a unit that waits for its next try has failed already."""
-        argv = [*_systemctl(), "show", "--property=ActiveState,SubState", f"{name}.service"]
+        argv = [*systemctl(), "show", "--property=ActiveState,SubState", f"{name}.service"]
         shown = dict(line.partition("=")[::2] for line in process.run(argv).out.splitlines())
         if shown.get("SubState") == "auto-restart" or shown.get("ActiveState") == "failed":
             return "failed"
@@ -158,7 +158,7 @@ class Systemd:
 
     def busy(self, name: str) -> bool:
         """Ask `systemctl show`: a unit that waits for its next try is being activated."""
-        argv = [*_systemctl(), "show", "--property=ActiveState", "--value", f"{name}.service"]
+        argv = [*systemctl(), "show", "--property=ActiveState", "--value", f"{name}.service"]
         return process.run(argv).out.strip() not in {"", "inactive", "failed"}
 
     def log_tail(self, name: str, lines: int, after: int = 0) -> list[str]:
@@ -172,16 +172,16 @@ class Systemd:
         if journal is None:
             return []
         unit = f"{name}.service"
-        shown = process.run([*_systemctl(), "show", "--property=InvocationID", "--value", unit]).out.strip()
+        shown = process.run([*systemctl(), "show", "--property=InvocationID", "--value", unit]).out.strip()
         argv = [journal, "--quiet", "--lines", str(lines), "--output", "cat", "--no-pager"]
         own = process.run(
             [*argv, f"{journal_field('UNIT')}={unit}", *([f"_SYSTEMD_INVOCATION_ID={shown}"] if shown else [])]
         )
-        said = [f"INVOCATION_ID={shown}"] if shown else ["--unit" if owner.current() is None else "--user-unit", unit]
+        said = [f"INVOCATION_ID={shown}"] if shown else ["--unit" if _system() else "--user-unit", unit]
         return own.out.splitlines() or process.run([*argv, *said]).out.splitlines()
 
     def _ctl(self, verb: str, *units: str) -> None:
-        result = process.run([*_systemctl(), verb, *units], timeout=_limit(verb))
+        result = process.run([*systemctl(), verb, *units], timeout=_limit(verb))
         if result.code != 0:
             _refuse_unhealthy(self, units)
             where = units[0] if units else "systemd"
@@ -189,15 +189,21 @@ class Systemd:
             raise AppboxError(f"systemctl {verb} failed", where=where, why=why, hint=_hint(units))
 
 
-def _systemctl() -> list[str]:
+def systemctl() -> list[str]:
     """Return the words that begin every command to the manager of the host's units, or of the user's."""
     program = process.need("systemctl", "systemd runs on this host")
-    return [program] if owner.current() is None else [program, "--user"]
+    return [program] if _system() else [program, "--user"]
 
 
 def journal_field(name: str) -> str:
     """Return the journal's field for what a unit wrote (systemd.journal-fields(7))."""
-    return f"_SYSTEMD_{name}" if owner.current() is None else f"_SYSTEMD_USER_{name}"
+    return f"_SYSTEMD_{name}" if _system() else f"_SYSTEMD_USER_{name}"
+
+
+def _system() -> bool:
+    """Return whether units are the system's: the host's own services', and those of users for whom root works."""
+    own = owner.current()
+    return own is None or own.by_root
 
 
 class OpenRC:
@@ -220,12 +226,16 @@ class OpenRC:
         self._rc(name, "start")
 
     def stop(self, name: str) -> None:
-        """Run `rc-service stop`. What cleans up behind it may be what has to be repaired: the service is stopped."""
+        """Run `rc-service stop`. What cleans up behind it may be what has to be repaired: the service is stopped.
+
+        The supervisor ends the run script alone. Where that is lost, nobody ends a container that ignores its signal.
+        """
         try:
             self._rc(name, "stop")
         except AppboxError:
-            if self.state(name) == "active" or runc.running(name) is not None:
+            if self.state(name) == "active":
                 raise
+            runc.end(name)
             self.forget(name)
 
     def prepare(self, name: str, *, units: bool) -> None:
@@ -245,9 +255,9 @@ class OpenRC:
 
     def reload_service(self, name: str) -> None:
         """Do what `rc-service reload` would."""
-        _reload(name)
+        reload_by_script(name)
 
-    def schedule(self, name: str, *, on: bool) -> None:
+    def schedule(self, name: str, *, on: bool, snapshots: bool = False) -> None:
         """Do nothing: cron reads its tables by itself."""
 
     def armed(self, name: str) -> bool:
@@ -334,9 +344,9 @@ class NoInit:
 
     def reload_service(self, name: str) -> None:
         """Reload a service that runs in the foreground."""
-        _reload(name)
+        reload_by_script(name)
 
-    def schedule(self, name: str, *, on: bool) -> None:
+    def schedule(self, name: str, *, on: bool, snapshots: bool = False) -> None:
         """Do nothing: there is no clock that starts anything."""
 
     def armed(self, name: str) -> bool:
@@ -368,12 +378,17 @@ class NoInit:
 
 def of_kind(kind: InitKind) -> Services:
     """Return the control of an init system."""
+    own = owner.current()
+    if kind != "none" and own is not None and own.by_root and process.outside() is not None:
+        from appbox.host import delegated  # noqa: PLC0415 - it knows what this module has
+
+        return delegated.Delegated(kind)
     if kind == "systemd":
         return Systemd()
     return OpenRC() if kind == "openrc" else NoInit()
 
 
-def _reload(name: str) -> None:
+def reload_by_script(name: str) -> None:
     """Call the run script itself, as the units do: what a failing command says is then known. It is waited for."""
     result = process.run([f"{paths.CONTAINERS}/{name}/run", "reload"], timeout=_TIMEOUT)
     if result.code != 0:

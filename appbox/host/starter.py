@@ -5,7 +5,8 @@ runs in a container of the user's, and enter its namespaces; from within appbox'
 
 `serve` is the process outside. It takes requests from `Outside`, the client within, at a socket: one JSON object each,
 with the descriptors that the program gets and one through which its end is told (unix(7), SCM_RIGHTS). Both are the
-same program of the same user, so that neither has to distrust the other.
+same program of the same user, so that neither has to distrust the other; where root serves a user, it starts programs as
+that user, and `host.privileged` judges what else is asked of it.
 """
 
 from __future__ import annotations
@@ -15,10 +16,11 @@ import contextlib
 import json
 import os
 import socket
-import subprocess
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import IO, Any, Final, Literal
+
+from appbox.host import process
 
 _LIMIT: Final = 4 << 20
 """Bytes of a request: all arguments and variables of a program, which the kernel bounds at 2 MiB."""
@@ -39,19 +41,19 @@ class Started:
 
     def poll(self) -> int | None:
         """Return how the program ended, None while it runs."""
-        with contextlib.suppress(subprocess.TimeoutExpired):
+        with contextlib.suppress(process.TimeoutExpired):
             return self.wait(0.0)
         return None
 
     def wait(self, timeout: float | None = None) -> int:
-        """Wait for the end of the program, for `timeout` seconds at most; subprocess.TimeoutExpired after them."""
+        """Wait for the end of the program, for `timeout` seconds at most; process.TimeoutExpired after them."""
         if self._told is not None:
             # A timeout of zero would make the socket one that does not block, which is told by another exception.
             self._told.settimeout(None if timeout is None else max(timeout, 0.001))
             try:
                 answer = self._told.recv(64)
             except TimeoutError as error:
-                raise subprocess.TimeoutExpired(self.args, timeout or 0.0) from error
+                raise process.TimeoutExpired(self.args, timeout or 0.0) from error
             self._told.close()
             self._told = None
             self.returncode = int(answer or b"-9")  # whoever waited for it is gone, and the program with it
@@ -131,6 +133,12 @@ class Outside:
             uid, gid = json.loads(told.recv(64))
         return int(uid), int(gid)
 
+    def privileged(self, asked: Mapping[str, Any]) -> dict[str, Any]:
+        """Ask root, who serves this user, for what only root can do, and return the answer."""
+        told = self._ask({"do": "privileged", "asked": dict(asked)}, [])
+        with told:
+            return dict(json.loads(told.recv(_LIMIT)))
+
     def _ask(self, request: Mapping[str, Any], given: Sequence[int]) -> socket.socket:
         """Send a request, and return where the answer to it comes."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -144,8 +152,15 @@ class Outside:
         return ours
 
 
-def serve(line: socket.socket) -> list[Any] | None:
-    """Answer requests until the client has ended; return the program and environment to become, None if nothing."""
+Answer = Callable[[Mapping[str, Any]], dict[str, Any]]
+"""What root does for a user: a request to its answer, both data for JSON."""
+
+
+def serve(line: socket.socket, own: process.Identity | None = None, answer: Answer | None = None) -> list[Any] | None:
+    """Answer requests until the client has ended; return the program and environment to become, None if nothing.
+
+    Where root serves a user, programs are started as `own`, and `answer` does what only root can.
+    """
     wanted: list[Any] | None = None
     while True:
         size, fds, _, _ = socket.recv_fds(line, 4, _FDS)
@@ -162,8 +177,17 @@ def serve(line: socket.socket) -> list[Any] | None:
                 info = os.fstat(fds[1])
                 os.close(fds[1])
                 told.send(json.dumps([info.st_uid, info.st_gid]).encode())
+        elif request["do"] == "privileged":
+            threading.Thread(target=_answer, args=(request["asked"], told, answer), daemon=True).start()
         else:
-            threading.Thread(target=_start, args=(request, told, fds[1:]), daemon=True).start()
+            threading.Thread(target=_start, args=(request, told, fds[1:], own), daemon=True).start()
+
+
+def _answer(asked: Mapping[str, Any], told: socket.socket, answer: Answer | None) -> None:
+    with told:
+        found = answer(asked) if answer else {}
+        with contextlib.suppress(BrokenPipeError):
+            told.sendall(json.dumps(found).encode())
 
 
 def _exactly(line: socket.socket, size: int) -> bytes:
@@ -178,18 +202,10 @@ def _exactly(line: socket.socket, size: int) -> bytes:
     return data
 
 
-def _start(request: Mapping[str, Any], told: socket.socket, fds: Sequence[int]) -> None:
+def _start(request: Mapping[str, Any], told: socket.socket, fds: Sequence[int], own: process.Identity | None) -> None:
     with told:
         try:
-            child = subprocess.Popen(
-                request["argv"],
-                stdin=fds[0],
-                stdout=fds[1],
-                stderr=fds[2],
-                env=request["env"],
-                cwd="/",
-                start_new_session=request["session"],
-            )
+            child = process.spawn(request["argv"], request["env"], fds[0], fds[1], fds[2], request["session"], own)
         except OSError as error:
             told.send(json.dumps({"errno": error.errno}).encode())
             return

@@ -62,7 +62,12 @@ _NR_RENAMEAT2: Final = {
 }
 
 _PR_SET_PDEATHSIG: Final = 1
+_PR_SET_DUMPABLE: Final = 4
 _SIGKILL: Final = 9
+
+_TIME_ERROR: Final = 5
+_TIMEX_SIZE: Final = 512
+"""More than struct timex has on any architecture (208 bytes on 64 bits); all zeroes: nothing is asked to change."""
 
 _M_ARENA_MAX: Final = -8
 _M_TRIM_THRESHOLD: Final = -1
@@ -209,6 +214,12 @@ def end_with_parent() -> None:
         raise _error(ctypes.get_errno(), "")
 
 
+def be_traceable() -> None:
+    """Have this process be its user's again, who gave up being another. See prctl(2), PR_SET_DUMPABLE."""
+    if _libc.prctl(_PR_SET_DUMPABLE, ctypes.c_ulong(1), 0, 0, 0) != 0:
+        raise _error(ctypes.get_errno(), "")
+
+
 def syncfs(fd: int) -> None:
     """Write everything of the file system that holds `fd` to its disk; raises EIO and ENOSPC of earlier writes too.
 
@@ -216,6 +227,14 @@ def syncfs(fd: int) -> None:
     """
     if _libc.syncfs(ctypes.c_int(fd)) != 0:
         raise _error(ctypes.get_errno(), "")
+
+
+def clock_is_synchronised() -> bool:
+    """Return whether somebody keeps the kernel's clock right. See adjtimex(2); nothing is set."""
+    answer = _libc.adjtimex(ctypes.create_string_buffer(_TIMEX_SIZE))
+    if answer < 0:
+        raise _error(ctypes.get_errno(), "")
+    return int(answer) != _TIME_ERROR
 
 
 def keep_freed_memory(size: int) -> None:

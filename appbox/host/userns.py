@@ -12,6 +12,7 @@ import signal
 import socket
 import sys
 from collections.abc import Iterable
+from functools import partial
 from typing import Final, NoReturn
 
 from appbox.errors import HostLacks
@@ -39,6 +40,8 @@ def enter(owner: Owner) -> None:
         _stay(owner, child, ours, made)
     ours.close()
     os.close(made)
+    if owner.by_root:
+        _drop_privileges(owner)
     syscalls.end_with_parent()
     try:
         syscalls.unshare(syscalls.CLONE_NEWUSER | syscalls.CLONE_NEWNS)
@@ -55,6 +58,20 @@ def enter(owner: Owner) -> None:
     process.use_outside(starter.Outside(theirs))
 
 
+def _drop_privileges(owner: Owner) -> None:
+    """Be the user, with the user's groups, and nothing of root's: not even a directory that only root can reach."""
+    os.chdir("/")
+    process.become_user(_identity(owner))
+    syscalls.be_traceable()  # or newuidmap would take this process for somebody else's
+    for name in [name for name in os.environ if name.startswith("XDG_") or name in {"MAIL", "SUDO_USER"}]:
+        del os.environ[name]
+    os.environ |= {"HOME": owner.home, "USER": owner.name, "LOGNAME": owner.name, "XDG_RUNTIME_DIR": owner.runtime}
+
+
+def _identity(owner: Owner) -> process.Identity:
+    return process.Identity(owner.uid, owner.gid, tuple(os.getgrouplist(owner.name, owner.gid)))
+
+
 def _flush() -> None:
     sys.stdout.flush()
     sys.stderr.flush()
@@ -67,12 +84,19 @@ def _stay(owner: Owner, child: int, line: socket.socket, made: int) -> NoReturn:
     if os.read(made, 1):
         line.sendall(_mapped(owner, child).encode())
     os.close(made)
-    wanted = starter.serve(line)
+    if owner.by_root:
+        from appbox.host import privileged  # noqa: PLC0415 - only root for a user needs it
+
+        wanted = starter.serve(line, _identity(owner), partial(privileged.answer, owner))
+    else:
+        wanted = starter.serve(line)
     _, status = os.waitpid(child, 0)
     code = os.waitstatus_to_exitcode(status)
     if wanted is not None and code == 0:
         for number in _FORWARDED:
             signal.signal(number, signal.SIG_DFL)
+        if owner.by_root:
+            process.become_user(_identity(owner))
         try:
             os.execve(wanted[0][0], wanted[0], wanted[1])  # noqa: S606 - that is the point
         except OSError as error:
@@ -101,7 +125,7 @@ def _mapped(owner: Owner, child: int) -> str:
         path = process.find(program)
         if path is None:
             return f"{program} is not installed\nthe subordinate ids of {owner.name} are mapped by it"
-        result = process.run([path, str(child), *_words(ids)])
+        result = process.run([path, str(child), *_words(ids)], own=_identity(owner) if owner.by_root else None)
         if result.code != 0:
             return f"{program} does not map the ids of {owner.name}\n{result.message}"
     return "+"

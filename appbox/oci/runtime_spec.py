@@ -14,13 +14,14 @@ Rules that live here, with their sources:
 
 from __future__ import annotations
 
-import json
+from collections import deque
 from collections.abc import Iterable, Mapping
+from copy import deepcopy
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
 from typing import Any, Final, Literal
 
 from appbox.errors import Refused
+from appbox.json_text import indented
 from appbox.oci import seccomp
 from appbox.oci.capabilities import ALL_CAPABILITIES, DEFAULT_CAPABILITIES
 from appbox.oci.users import User
@@ -52,7 +53,7 @@ _TTY: Final = 5
 _PTS: Final = ("nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", f"gid={_TTY}")
 
 _PLACE: Final = "seccomp"
-_scalar: Final = json.JSONEncoder(ensure_ascii=True, allow_nan=False).encode
+_FILTERS: Final[deque[tuple[dict[str, Any], str]]] = deque(maxlen=16)
 
 MAX_STRING: Final = 131_071
 """Bytes in one argument or environment string: MAX_ARG_STRLEN of execve(2), less its NUL."""
@@ -235,31 +236,23 @@ def dumps(data: dict[str, Any]) -> str:
     """
     linux = data.get("linux", {})
     if "seccomp" not in linux:
-        return _indented(data) + "\n"
-    # The filter is nine tenths of the text and the same for most services; Python's indenting encoder is slow.
-    text = _indented({**data, "linux": {**linux, "seccomp": _PLACE}})
+        return indented(data, 2) + "\n"
+    # The filter is nine tenths of the text and the same for most services.
+    text = indented({**data, "linux": {**linux, "seccomp": _PLACE}}, 2)
     # Whatever comes after the filter is constant, so that the last occurrence is the place, whatever arguments say.
     before, _, after = text.rpartition(f'"{_PLACE}"')
-    return f"{before}{_filter(json.dumps(linux['seccomp']))}{after}\n"
+    return f"{before}{_filter(linux['seccomp'])}{after}\n"
 
 
-def _indented(data: object, margin: str = "\n") -> str:
-    """Return what `json.dumps(data, indent=2)` does, in a third of the time: its encoder yields every comma alone.
-
-    `margin` is what a line begins with.
-    """
-    within = f"{margin}  "
-    if data and isinstance(data, dict):
-        lines = [f"{within}{_scalar(key)}: {_indented(value, within)}" for key, value in data.items()]
-        return f"{{{','.join(lines)}{margin}}}"
-    if data and isinstance(data, list | tuple):
-        return f"[{','.join([within + _indented(item, within) for item in data])}{margin}]"
-    return _scalar(data)
-
-
-@lru_cache(maxsize=16)
-def _filter(compact: str) -> str:
-    return _indented(json.loads(compact)).replace("\n", "\n    ")
+def _filter(profile: dict[str, Any]) -> str:
+    """Return a filter as it stands in the text, made once: comparing it with those before is ten times as quick."""
+    for known, text in _FILTERS:
+        if known == profile:
+            return text
+    text = indented(profile, 2).replace("\n", "\n    ")
+    # Whoever has the profile may change it.
+    _FILTERS.append((deepcopy(profile), text))
+    return text
 
 
 def _process(container: Container) -> dict[str, Any]:

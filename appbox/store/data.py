@@ -10,7 +10,7 @@ from typing import Final
 from appbox.errors import AppboxError
 from appbox.host import syscalls
 from appbox.host.inside import open_inside, remove_tree
-from appbox.store import files, tree
+from appbox.store import files
 
 DEPTH: Final = 200
 """Levels of directories that are copied into a volume; deeper ones are no data of anybody."""
@@ -84,6 +84,8 @@ def copy_tree(source: int, target: int, *, reachable: bool = False) -> None:
     What users of the host can reach gets no setuid and setgid bits and no file capabilities: they would be those of an
     image. Raises Refused for a device, and for a tree of more than `DEPTH` levels.
     """
+    from appbox.store import tree  # noqa: PLC0415  # most runs copy nothing
+
     tree.copy(source, target, tree.Rules(image=True, reachable=reachable, depth=DEPTH), top=False)
 
 

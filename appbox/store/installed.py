@@ -65,9 +65,9 @@ class Installed:
     `directory` is relative to the containers directory; `meta` is bundle.toml; `files` are the generation's, by
     path. `problem` says why the bundle cannot be used, if so. `written` is when the configuration that a running
     service must have was written (nanoseconds since 1970). `carry`: data of the previous version still has to be
-    moved here: the directory below the containers in which it is. `visible` is the generation whose configuration files
-    a running container must see at least, `visible_written` when it was written. `moved` is where its manifest was seen
-    since.
+    moved here: the directory below the containers in which it is; this one when only the note of it is left.
+    `visible` is the generation whose configuration files a running container must see at least, `visible_written` when
+    it was written. `moved` is where its manifest was seen since.
     """
 
     name: str

@@ -74,11 +74,11 @@ _HOST: Final = {name: str(globals()[name]) for name, kind in list(__annotations_
 
 
 def use(places: Mapping[str, str] | None = None) -> None:
-    """Have this process work with a user's own places from now on; without any, with the host's."""
-    chosen = _HOST if places is None else places
-    if chosen.keys() != _HOST.keys():
-        raise ValueError(f"not the places that there are: {sorted(chosen.keys() ^ _HOST.keys())}")
-    globals().update(chosen)
+    """Have this process work with a user's own places from now on; what is not named is the host's."""
+    unknown = (places or {}).keys() - _HOST.keys()
+    if unknown:
+        raise ValueError(f"no such places: {sorted(unknown)}")
+    globals().update({**_HOST, **(places or {})})
 
 
 def version_directory(name: str, version: str) -> str:

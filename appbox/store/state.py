@@ -77,6 +77,8 @@ def _load(name: str, directory: str, bundle: int) -> Installed:
     version = directory[len(name) + 1 :]
     generation = current_generation(bundle)
     carry = bundle_carry(bundle)
+    if carry and files.exists(paths.DATA, bundle):
+        carry = directory  # it has come, and only the note is still there
     meta: dict[str, Any] = {}
     try:
         if not generation:

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from appbox.errors import AppboxError
+from appbox.host import owners
 from appbox.host.facts import InitKind
 from appbox.store import crontab, files, paths
 from appbox.store.root import Root
@@ -38,8 +39,17 @@ def read(root: Root, kind: InitKind, name: str) -> dict[str, str]:
     """
     if kind == "systemd":
         _refuse_hidden(root, name)
-    texts = ((path, read_file(root, path, name)) for path in places.files_of(kind, name))
-    return {path: text for path, text in texts if text is not None}
+    texts: dict[str, str | None] = {}
+    by_folder: dict[str, list[str]] = {}
+    for path in places.files_of(kind, name):
+        by_folder.setdefault("" if crontab.split(path) else path.rpartition("/")[0], []).append(path)
+    for folder, found in by_folder.items():
+        if not folder:
+            texts |= {path: crontab.read(root, name) for path in found}
+            continue
+        with contextlib.suppress(FileNotFoundError), root.directory(folder) as fd:
+            texts |= {path: _read(fd, path, name) for path in found}
+    return {path: text for path, text in texts.items() if text is not None}
 
 
 def read_file(root: Root, path: str, name: str) -> str | None:
@@ -49,16 +59,23 @@ def read_file(root: Root, path: str, name: str) -> str | None:
     """
     if crontab.split(path):
         return crontab.read(root, name)
-    folder, _, leaf = path.rpartition("/")
     try:
-        with root.directory(folder) as fd:
-            target = files.link_target(leaf, fd)
-            if target is None and _is_directory(leaf, fd):
-                raise _foreign(path, "it is a directory", name)
-            data = files.read_if_present(leaf, _LIMIT, fd) if target is None else b""
+        with root.directory(path.rpartition("/")[0]) as folder:
+            return _read(folder, path, name)
     except FileNotFoundError:
         return None
-    if data is None:
+
+
+def _read(folder: int, path: str, name: str) -> str | None:
+    """Return the text of a file in an open folder as `read_file` does."""
+    leaf = path.rpartition("/")[2]
+    try:
+        kind = os.lstat(leaf, dir_fd=folder).st_mode
+        if stat.S_ISDIR(kind):
+            raise _foreign(path, "it is a directory", name)
+        target = os.readlink(leaf, dir_fd=folder) if stat.S_ISLNK(kind) else None
+        data = files.read(leaf, _LIMIT, folder) if target is None else b""
+    except FileNotFoundError:
         return None
     if target == "/dev/null" or (not data and target is None and leaf.endswith((".service", ".timer"))):
         # systemd takes a link to nothing and an empty file for the same (systemd.unit(5)).
@@ -72,13 +89,6 @@ def read_file(root: Root, path: str, name: str) -> str | None:
     return text
 
 
-def _is_directory(leaf: str, folder: int) -> bool:
-    try:
-        return stat.S_ISDIR(os.lstat(leaf, dir_fd=folder).st_mode)
-    except FileNotFoundError:
-        return False
-
-
 def modes(root: Root, found: Iterable[str]) -> dict[str, int]:
     """Return the modes of files of the init system, -1 for one that is not root's; a part of a table has none."""
     return {path: _mode(root, path) for path in found if not crontab.split(path)}
@@ -88,9 +98,10 @@ def _mode(root: Root, path: str) -> int:
     fd = root.open(path, os.O_PATH | os.O_NOFOLLOW)
     try:
         info = os.fstat(fd)
+        user = owners.user(info, fd)
     finally:
         os.close(fd)
-    return stat.S_IMODE(info.st_mode) if info.st_uid in {0, os.geteuid()} else -1
+    return stat.S_IMODE(info.st_mode) if user in {0, os.geteuid()} else -1
 
 
 def drop_ins(root: Root, name: str) -> list[str]:
@@ -183,7 +194,11 @@ def link_target(root: Root, path: str) -> str | None:
 
 
 def write(root: Root, unit: UnitFile) -> None:
-    """Write a unit file atomically and durably. One that had only another mode keeps its time: `written` means text."""
+    """Write a unit file atomically and durably.
+
+    One that had only another mode, or other words about snapshots, keeps its time: a service need not start again for
+    it, and `written` says when it has to.
+    """
     if job := crontab.split(unit.path):
         crontab.write(root, job, unit.text)
         return
@@ -197,13 +212,19 @@ def write(root: Root, unit: UnitFile) -> None:
 
 
 def _time_of(leaf: str, data: bytes, folder: int) -> tuple[int, int] | None:
-    """Return the times of a file that has these bytes, in nanoseconds since 1970; None of any other one."""
+    """Return the times of a file that says the same of its service, in nanoseconds since 1970; None of any other."""
     try:
         info = os.lstat(leaf, dir_fd=folder)
-        same = stat.S_ISREG(info.st_mode) and files.read_if_present(leaf, _LIMIT, folder) == data
+        there = files.read_if_present(leaf, _LIMIT, folder) if stat.S_ISREG(info.st_mode) else None
+        same = there is not None and _telling(there) == _telling(data)
     except OSError:
         return None
     return (info.st_atime_ns, info.st_mtime_ns) if same else None
+
+
+def _telling(data: bytes) -> list[bytes]:
+    """Return the lines of a unit without the one that has a timer of snapshots started beside the service."""
+    return [line for line in data.splitlines() if not (line[:6] == b"Wants=" and line.endswith(b":snapshot.timer"))]
 
 
 def remove(root: Root, kind: InitKind, name: str) -> bool:

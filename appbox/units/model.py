@@ -24,6 +24,9 @@ SIGNAL: Final = re.compile(r"SIG[A-Z][A-Z0-9]{1,7}([+-][0-9]{1,2})?", re.ASCII)
 
 _MAPPING: Final = re.compile(r"[0-9]{1,10}( [0-9]{1,10}){2}( [0-9]{1,10}( [0-9]{1,10}){2})*", re.ASCII)
 
+USER: Final = re.compile(r"[a-z_][a-z0-9_-]{0,31}", re.ASCII)
+"""A user by name, as useradd(8) takes it."""
+
 INTERFACE: Final = re.compile(r"[a-z0-9][a-z0-9._-]{0,14}", re.ASCII)
 """A network interface; the kernel takes 15 characters."""
 
@@ -137,6 +140,7 @@ class Unit:
     when; `cron` is the same for cron, whose table is `crontab`, or one of its own. `reload`: the script knows how to.
     `snapshots` and `snapshots_cron` say in the same ways when `program`, appbox itself, takes snapshots of its data.
     `rootless`: an ordinary user's own, who has no privilege; `runs` is where what a start needs in memory is.
+    `user` and `uid`: it is a unit of the system that runs as this user; "" for one of the user's own init system.
     `pids`: the container has a limit of processes of its own, and a lower one of the unit would be in its way.
     Raises ValueError for anything that may not stand in a unit.
     """
@@ -167,8 +171,13 @@ class Unit:
     bundles: str = field(default_factory=lambda: paths.CONTAINERS)
     runs: str = field(default_factory=lambda: paths.RUN)
     rootless: bool = False
+    user: str = ""
+    uid: int = 0
 
     def __post_init__(self) -> None:
+        if self.user:
+            _matches(USER, "user", self.user)
+            _within("user id", self.uid, 1, 2**32 - 2)
         _matches(VERSION, "version", self.version)
         _matches(PATH, "path", self.bundles)
         _matches(PATH, "path", self.runs)
@@ -262,12 +271,13 @@ class Pasta:
 class Rootless:
     """How the ids of an ordinary user's container are the host's: the words of newuidmap(1) and newgidmap(1).
 
-    `alone`: it has only the user's own id, which needs neither.
+    `alone`: it has only the user's own id, which needs neither. `by_root`: root's init system runs it.
     """
 
     uids: str
     gids: str
     alone: bool = False
+    by_root: bool = False
 
     def __post_init__(self) -> None:
         for ids in (self.uids, self.gids):

@@ -9,7 +9,7 @@ first after `start_pre`; the supervisor then gives up and marks the service fail
 from __future__ import annotations
 
 from appbox.store import paths
-from appbox.units import places
+from appbox.units import declared, places
 from appbox.units.files import Link, UnitFile, marker
 from appbox.units.model import StopSignal, Unit
 from appbox.units.render import template
@@ -39,6 +39,7 @@ def render(unit: Unit) -> tuple[UnitFile, ...]:
         after=" ".join(sorted({"firewall", *unit.after})),
         open_files=OPEN_FILES,
     )
+    text += declared.line(unit) if unit.user else ""
     found = [UnitFile(places.files_of("openrc", unit.name)[0], text, 0o755)]
     name = "cron" if unit.cron and unit.enable else "snapshots" if unit.snapshots_cron else ""
     if name:  # no job has snapshots at certain times

@@ -33,7 +33,8 @@ def crontab_part(name: str) -> str:
 def links_of(kind: InitKind, name: str) -> tuple[Link, ...]:
     """Return every link that may enable a service: first as one that runs, then as a timed job."""
     if kind == "systemd":
-        boot = "default" if owner.current() else "multi-user"
+        own = owner.current()
+        boot = "default" if own and not own.by_root else "multi-user"
         places = ((f"{boot}.target.wants", f"{name}.service"), ("timers.target.wants", f"{name}.timer"))
         folder = paths.SYSTEMD_UNITS
         return tuple(Link(f"{folder}/{target}/{leaf}", f"{folder}/{leaf}") for target, leaf in places)

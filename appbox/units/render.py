@@ -22,6 +22,7 @@ OVERLAY: Final = "redirect_dir=nofollow,metacopy=off,index=off,xino=off"
 USER_OVERLAY: Final = "userxattr,index=off,xino=off"
 """The same where an ordinary user mounts it: `userxattr` alone lets neither be asked for (overlayfs.rst)."""
 
+_INCLUDED: Final = re.compile(r'^\{% include "([a-z/.-]+)" %\}\n', re.MULTILINE)
 _HARMLESS: Final = re.compile(r"[A-Za-z0-9 ./_:;,=+#-]*", re.ASCII)
 
 
@@ -32,6 +33,7 @@ def run_script(script: RunScript) -> str:
         script=script,
         marker=marker(script.name),
         overlay=USER_OVERLAY if script.rootless else OVERLAY,
+        manager=" --user" if script.rootless and not script.rootless.by_root else "",
         success=success_statuses(script.stop_signal),
     )
 
@@ -72,4 +74,9 @@ def harmless(value: object) -> object:
 
 
 def _source(name: str) -> str:
-    return files("appbox.units").joinpath("templates", *name.split("/")).read_text(encoding="utf-8")
+    """Return the text of a template with those in it that are included on lines of their own.
+
+    Jinja2 would give each of them a context of its own at each rendering, which takes longer than all the rest.
+    """
+    text = files("appbox.units").joinpath("templates", *name.split("/")).read_text(encoding="utf-8")
+    return _INCLUDED.sub(lambda found: _source(found[1]), text)

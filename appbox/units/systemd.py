@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from appbox.units import places
+from appbox.units import declared, places
 from appbox.units.files import Link, UnitFile, marker
 from appbox.units.model import Unit, success_statuses
 from appbox.units.render import template
@@ -25,7 +25,7 @@ _SLACK: Final = 30
 def render(unit: Unit) -> tuple[UnitFile, ...]:
     """Return the unit files of a service, the service's own first."""
     # The network is up before any user's manager is started, which knows no unit of the system.
-    net = ("net",) if unit.network and not unit.rootless else ()
+    net = ("net",) if unit.network and (unit.user or not unit.rootless) else ()
     text = template(
         "systemd/service.j2",
         unit=unit,
@@ -36,10 +36,12 @@ def render(unit: Unit) -> tuple[UnitFile, ...]:
         mounts=" ".join((unit.bundles, *unit.writable_mounts)),
         burst=unit.restart_limit.count + 1,
         success=" ".join(map(str, success_statuses(unit.stop_signal))),
+        boot="default" if unit.rootless and not unit.user else "multi-user",
         type="notify" if unit.notify else "exec",
         start_seconds=unit.patience + _SLACK,
     )
     own, schedule, health, timer, *snapshots = places.files_of("systemd", unit.name)
+    text += declared.line(unit) if unit.user else ""
     found = [UnitFile(own, text, 0o644)]
     if unit.schedule:
         found.append(UnitFile(schedule, template("systemd/timer.j2", unit=unit, marker=marker(unit.name)), 0o644))

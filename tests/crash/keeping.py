@@ -23,6 +23,7 @@ from tests.ground.sandbox import Sandbox
 
 COPIED: Final[dict[str, Any]] = {"upgrade": {"data": "copy"}}
 MOVED: Final[dict[str, Any]] = {"upgrade": {"data": "move"}}
+KEEPING_ALL: Final[dict[str, Any]] = {"upgrade": {"data": "copy", "keep": 5}}
 CLONED: Final[dict[str, Any]] = {"upgrade": {"data": "snapshot"}}
 KINDS: Final = ("tmpfs", "ext4", "xfs", "btrfs")
 CLONING: Final = ("xfs", "btrfs")
@@ -44,7 +45,7 @@ def _upgrading(name: str, tables: dict[str, Any], kinds: tuple[str, ...]) -> Ope
         applying(version="2.0", **tables),
         both(is_whole("1.0", "2.0"), data_at_hand),
         _both_have_data,
-        kept=both(is_whole("1.0"), data_at_home),
+        kept=both(is_whole("1.0"), data_at_hand),
         kinds=kinds,
     )
 
@@ -83,9 +84,8 @@ def _back(**tables: Any) -> Callable[[Sandbox], Words]:
 def _upgraded_twice(box: Sandbox) -> None:
     """Install three versions one after the other, each of which but the last writes something."""
     box.image("3.0", *members(b"3"))
-    keeping = {"upgrade": {"data": "copy", "keep": 5}}
-    _upgraded(**keeping)(box)
-    box.apply(version="3.0", **keeping)
+    _upgraded(**KEEPING_ALL)(box)
+    box.apply(version="3.0", **KEEPING_ALL)
     (box.current() / "data/data/newest").write_text("z")
 
 
@@ -331,7 +331,7 @@ KEEPING: Final = (
     Operation(
         "rollback --to an older one",
         _upgraded_twice,
-        _back(upgrade={"data": "copy", "keep": 5}),
+        _back(**KEEPING_ALL),
         both(is_whole("1.0", "3.0"), data_at_hand),
         _is_back_at_first,
         finished="is current already",

@@ -14,10 +14,10 @@ from pathlib import Path
 
 from tests.ground import cache, roots
 
-FORMAT = 1  # counts up when the way the layer is made changes
+FORMAT = 2  # counts up when the way the layer is made changes
 FOLDERS = ("usr/bin", "usr/sbin")  # Debian's /bin and /sbin are links to them
-TOOLS = "/usr/lib/ground"
-"""Where what only tests call is, on no PATH but theirs."""
+TOOLS = roots.Tools("/usr/lib/ground", ("ip", "ss", "pgrep", "perl"))
+"""What only tests call, and what some of them install."""
 
 # What busybox is not asked for: on Alpine, too, another package provides it.
 KEPT = (
@@ -26,7 +26,8 @@ KEPT = (
     *("supervise-daemon", "start-stop-daemon"),
     *("init", "halt", "poweroff", "reboot", "runlevel", "shutdown", "telinit"),
     # What runs services, and what keys of a manifest ask for.
-    *("runc", "tini", "tini-static", "pasta", "pasta.avx2", "passt", "passt.avx2", "age", "age-keygen", "curl"),
+    *("runc", "crun", "tini", "tini-static", "age", "age-keygen", "curl"),
+    *("pasta", "pasta.avx2", "passt", "passt.avx2", "slirp4netns", "newuidmap", "newgidmap", "getsubids"),
     *("xtables-nft-multi", "nft"),
     *(f"{name}{suffix}" for name in ("iptables", "ip6tables") for suffix in ("", "-restore", "-save")),
     *(f"{name}-nft{suffix}" for name in ("iptables", "ip6tables") for suffix in ("", "-restore", "-save")),
@@ -35,7 +36,6 @@ KEPT = (
     # appbox itself, until a test removes it, and a client that tests have.
     *("python3", "python3.11", "python3.13", "redis-cli"),
 )
-FOR_TESTS = ("ip", "ss", "perl", "socat")  # copied to TOOLS
 
 # As Alpine's own, which starts it at boot; its table is /etc/crontabs/root.
 CROND = """\
@@ -56,7 +56,7 @@ def ensure(suite: str = "bookworm") -> roots.Root:
 def build(system: Path, suite: str) -> Path:
     """Return the layer that makes an Alpine of `system`, built when it is missing."""
     prefix = f"busybox-{suite}-"
-    path = cache.root() / "roots" / f"{prefix}{cache.key(FORMAT, system.name, KEPT, FOR_TESTS, CROND)}"
+    path = cache.root() / "roots" / f"{prefix}{cache.key(FORMAT, system.name, KEPT, TOOLS.names, CROND)}"
     with cache.locked(path):
         if not path.exists():
             cache.forget_others(path, prefix)
@@ -76,13 +76,15 @@ def fill(layer: Path, system: Path) -> None:
                 os.mknod(layer / path, stat.S_IFCHR, os.makedev(0, 0))
     for path, target in applets.items():
         (layer / path).symlink_to(target)
-    (layer / TOOLS[1:]).mkdir(parents=True)
-    for name in FOR_TESTS:
-        shutil.copy2(system / "usr/bin" / name, layer / TOOLS[1:] / name)
+    (layer / TOOLS.folder[1:]).mkdir(parents=True)
+    for name in TOOLS.names:
+        shutil.copy2(system / "usr/bin" / name, layer / TOOLS.folder[1:] / name)
     (layer / "etc/init.d").mkdir(parents=True)
     (layer / "etc/init.d/crond").write_text(CROND, encoding="ascii")
     (layer / "etc/init.d/crond").chmod(0o755)
     os.mknod(layer / "etc/init.d/cron", stat.S_IFCHR, os.makedev(0, 0))
+    passwd = (system / "etc/passwd").read_text(encoding="utf-8")
+    (layer / "etc/passwd").write_text(passwd.replace("/bin/bash", "/bin/sh"), encoding="utf-8")
     (layer / "etc/crontabs").mkdir()
     (layer / "etc/crontabs/root").write_text("# the administrator's own\n", encoding="ascii")
 

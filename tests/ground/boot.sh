@@ -9,7 +9,7 @@ shift 5
 echo 0 >"$cgroup/cgroup.procs"
 root=$dir/root
 mount -t overlay -o "lowerdir=$lower,upperdir=$dir/upper,workdir=$dir/work" ground "$root"
-for name in opt var root; do mount --bind "$dir/$name" "$root/$name"; done
+for name in home opt var root; do mount --bind "$dir/$name" "$root/$name"; done
 mkdir -p "$root/var/cache/appbox-dev/images"
 mount --bind -o ro "$images" "$root/var/cache/appbox-dev/images"
 mount -t proc -o nosuid,nodev,noexec proc "$root/proc"

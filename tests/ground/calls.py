@@ -141,12 +141,14 @@ def supervise(
     decide: Callable[[Call], int],
     names: Sequence[str] = CHANGING,
     prepare: Callable[[], None] | None = None,
+    *,
+    alone: bool = False,
 ) -> Ended:
     """Fork, call `prepare` and then `work` in the child, and return how it ended; its exit code is what `work` returns.
 
     `decide` is asked before each call of `names`: 0 to go on, an errno to fail with, `KILL` or `SKIP`. Every thread
     that makes a call waits until it is answered. What goes to the standard streams does not count, nor what `prepare`
-    does.
+    does. `alone`: what other programs do that the process has started does not count, and goes on when it has ended.
     """
     ours, theirs = socket.socketpair()
     with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err, ours, theirs:
@@ -158,7 +160,7 @@ def supervise(
         try:
             _, descriptors, _, _ = socket.recv_fds(ours, 1, 1)
             assert descriptors, "the process ended before it could be watched"
-            _answer(process, descriptors[0], decide, every_open="dup" in names)
+            _answer(process, descriptors[0], decide, every_open="dup" in names, alone=pid if alone else 0)
         finally:
             signal.pidfd_send_signal(process, signal.SIGKILL)
             os.close(process)
@@ -195,8 +197,8 @@ def _become(
         os._exit(code)
 
 
-def _answer(process: int, listener: int, decide: Callable[[Call], int], *, every_open: bool) -> None:
-    """Answer every question until the process has ended."""
+def _answer(process: int, listener: int, decide: Callable[[Call], int], *, every_open: bool, alone: int) -> None:
+    """Answer every question until the process has ended. `alone`: the number of the one that counts, 0 for all."""
     column = ARCHITECTURES[os.uname().machine][2]
     by_number = {numbers[column]: name for name, numbers in NUMBERS.items()}
     threads: list[int] = []
@@ -209,17 +211,14 @@ def _answer(process: int, listener: int, decide: Callable[[Call], int], *, every
             if not ready[listener] & select.POLLIN:
                 poll.unregister(listener)  # nobody is left who could ask
                 continue
-            question = bytearray(_NOTIFICATION.size)
-            try:
-                fcntl.ioctl(listener, _RECEIVE, question)
-            except OSError as error:
-                if error.errno != errno.ENOENT:  # it died meanwhile
-                    raise
+            question = _question(listener)
+            if question is None:
                 continue
-            identity, thread, _, number, _, _, *arguments = _NOTIFICATION.unpack(question)
+            identity, thread, _, number, _, _, *arguments = question
             name = by_number[number]
             verdict = 0
-            if name != "openat2" or every_open or _makes(thread, arguments[2]):
+            counts = not alone or os.path.exists(f"/proc/{alone}/task/{thread}")
+            if counts and (name != "openat2" or every_open or _makes(thread, arguments[2])):
                 asked += 1
                 if thread not in threads:
                     threads.append(thread)
@@ -227,12 +226,49 @@ def _answer(process: int, listener: int, decide: Callable[[Call], int], *, every
             if verdict == KILL:
                 signal.pidfd_send_signal(process, signal.SIGKILL)
                 return
-            answer = _ANSWER.pack(identity, 0, -max(verdict, 0), 0 if verdict else _GO_ON)
-            with contextlib.suppress(FileNotFoundError):
-                fcntl.ioctl(listener, _SEND, answer)
+            _reply(listener, identity, verdict)
         assert ready, f"nothing happened for {LIMIT} seconds after call {asked}"
     finally:
+        if alone:
+            _let_others_go_on(listener)
         os.close(listener)
+
+
+def _question(listener: int) -> tuple[int, ...] | None:
+    """Return what somebody asks, as struct seccomp_notif has it; None when he died meanwhile."""
+    question = bytearray(_NOTIFICATION.size)
+    try:
+        fcntl.ioctl(listener, _RECEIVE, question)
+    except OSError as error:
+        if error.errno != errno.ENOENT:
+            raise
+        return None
+    return _NOTIFICATION.unpack(question)
+
+
+def _reply(listener: int, identity: int, verdict: int) -> None:
+    answer = _ANSWER.pack(identity, 0, -max(verdict, 0), 0 if verdict else _GO_ON)
+    with contextlib.suppress(FileNotFoundError):
+        fcntl.ioctl(listener, _SEND, answer)
+
+
+def _let_others_go_on(listener: int) -> None:
+    """Fork what tells everybody to go on, until nobody is left who could ask: a service that was started, for one."""
+    if os.fork() != 0:
+        return
+    try:
+        os.setsid()
+        os.dup2(listener, 3)
+        os.closerange(4, 1 << 16)
+        for number in range(3):
+            os.dup2(os.open(os.devnull, os.O_RDWR), number)
+        poll = select.poll()
+        poll.register(3, select.POLLIN)
+        while any(event & select.POLLIN for _, event in poll.poll()):
+            if question := _question(3):
+                _reply(3, question[0], 0)
+    finally:
+        os._exit(0)
 
 
 def _makes(thread: int, how: int) -> bool:

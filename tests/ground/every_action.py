@@ -34,5 +34,6 @@ EVERY: tuple[Action, ...] = (
     actions.NoteFormat("web", "r", "web-1", "2"),
     actions.RetireVersion("web", "r", "web-0"),
     actions.NoteSource("web", "r", "web-1", "/etc/services/web.toml"),
+    actions.KeepImage("web", "r", "web-1"),
     actions.RemoveService("web", "r", "web-1"),
 )

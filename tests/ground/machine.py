@@ -26,7 +26,7 @@ ENVIRONMENT = {
     "LANG": "C.UTF-8",
     "TERM": "dumb",
 }
-PERSISTENT = ("opt", "var", "root")  # on the disk itself: a real machine's /opt/containers is no overlay either
+PERSISTENT = ("home", "opt", "var", "root")  # on the disk itself: a real machine's /opt/containers is no overlay either
 CGROUP = "appbox-ground."
 SHELL_CGROUP = "user"  # where commands from outside run, as a login would
 
@@ -71,7 +71,7 @@ class Machine:
         self.init = root.init.name
         self._command = root.init.command
         self._lower = ":".join(map(str, (*layers, root.environment, *root.over, root.system)))
-        self._environment = {**ENVIRONMENT, **({"PATH": f"{root.tools}:{ENVIRONMENT['PATH']}"} if root.tools else {})}
+        self._tools = {name: f"{root.tools.folder}/{name}" for name in root.tools.names} if root.tools else {}
         self._images = images or cache.root() / "images"
         self._process: subprocess.Popen[bytes] | None = None
         self.pid = 0  # of PID 1, as this machine's kernel numbers it outside
@@ -178,6 +178,11 @@ class Machine:
         self.run([f"{roots.VENV}/bin/pip", "--quiet", "uninstall", "--yes", "appbox"])
         self.run(["sh", "-c", f"rm -rf {roots.VENV} /usr/local/bin/appbox /usr/bin/python3* /usr/lib/python3*"])
 
+    def install(self, name: str) -> None:
+        """Put a program where it is found, on a machine that has it for tests only."""
+        if name in self._tools:
+            self.run(["ln", "-s", self._tools[name], f"/usr/local/bin/{name}"])
+
     def console(self) -> str:
         """Return what the boot and the init have written to the console."""
         return (self.directory / "console").read_text(encoding="utf-8", errors="replace")
@@ -211,9 +216,9 @@ class Machine:
         """Start a program inside and return at once; the caller waits for it and closes its pipes."""
         enter = ["sh", "-c", 'echo 0 >"$1/cgroup.procs"; shift; exec "$@"', "enter", str(self.cgroup / SHELL_CGROUP)]
         enter += ["nsenter", "--target", str(self.pid), "--mount", "--uts", "--ipc", "--net", "--pid", "--cgroup"]
-        variables = {**self._environment, **(env or {})}
-        enter += ["/usr/bin/env", "-i", *(f"{name}={value}" for name, value in variables.items())]
+        enter += ["/usr/bin/env", "-i", *(f"{name}={value}" for name, value in {**ENVIRONMENT, **(env or {})}.items())]
         pipe = subprocess.PIPE
+        words = [self._tools.get(words[0], words[0]), *words[1:]]
         return subprocess.Popen([*enter, *words], stdin=pipe, stdout=pipe, stderr=pipe, start_new_session=True)
 
     def path(self, inside: str) -> Path:

@@ -41,7 +41,14 @@ COMMON = (
     "socat",
     "tini",
     "tzdata",
+    # What an ordinary user's services need, and the other runtime.
+    "crun",
+    "slirp4netns",
+    "uidmap",
 )
+USER = "alice"
+USER_ID = 1000
+HOOKS = (f'chroot "$1" useradd --create-home --uid {USER_ID} --shell /bin/sh {USER}',)
 
 # In a root that shares the kernel, these would change the real machine, or wait for hardware that is not there.
 MASKED = (
@@ -50,7 +57,6 @@ MASKED = (
     "systemd-remount-fs.service",
     "systemd-timesyncd.service",
     "systemd-networkd.service",
-    "systemd-logind.service",
     "console-getty.service",
     "getty.target",
     "apt-daily.timer",
@@ -95,7 +101,7 @@ class Init:
 
 SYSTEMD = Init(
     "systemd",
-    ("systemd", "systemd-sysv"),
+    ("systemd", "systemd-sysv", "dbus", "libpam-systemd"),
     ("/lib/systemd/systemd", "--system"),
     files={},
     hooks=tuple(f'ln -sf /dev/null "$1"/etc/systemd/system/{unit}' for unit in MASKED),
@@ -123,14 +129,22 @@ FILES = {
 
 
 @dataclass(frozen=True, slots=True)
+class Tools:
+    """Programs that stand in a folder inside."""
+
+    folder: str
+    names: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Root:
-    """A system and the layers over it, all to be left as they are. `tools` comes first on the PATH of tests."""
+    """A system and the layers over it, all to be left as they are. `tools` are on no PATH: only tests use them."""
 
     init: Init
     system: Path
     environment: Path
     over: tuple[Path, ...] = ()  # between the two, uppermost first
-    tools: str = ""
+    tools: Tools | None = None
 
 
 def ensure(name: str, suite: str = "bookworm") -> Root:
@@ -143,13 +157,13 @@ def ensure(name: str, suite: str = "bookworm") -> Root:
 def build_system(init: Init, suite: str) -> Path:
     """Return the directory of the system, built when it is missing."""
     prefix = f"{init.name}-{suite}-"
-    path = cache.root() / "roots" / f"{prefix}{cache.key(FORMAT, asdict(init), FILES, COMMON, suite)}"
+    path = cache.root() / "roots" / f"{prefix}{cache.key(FORMAT, asdict(init), FILES, COMMON, HOOKS, suite)}"
     with cache.locked(path):
         if not path.exists():
             cache.say(f"building a root with {init.name} of {suite} in {path}")
             cache.forget_others(path, prefix)
             with cache.replacing(path) as fresh:
-                debian.bootstrap(fresh, suite, (*COMMON, *init.packages), variant="minbase", hooks=init.hooks)
+                debian.bootstrap(fresh, suite, (*COMMON, *init.packages), variant="minbase", hooks=(*HOOKS, *init.hooks))
                 for name, text in {**FILES, **init.files}.items():
                     (fresh / name).write_text(text, encoding="utf-8")
     return path

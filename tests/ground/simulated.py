@@ -30,6 +30,7 @@ from appbox.actions import (
     Restart,
     RetireVersion,
     RunHook,
+    Schedule,
     Start,
     Stop,
     Switch,
@@ -336,6 +337,9 @@ class Host:
 
     def _restart(self, plan: ServicePlan, action: Restart | Start) -> None:
         self.running, self.stale, self.unseen = self.link, False, False
+
+    def _schedule(self, plan: ServicePlan, action: Schedule) -> None:
+        assert self.running or not action.snapshots
 
     def _replace(self, plan: ServicePlan, action: Replace) -> None:
         assert self.running

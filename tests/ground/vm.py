@@ -39,8 +39,8 @@ MODULES = (
 )
 INITRAMFS = Path(__file__).with_name("vm-init.sh")
 AGENT = Path(__file__).with_name("vm_agent.py")
-# $1: layers, $2: where they are mounted for a while, $3: the file system made of them, $4: how large it is
-FILL = 'mount -t overlay -o "lowerdir=$1" ground "$2" && mke2fs -q -F -t ext4 -O ^has_journal -d "$2" "$3" "$4"'
+# $1: layers, $2: where they are mounted for a while, $3: the file system made of them, $4: its size, $5: its features
+FILL = 'mount -t overlay -o "lowerdir=$1" ground "$2" && mke2fs -q -F -t ext4 -O "$5" -d "$2" "$3" "$4"'
 QEMU = "qemu-system-x86_64"
 SLOWNESS = 4  # how much longer everything may take that has a time limit
 
@@ -116,13 +116,14 @@ def disk(root: roots.Root) -> Path:
     return path / "disk"
 
 
-def make_disk(layers: Sequence[Path], target: Path, size: str) -> None:
-    """Make a file system of layers, uppermost first."""
+def make_disk(layers: Sequence[Path], target: Path, size: str, *, journal: bool = False) -> None:
+    """Make a file system of layers, uppermost first; without a `journal` it is made faster and breaks more easily."""
     with cache.scratch("disk") as scratch:
         lower = (*layers, scratch) if len(layers) == 1 else layers  # an overlay without an upper layer has two at least
         words = ["unshare", "--mount", "--propagation=private", "sh", "-c", FILL, "sh"]
         (scratch / "mounted").mkdir()
-        roots.run([*words, ":".join(map(str, lower)), str(scratch / "mounted"), str(target), size])
+        features = "has_journal" if journal else "^has_journal"
+        roots.run([*words, ":".join(map(str, lower)), str(scratch / "mounted"), str(target), size, features])
 
 
 class Emulator:
@@ -132,8 +133,8 @@ class Emulator:
     kernel. The first program takes /dev/vda for the root, and needs in it `ground/agent.py` and `ground/init`.
     """
 
-    def __init__(self, init: str, kernel: Path, options: str = "") -> None:
-        self.init, self._kernel, self._options = init, kernel, options
+    def __init__(self, init: str, kernel: Path, options: str = "", processors: int = 2) -> None:
+        self.init, self._kernel, self._options, self._processors = init, kernel, options, processors
         self._process: subprocess.Popen[bytes] | None = None
         self._socket: socket.socket | None = None
         self._kept = contextlib.ExitStack()
@@ -183,7 +184,8 @@ class Emulator:
 
     def _command(self) -> list[str]:
         console, channel = self.directory / "console", self.directory / "channel"
-        words = [QEMU, "-machine", "q35", "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", "1024"]
+        words = [QEMU, "-machine", "q35", "-accel", "tcg,thread=multi", "-cpu", "max", "-m", "1024"]
+        words += ["-smp", str(self._processors)]
         words += ["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]
         words += ["-chardev", f"file,id=console,path={console},append=on", "-serial", "chardev:console"]
         words += ["-chardev", f"socket,id=channel,path={channel}", "-device", "virtio-serial"]

@@ -10,6 +10,7 @@ import pytest
 
 from tests.ground import alpine, images, machine, roots
 from tests.init.host import Host
+from tests.init.worlds import WORLDS
 
 SUITE = os.environ.get("APPBOX_TEST_SUITE", "bookworm")
 
@@ -23,6 +24,12 @@ ON_BUSYBOX = (
     "test_busyboxs_crond_starts_jobs_and_the_administrators_lines_stay[busybox]",
 )
 
+FIRST = ("systemd", "openrc")
+"""The worlds in which all tests run: root's services, which runc runs."""
+
+# What runs in the others; all of it does in those that APPBOX_TEST_WORLDS names, separated by commas, or with "all".
+IN_WORLDS: tuple[str, ...] = ()
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark what is below this directory: all of it boots machines. Leave out what one run with OpenRC shows."""
@@ -30,22 +37,28 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if here in item.path.parents:
             item.add_marker(pytest.mark.init)
-    if os.environ.get("APPBOX_TEST_BUSYBOX") != "all":
-        items[:] = [item for item in items if not leaves_out(item)]
+    items[:] = [item for item in items if runs(item)]
 
 
-def leaves_out(item: pytest.Item) -> bool:
-    """Tell whether a test is one for busybox, and none of those that matter."""
+def runs(item: pytest.Item) -> bool:
+    """Tell whether a test runs in its world: all of them do in the first worlds, in the others those that matter."""
     spec = getattr(item, "callspec", None)
-    return spec is not None and spec.params.get("host") == "busybox" and item.name not in ON_BUSYBOX
+    world = spec.params.get("host") if spec is not None else None
+    if world is None or world in FIRST:
+        return True
+    if world == "busybox":
+        return os.environ.get("APPBOX_TEST_BUSYBOX") == "all" or item.name in ON_BUSYBOX
+    asked = os.environ.get("APPBOX_TEST_WORLDS", "").split(",")
+    return "all" in asked or world in asked or item.name in IN_WORLDS
 
 
-@pytest.fixture(params=[*sorted(roots.INITS), "busybox"])
+@pytest.fixture(params=sorted(WORLDS))
 def host(request: pytest.FixtureRequest, appbox_layer: Callable[[roots.Root], Path]) -> Iterator[Host]:
     """Return a booted machine, which is gone with all that it ran when the test ends."""
     images.ensure("redis")
     images.ensure("busybox")
-    root = alpine.ensure(SUITE) if request.param == "busybox" else roots.ensure(request.param, SUITE)
+    world = WORLDS[request.param]
+    root = alpine.ensure(SUITE) if world.init == "busybox" else roots.ensure(world.init, SUITE)
     with machine.Machine(root, [appbox_layer(root)]) as booted:
         booted.boot()
-        yield Host(booted)
+        yield Host(booted, world)

@@ -1,29 +1,33 @@
-"""What a person at the machine does and sees: appbox, the init's own commands, a client of the service."""
+"""What the owner of services does and sees at a machine: appbox, the init's own commands, a client of the service."""
 
 from __future__ import annotations
 
 import json
 import os
 import stat
+import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import tomli_w
 
-from tests.ground import runtime_schema
+from appbox.units.files import marker
+from tests.ground import roots, runtime_schema
 from tests.ground.machine import CommandError, Machine, Result
+from tests.init.worlds import OF_HOST, RUNTIME_DIRECTORY, RUNTIMES, World
 
 PORT = 6390
-CONTAINERS = "/opt/containers"
-STATE = ("/opt", "/etc", "/var/lib/appbox", "/var/cache/appbox")
+SUBIDS = 100_000  # the first subordinate id of useradd(8)
+CONTAINERS = OF_HOST.containers
+IMAGES = "oci:/var/cache/appbox-dev/images"
 
 
 def redis_manifest(name: str = "cache", port: int = PORT, **tables: Any) -> dict[str, Any]:
     """Return a manifest of the redis image, started as its entrypoint wants it; `tables` replace or add."""
     base = {
         "name": name,
-        "image": "oci:/var/cache/appbox-dev/images/redis",
+        "image": f"{IMAGES}/redis",
         "version": "debian",
         "process": {"args": ["redis-server", "--port", str(port)]},
         "volumes": {"data": {"path": "/data"}},
@@ -36,7 +40,7 @@ def script_manifest(script: str, *words: str, name: str = "job", **tables: Any) 
     """Return a manifest of the busybox image that runs `script` with `words` as its arguments and a volume at /data."""
     base = {
         "name": name,
-        "image": "oci:/var/cache/appbox-dev/images/busybox",
+        "image": f"{IMAGES}/busybox",
         "version": "debian",
         "process": {"entrypoint": ["sh", "-c", script, "sh"], "args": list(words)},
         "volumes": {"data": {"path": "/data"}},
@@ -45,17 +49,78 @@ def script_manifest(script: str, *words: str, name: str = "job", **tables: Any) 
 
 
 class Host:
-    """A booted machine as its administrator sees it."""
+    """A booted machine as the owner of its services sees it: the administrator, or an ordinary user."""
 
-    def __init__(self, machine: Machine) -> None:
+    def __init__(self, machine: Machine, world: World | None = None) -> None:
         self.machine = machine
+        self.world = world or World(machine.init)
         self.systemd = machine.init == "systemd"
+        self.ordinary = self.world.ordinary
+        self.runtime = self.world.runtime
+        self.places = self.world.places
+        self.home, self.services = self.places.home, self.places.services
+        self.containers = self.places.containers
+        self._settle()
+
+    def _settle(self) -> None:
+        """Leave the machine one runtime, and let its user's services run without a login."""
+        others = [name for name in RUNTIMES if name != self.runtime]
+        if self.world.init != "busybox":
+            self.machine.run(["sh", "-c", 'for name; do rm -f "$(command -v "$name")"; done', "sh", *others])
+        if self.ordinary and self.systemd:
+            self.machine.run(["loginctl", "enable-linger", roots.USER])
+        self._wait_for_manager()
+
+    def _wait_for_manager(self) -> None:
+        """Wait until the user's own manager has started what it starts at boot."""
+        if self.ordinary and self.systemd:
+            asked = ["systemctl", "--user", "is-system-running"]
+            self.machine.wait_until(
+                lambda: self.run(asked, check=False).out.strip() in ("running", "degraded"), 30, "the user's manager"
+            )
+
+    def reboot(self, *, hard: bool = False) -> None:
+        """Restart the machine; return when the init has started what it starts at boot."""
+        self.machine.reboot(hard=hard)
+        self._wait_for_manager()
+
+    # Commands and files
+
+    def run(self, words: Sequence[str], *, check: bool = True, timeout: float = 120) -> Result:
+        """Run a program as the owner of the services, as from a login."""
+        return self.machine.run(self._as_owner(words), check=check, timeout=timeout)
+
+    def start(self, words: Sequence[str]) -> subprocess.Popen[bytes]:
+        """Start a program as the owner; the caller waits for it and closes its pipes."""
+        return self.machine.start(self._as_owner(words))
+
+    def _as_owner(self, words: Sequence[str]) -> list[str]:
+        """Return the words that root runs for what the owner does."""
+        if not self.ordinary:
+            return list(words)
+        number = str(roots.USER_ID)
+        user = ["setpriv", f"--reuid={number}", f"--regid={number}", "--init-groups", "env", f"--chdir={self.home}"]
+        variables = [f"HOME={self.home}", f"USER={roots.USER}", f"LOGNAME={roots.USER}"]
+        return [*user, *variables, f"XDG_RUNTIME_DIR={RUNTIME_DIRECTORY}", *words]
+
+    def write(self, inside: str, text: str, mode: int = 0o644) -> None:
+        """Write a file, with its directories; what is below the owner's home is the owner's."""
+        made = [path for path in (inside, *map(str, Path(inside).parents)) if not self.machine.exists(path)]
+        self.machine.write(inside, text, mode)
+        self.give(*made)
+
+    def give(self, *paths: str) -> None:
+        """Give the owner what the machine's root has made below the owner's home."""
+        if self.ordinary:
+            for path in paths:
+                if path.startswith(f"{self.home}/"):
+                    os.lchown(self.machine.path(path), roots.USER_ID, roots.USER_ID)
 
     # appbox
 
     def appbox(self, *words: str, code: int = 0, timeout: float = 180) -> Result:
         """Run appbox, which has to end with `code`; no traceback may be seen whatever happens."""
-        result = self.machine.run(["appbox", *words], check=False, timeout=timeout)
+        result = self.run(["appbox", *words], check=False, timeout=timeout)
         if result.code != code or "Traceback" in result.err:
             raise CommandError(result)
         if words[:1] == ("apply",) and code == 0:
@@ -64,13 +129,13 @@ class Host:
 
     def _see_that_specs_are_valid(self) -> None:
         """Hold the config.json of every service against the schema of the runtime specification."""
-        for path in self.machine.path(CONTAINERS).glob("*-*/.generations/*/config.json"):
+        for path in self.machine.path(self.containers).glob("*-*/.generations/*/config.json"):
             assert not runtime_schema.faults(json.loads(path.read_text())), path
 
     def write_manifest(self, manifest: Mapping[str, Any]) -> str:
         """Write a manifest; return its path."""
-        path = f"/root/services/{manifest['name']}.toml"
-        self.machine.write(path, tomli_w.dumps(manifest))
+        path = f"{self.services}/{manifest['name']}.toml"
+        self.write(path, tomli_w.dumps(manifest))
         return path
 
     def apply(self, manifest: Mapping[str, Any], *options: str, code: int = 0) -> Result:
@@ -82,16 +147,38 @@ class Host:
     def control(self, verb: str, name: str, *, check: bool = True) -> Result:
         """Start, stop or restart a service as the init's handbook says."""
         words = ["systemctl", verb, name] if self.systemd else ["rc-service", name, verb]
-        return self.machine.run(words, check=check)
+        return self.init(words, check=check)
 
     def is_active(self, name: str) -> bool:
         """Tell whether the init takes the service for running."""
         words = ["systemctl", "is-active", name] if self.systemd else ["rc-service", name, "status"]
-        return self.machine.run(words, check=False).code == 0
+        return self.init(words, check=False).code == 0
+
+    def init(self, words: Sequence[str], *, check: bool = True) -> Result:
+        """Give a command to the init system that has the services: a user's own manager, or the host's."""
+        if not self.systemd:
+            return self.machine.run(words, check=check)
+        return self.run([words[0], *(["--user"] if self.ordinary else []), *words[1:]], check=check)
+
+    @property
+    def units(self) -> str:
+        """The directory of units."""
+        if not self.systemd:
+            return "/etc/init.d"
+        return f"{self.home}/.config/systemd/user" if self.ordinary else "/etc/systemd/system"
 
     def unit(self, name: str) -> str:
         """Return the path of the service's unit."""
-        return f"/etc/systemd/system/{name}.service" if self.systemd else f"/etc/init.d/{name}"
+        return f"{self.units}/{name}.service" if self.systemd else f"{self.units}/{name}"
+
+    def oci(self, *words: str, check: bool = True) -> Result:
+        """Give a command to the runtime, which may not even know where an ordinary user's states are."""
+        own = ["--root", f"{self.places.states}/{self.runtime}"] if self.ordinary else []
+        return self.run([self.runtime, *own, *words], check=check)
+
+    def listed(self) -> list[str]:
+        """Return the containers that the runtime knows."""
+        return self.oci("list", "--quiet").out.split()
 
     # The service
 
@@ -110,37 +197,60 @@ class Host:
         assert len(found) == 1, self.machine.processes()
         return found[0]
 
+    @property
+    def least_id(self) -> int:
+        """The least id of the host's that a process in a service may have which is not its root: ids of nobody else."""
+        return SUBIDS if self.ordinary else 0x70000000
+
     def data(self, name: str, file: str, volume: str = "data") -> str:
         """Return the text of a file in a volume of the current version."""
-        return self.machine.read(f"{CONTAINERS}/{name}/data/{volume}/{file}")
+        return self.machine.read(f"{self.containers}/{name}/data/{volume}/{file}")
 
     def has_data(self, name: str, file: str, volume: str = "data") -> bool:
         """Tell whether a volume of the current version has a file that is not empty."""
-        path = self.machine.path(f"{CONTAINERS}/{name}/data/{volume}/{file}")
+        path = self.machine.path(f"{self.containers}/{name}/data/{volume}/{file}")
         return path.exists() and path.stat().st_size > 0
+
+    def cron_line(self, name: str) -> tuple[str, str]:
+        """Return when cron does something for a service, and what."""
+        table = f"/etc/cron.d/appbox-{name}"
+        lines = self.machine.read(table if self.machine.exists(table) else "/etc/crontabs/root").splitlines()
+        *times, command = lines[lines.index(marker(name)) + 1].split(None, 5)
+        return " ".join(times), command.removeprefix("root ")
 
     # Everything
 
     def traces(self, name: str) -> list[str]:
         """Return what runs or is mounted for a service: processes, containers, cgroups, mounts."""
         below = [p for p in self.machine.processes() if name in p.cgroup or any(name in word for word in p.words)]
-        containers = self.machine.run(["runc", "list", "--quiet"]).out.split()
+        containers = self.listed()
         cgroups = [path for path in self.machine.cgroups() if name in path]
-        mounts = [path for path in self.machine.mounts() if path.startswith((CONTAINERS, "/run/appbox"))]
+        mounts = [path for path in self.machine.mounts() if path.startswith((self.containers, self.places.runs))]
         return [*map(str, below), *containers, *cgroups, *mounts]
 
     def files(
-        self, directories: Sequence[str] = STATE, *, without: Sequence[str] = ()
+        self, directories: Sequence[str] | None = None, *, without: Sequence[str] = ()
     ) -> dict[str, tuple[object, ...]]:
-        """Return what a write could change of every file below `directories`, by path; `without` are names left out."""
+        """Return what a write could change of every file below `directories`, by path; `without` are names left out.
+
+        Without `directories` it is all that appbox writes to.
+        """
         found: dict[str, tuple[object, ...]] = {}
-        for directory in directories:
+        for directory in directories or self.written:
             top = self.machine.path(directory)
             for path, names, files in os.walk(top):
                 names[:] = [name for name in names if name not in without]
                 for entry in (Path(path), *(Path(path) / file for file in files)):
                     found[f"{directory}/{entry.relative_to(top)}"] = identity(entry)
         return found
+
+    @property
+    def written(self) -> tuple[str, ...]:
+        """The directories below which all is that appbox ever writes, without what it needs in memory."""
+        if not self.ordinary:
+            return ("/opt", "/etc", self.places.state, self.places.cache)
+        own = (f"{self.home}/{name}" for name in (".cache", ".config", ".local"))
+        return ("/opt", "/etc", OF_HOST.state, OF_HOST.cache, *own)
 
 
 def identity(path: Path) -> tuple[object, ...]:

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from tests.ground.machine import CommandError, Result
-from tests.init.host import CONTAINERS, PORT, Host, redis_manifest
+from tests.init.host import PORT, Host, redis_manifest
 
-_ACKNOWLEDGED: Final = "/root/acknowledged"
+_ACKNOWLEDGED: Final = "/var/tmp/acknowledged"
 
 # Appends numbers to a list of the server, one after the other, and notes each that the server has acknowledged.
 _CLIENT: Final = """
@@ -86,7 +86,7 @@ class Client:
 @contextlib.contextmanager
 def writing(host: Host) -> Iterator[Client]:
     """Write to the server until the block ends."""
-    process = host.machine.start(["python3", "-c", _CLIENT, str(PORT), _ACKNOWLEDGED])
+    process = host.start(["python3", "-c", _CLIENT, str(PORT), _ACKNOWLEDGED])
     try:
         yield Client(host)
         assert process.poll() is None, process.stderr.read() if process.stderr else ""
@@ -134,7 +134,7 @@ class Killer:
         after = self.chance.uniform(0.15, self.longest)
         children = self.chance.random() < 0.3
         began = time.monotonic()
-        process = self.host.machine.start(["appbox", *words])
+        process = self.host.start(["appbox", *words])
         try:
             _out, err = process.communicate(timeout=after)
         except subprocess.TimeoutExpired:
@@ -166,24 +166,23 @@ class Killer:
 def strays(host: Host, name: str = "cache") -> list[str]:
     """Return what a run that has come to its end must not leave: besides exactly one server and its versions."""
     machine = host.machine
-    found = [one for one in machine.run(["runc", "list", "--quiet"]).out.split() if one != name]
-    found += [path for path in machine.mounts() if path.startswith((CONTAINERS, "/run/appbox"))]
+    found = [one for one in host.listed() if one != name]
+    found += [path for path in machine.mounts() if path.startswith((host.containers, host.places.runs))]
     own = re.compile(rf"{name}(-[12]\.0)?|\.snapshots|\.replaced")
-    found += [entry for entry in os.listdir(machine.path(CONTAINERS)) if not own.fullmatch(entry)]
-    current = machine.path(CONTAINERS) / os.readlink(machine.path(CONTAINERS) / name)
+    found += [entry for entry in os.listdir(machine.path(host.containers)) if not own.fullmatch(entry)]
+    current = machine.path(host.containers) / os.readlink(machine.path(host.containers) / name)
     found += [f"{current.name}/{entry}" for entry in (".carry", ".writes") if os.path.lexists(current / entry)]
     for folder in (
-        CONTAINERS,
-        f"{CONTAINERS}/.snapshots/{name}",
-        "/etc/init.d",
-        "/etc/systemd/system",
-        "/var/lib/appbox",
+        host.containers,
+        f"{host.containers}/.snapshots/{name}",
+        host.units,
+        host.places.state,
     ):
         if machine.exists(folder):
-            below = machine.path(folder).glob("**/*" if folder == "/var/lib/appbox" else "*")
+            below = machine.path(folder).glob("**/*" if folder == host.places.state else "*")
             found += [str(path) for path in below if path.name.endswith(".appbox-tmp")]
-    for version in machine.path(CONTAINERS).glob(f"{name}-*"):
+    for version in machine.path(host.containers).glob(f"{name}-*"):
         found += [str(path) for path in version.iterdir() if path.name.endswith(".appbox-tmp")]
-    if machine.exists("/var/lib/appbox/journal.json"):
-        found.append(machine.read("/var/lib/appbox/journal.json"))
+    if machine.exists(f"{host.places.state}/journal.json"):
+        found.append(machine.read(f"{host.places.state}/journal.json"))
     return found

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from tests.init.host import CONTAINERS, PORT, Host, redis_manifest, script_manifest
+from tests.init.host import PORT, Host, redis_manifest, script_manifest
 
 
 def test_apply_starts_the_service_and_a_second_apply_writes_nothing(host: Host) -> None:
@@ -15,7 +15,7 @@ def test_apply_starts_the_service_and_a_second_apply_writes_nothing(host: Host) 
     path = host.write_manifest(manifest)
     host.appbox("check", path)
     host.appbox("plan", "--exit-code", path, code=4)
-    assert not host.machine.exists(CONTAINERS)
+    assert not host.machine.exists(host.containers)
     host.apply(manifest)
     host.wait_for_pong()
     assert host.is_active("cache")
@@ -28,17 +28,17 @@ def test_apply_starts_the_service_and_a_second_apply_writes_nothing(host: Host) 
 
 def test_the_layout_is_a_bundle_behind_a_link(host: Host) -> None:
     host.apply(redis_manifest())
-    assert host.machine.run(["readlink", f"{CONTAINERS}/cache"]).out.strip() == "cache-debian"
-    names = set(host.machine.run(["ls", f"{CONTAINERS}/cache/"]).out.split())
+    assert host.run(["readlink", f"{host.containers}/cache"]).out.strip() == "cache-debian"
+    names = set(host.run(["ls", f"{host.containers}/cache/"]).out.split())
     assert {"rootfs", "data", "config", "config.json", "run", "bundle.toml"} <= names
-    assert "cache" in host.machine.run(["runc", "list", "--quiet"]).out.split()
+    assert "cache" in host.listed()
 
 
 def test_root_in_the_service_is_not_root_outside(host: Host) -> None:
     host.apply(redis_manifest())
     host.wait_for_pong()
     users = {p.user for p in host.machine.processes() if p.name == "redis-server"}
-    assert min(users) >= 0x70000000
+    assert min(users) >= host.least_id
 
 
 def test_data_survives_a_restart(host: Host) -> None:
@@ -67,7 +67,7 @@ def test_own_commands_control_and_show_the_service(host: Host) -> None:
     host.wait_for_pong()
 
 
-@pytest.mark.parametrize("victim", ["server", "runc", "script"])
+@pytest.mark.parametrize("victim", ["server", "runtime", "script"])
 def test_kill_9_leads_to_exactly_one_server(host: Host, victim: str) -> None:
     host.apply(redis_manifest())
     host.wait_for_pong()
@@ -77,8 +77,8 @@ def test_kill_9_leads_to_exactly_one_server(host: Host, victim: str) -> None:
     time.sleep(2)  # a second one, if any, would come now
     assert host.redis("ping") == "PONG"
     assert len(host.machine.find("redis-server")) == 1
-    assert len(host.machine.find("runc")) == 1
-    assert host.machine.run(["runc", "list", "--quiet"]).out.split() == ["cache"]
+    assert len(host.machine.find(host.runtime)) == 1
+    assert host.listed() == ["cache"]
     assert host.is_active("cache")
 
 
@@ -87,7 +87,7 @@ def victims(host: Host, victim: str) -> list[int]:
     if victim == "server":
         return [host.server()]
     scripts = [p.pid for p in host.machine.processes() if any(word.endswith("/cache/run") for word in p.words[:2])]
-    return (scripts if victim == "script" and scripts else []) or host.machine.find("runc")
+    return (scripts if victim == "script" and scripts else []) or host.machine.find(host.runtime)
 
 
 def test_stop_leaves_nothing_running_or_mounted(host: Host) -> None:
@@ -110,7 +110,7 @@ def test_reboot_brings_it_back(host: Host, *, hard: bool) -> None:
     host.wait_for_pong()
     host.redis("set", "key", "value")
     assert host.redis("save") == "OK"
-    host.machine.reboot(hard=hard)
+    host.reboot(hard=hard)
     host.wait_for_pong()
     assert host.redis("get", "key") == "value"
     assert host.server()
@@ -119,7 +119,7 @@ def test_reboot_brings_it_back(host: Host, *, hard: bool) -> None:
 
 def test_a_service_that_is_not_enabled_stays_down_after_a_reboot(host: Host) -> None:
     host.apply(redis_manifest(service={"enable": False}))
-    host.machine.reboot()
+    host.reboot()
     time.sleep(1)
     assert not host.is_active("cache")
     assert not host.traces("cache")
@@ -133,7 +133,7 @@ def test_services_need_neither_appbox_nor_python(host: Host) -> None:
     host.machine.remove_python()
     host.control("restart", "cache")
     host.wait_for_pong()
-    host.machine.reboot()
+    host.reboot()
     host.wait_for_pong()
     assert host.redis("get", "key") == "value"
     host.control("stop", "cache")
@@ -142,7 +142,7 @@ def test_services_need_neither_appbox_nor_python(host: Host) -> None:
 
 def test_a_unit_that_is_not_ours_is_left_alone(host: Host) -> None:
     unit = host.unit("cache")
-    host.machine.write(unit, "# somebody's own\n", 0o755)
+    host.write(unit, "# somebody's own\n", 0o755)
     before = host.files()
     error = host.apply(redis_manifest(), code=1).err
     assert unit in error
@@ -161,12 +161,12 @@ def test_a_changed_configuration_restarts_only_its_service(host: Host) -> None:
         host.write_manifest(redis_manifest("other", PORT + 1))
 
     write(4)
-    host.appbox("apply", "/root/services")
+    host.appbox("apply", host.services)
     host.wait_for_pong()
     host.wait_for_pong(PORT + 1)
     first, other = host.server(), host.server(PORT + 1)
     write(5)
-    host.appbox("apply", "/root/services")
+    host.appbox("apply", host.services)
     host.wait_for_pong()
     assert host.redis("config", "get", "databases").split() == ["databases", "5"]
     assert host.server() != first
@@ -181,14 +181,14 @@ def test_remove_keeps_data_and_purge_takes_it(host: Host) -> None:
     host.appbox("remove", "cache")
     assert not host.machine.exists(host.unit("cache"))
     host.machine.wait_until(lambda: not host.traces("cache"), 5, "the end")
-    kept = host.machine.run(["find", "/opt/containers", "-name", "dump.rdb"]).out.split()
+    kept = host.run(["find", host.containers, "-name", "dump.rdb"]).out.split()
     assert len(kept) == 1
     host.apply(redis_manifest())
     host.wait_for_pong()
     assert host.redis("get", "key") == "value"
     host.appbox("remove", "cache", "--purge")
     assert not host.machine.exists(host.unit("cache"))
-    assert host.machine.run(["find", "/opt/containers", "-mindepth", "1", "-name", "cache*"]).out == ""
+    assert host.run(["find", host.containers, "-mindepth", "1", "-name", "cache*"]).out == ""
     assert not host.traces("cache")
 
 
@@ -220,7 +220,7 @@ def test_restart_limit_ends_the_attempts(host: Host) -> None:
     starts = len(host.data("job", "starts").splitlines())
     assert 3 <= starts <= 4
     assert not host.is_active("job")
-    assert not host.machine.run(["runc", "list", "--quiet"]).out.split()
+    assert not host.listed()
 
 
 WAITING = """
@@ -258,4 +258,4 @@ def test_what_is_written_outside_volumes_is_gone_at_the_next_start(host: Host) -
     host.machine.kill(host.machine.find("sleep")[0], signal.SIGKILL)
     host.machine.wait_until(lambda: host.data("job", "starts").count("up") >= 2, 20, "another start")
     assert not host.has_data("job", "found")
-    assert not host.machine.exists(f"{CONTAINERS}/job/rootfs/scratch")
+    assert not host.machine.exists(f"{host.containers}/job/rootfs/scratch")

@@ -53,13 +53,12 @@ def test_services_on_bridges_find_each_other_and_are_reached(host: Host) -> None
     wait_for(host, "late", "-h", "cache")
     assert "nothing to do" in host.appbox("apply", "/root/services").out
     # Another namespace: through published ports of both kinds of addresses, and not to what is only local.
-    script = """
-        ip netns add client && ip link add out type veth peer name eth0 netns client &&
-        echo 0 >/proc/sys/net/ipv6/conf/out/accept_dad &&
-        ip addr add 192.0.2.1/24 dev out && ip addr add 2001:db8::1/64 dev out && ip link set out up &&
-        ip netns exec client sh -c 'echo 0 >/proc/sys/net/ipv6/conf/eth0/accept_dad; ip addr add 192.0.2.2/24 dev eth0;
-            ip addr add 2001:db8::2/64 dev eth0; ip link set eth0 up'"""
-    host.machine.run(["sh", "-c", script])
+    host.machine.run(["ip", "netns", "add", "client"])
+    host.machine.run(["ip", "link", "add", "out", "type", "veth", "peer", "name", "eth0", "netns", "client"])
+    for where, device, number in (([], "out", 1), (["-n", "client"], "eth0", 2)):
+        host.machine.run(["ip", *where, "addr", "add", f"192.0.2.{number}/24", "dev", device])
+        host.machine.run(["ip", *where, "addr", "add", f"2001:db8::{number}/64", "dev", device, "nodad"])
+        host.machine.run(["ip", *where, "link", "set", device, "up"])
     client = ["ip", "netns", "exec", "client", "timeout", "3", "busybox", "wget", "-q", "-O", "-"]
 
     def shown(url: str, *, outside: bool = True) -> bool:

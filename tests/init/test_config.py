@@ -6,7 +6,7 @@ import json
 
 import tomli_w
 
-from tests.init.host import CONTAINERS, Host, script_manifest
+from tests.init.host import Host, script_manifest
 
 SECRETS = ("value-of-the-file-5b1d", "value-of-the-command-77aa", "value-of-age-c0de")
 STAY = "trap 'exit 0' TERM; while :; do sleep 1000 & wait $!; done"
@@ -29,9 +29,9 @@ def first_process(host: Host) -> int:
 
 def test_files_are_replaced_in_the_running_container_as_the_manifest_says(host: Host) -> None:
     def write(number: int, extra: str = "") -> str:
-        host.machine.write("/root/services/conf.d/a.conf", f"a{number}\n", 0o644)
-        host.machine.write("/root/services/conf.d/sub/tool", f"#!/bin/sh\necho tool{number}\n", 0o755)
-        host.machine.write("/root/services/t.j2", f"{{{{ who }}}} {{{{ facts.hostname }}}} {number} {extra}\n", 0o644)
+        host.write(f"{host.services}/conf.d/a.conf", f"a{number}\n", 0o644)
+        host.write(f"{host.services}/conf.d/sub/tool", f"#!/bin/sh\necho tool{number}\n", 0o755)
+        host.write(f"{host.services}/t.j2", f"{{{{ who }}}} {{{{ facts.hostname }}}} {number} {extra}\n", 0o644)
         return host.write_manifest(
             script_manifest(
                 RELOADED,
@@ -46,16 +46,16 @@ def test_files_are_replaced_in_the_running_container_as_the_manifest_says(host: 
             )
         )
 
-    name = host.machine.run(["uname", "-n"]).out.strip()
+    name = host.run(["uname", "-n"]).out.strip()
     overlay = {"vars": {"who": "only"}, "services": {"job": {"process": {"env": {"HERE": name}}}}}
-    host.machine.write(f"/root/services/hosts/{name.upper()}.toml", tomli_w.dumps(overlay))
+    host.write(f"{host.services}/hosts/{name.upper()}.toml", tomli_w.dumps(overlay))
     path = write(1)
     host.appbox("check", path)
     assert "hosts/" in host.appbox("apply", path).out
     seen = inside(host, "sh", "-c", "cat /etc/app.conf /etc/app.d/*.conf; stat -c '%u:%g %a' /etc/app.conf; echo $HERE")
     assert seen.split("\n")[:5] == ["text1", "a1", f"only {name} 1 ", "5:6 440", name]
     assert inside(host, "/etc/app.d/sub/tool") == "tool1\n"
-    assert 'who = "only"' in host.machine.read(f"{CONTAINERS}/job/bundle.toml")
+    assert 'who = "only"' in host.machine.read(f"{host.containers}/job/bundle.toml")
     pid, mounts = first_process(host), inside(host, "cat", "/proc/1/mountinfo").count("\n")
 
     plan = host.appbox("plan", write(2)).out
@@ -76,7 +76,7 @@ def test_files_are_replaced_in_the_running_container_as_the_manifest_says(host: 
     host.machine.wait_until(lambda: host.data("job", "told").count("told") == 2, 10, "the second reload")
 
     # Only what is replaced without a word changes.
-    host.machine.write("/root/services/t.j2", "quiet\n", 0o644)
+    host.write(f"{host.services}/t.j2", "quiet\n", 0o644)
     assert "reload it" not in host.appbox("apply", path).out
     assert inside(host, "cat", "/etc/app.d/t.conf") == "quiet\n"
     assert (pid, mounts) == (first_process(host), inside(host, "cat", "/proc/1/mountinfo").count("\n"))
@@ -87,19 +87,19 @@ def test_files_are_replaced_in_the_running_container_as_the_manifest_says(host: 
 
 
 def test_secrets_are_in_the_container_and_nowhere_else(host: Host) -> None:
-    host.machine.run(["mkdir", "-p", "-m", "0755", "/etc/appbox/secrets"])
-    recipient = host.machine.run(["age-keygen", "-o", "/etc/appbox/age.key"]).err.split()[-1]
-    host.machine.write("/etc/appbox/secrets/a", SECRETS[0], 0o400)
-    host.machine.write("/etc/appbox/secrets/b", SECRETS[1], 0o400)
-    host.machine.write("/etc/appbox/secrets/c", SECRETS[2], 0o400)
-    encrypt = f"age --armor -r {recipient} -o /root/services/c.age /etc/appbox/secrets/c"
-    host.machine.run(["sh", "-c", f"mkdir -p /root/services && {encrypt} && rm /etc/appbox/secrets/c"])
+    host.run(["mkdir", "-p", "-m", "0755", f"{host.places.config}/secrets"])
+    recipient = host.run(["age-keygen", "-o", f"{host.places.config}/age.key"]).err.split()[-1]
+    host.write(f"{host.places.config}/secrets/a", SECRETS[0], 0o400)
+    host.write(f"{host.places.config}/secrets/b", SECRETS[1], 0o400)
+    host.write(f"{host.places.config}/secrets/c", SECRETS[2], 0o400)
+    encrypt = f"age --armor -r {recipient} -o {host.services}/c.age {host.places.config}/secrets/c"
+    host.run(["sh", "-c", f"mkdir -p {host.services} && {encrypt} && rm {host.places.config}/secrets/c"])
     manifest = script_manifest(
         SCRIPT,
         process={"entrypoint": ["sh", "-c", SCRIPT], "user": "5:6"},
         secrets={
-            "a": {"file": "/etc/appbox/secrets/a", "mode": "0444", "owner": "0:0"},
-            "b": {"command": ["sh", "-c", "cat /etc/appbox/secrets/b; echo heard >&2"]},
+            "a": {"file": f"{host.places.config}/secrets/a", "mode": "0444", "owner": "0:0"},
+            "b": {"command": ["sh", "-c", f"cat {host.places.config}/secrets/b; echo heard >&2"]},
             "c": {"age": "c.age", "path": "/srv/c", "owner": "5"},
         },
     )
@@ -109,27 +109,25 @@ def test_secrets_are_in_the_container_and_nowhere_else(host: Host) -> None:
     said += host.apply(manifest).out
     host.machine.wait_until(lambda: host.has_data("job", "secrets"), 20, "the secrets")
     assert host.data("job", "secrets") == f"{''.join(SECRETS)}5:6 400\n"
-    host.machine.path(f"{CONTAINERS}/job/data/data/secrets").unlink()
+    host.machine.path(f"{host.containers}/job/data/data/secrets").unlink()
     host.machine.wait_until(lambda: "heard" in host.appbox("logs", "job").out, 10, "what the command said to the log")
 
     said += host.appbox("logs", "job").out + host.appbox("status", "job").out
-    said += host.machine.run(
-        ["sh", "-c", "cat /proc/[0-9]*/cmdline /proc/[0-9]*/environ | tr '\\0' ' '"], check=False
-    ).out
+    said += host.run(["sh", "-c", "cat /proc/[0-9]*/cmdline /proc/[0-9]*/environ | tr '\\0' ' '"], check=False).out
     assert not [value for value in SECRETS if value in said]
     for value in SECRETS:
         words = ["grep", "-raFl", "--exclude-dir=secrets", value, "/opt", "/etc", "/var", "/root", "/run"]
-        assert host.machine.run(words, check=False).out == ""
+        assert host.run(words, check=False).out == ""
 
     # A new value is there after a restart; one that cannot be read keeps the service down.
-    host.machine.write("/etc/appbox/secrets/a", "new-value", 0o400)
+    host.write(f"{host.places.config}/secrets/a", "new-value", 0o400)
     host.control("restart", "job")
     host.machine.wait_until(lambda: host.has_data("job", "secrets"), 20, "the secrets")
     assert host.data("job", "secrets").startswith("new-value")
-    host.machine.run(["rm", "/etc/appbox/secrets/a"])
+    host.run(["rm", f"{host.places.config}/secrets/a"])
     error = host.appbox("plan", path, code=8).err
     assert f"{path}:" in error
-    assert "secrets.a.file: /etc/appbox/secrets/a is missing" in error
+    assert f"secrets.a.file: {host.places.config}/secrets/a is missing" in error
     host.control("stop", "job")
     host.control("start", "job", check=False)
     host.machine.wait_until(

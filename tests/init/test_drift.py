@@ -33,14 +33,14 @@ def test_hands_of_others(host: Host) -> None:
     assert host.is_active("job")
 
     # A changed root file system is unpacked anew, and the service runs from it.
-    run(["sh", "-c", "echo evil >/opt/containers/job/rootfs/evil"])
+    run(["sh", "-c", f"echo evil >{host.containers}/job/rootfs/evil"])
     assert drift(host) == ["rootfs changed: /evil"]
     before = json.loads(host.appbox("--json", "status", "job").out)["pid"]
     assert "has a changed root file system: /evil" in host.appbox("apply", file).out
     after = json.loads(host.appbox("--json", "status", "job").out)
     assert (after["state"], after["drift"]) == ("running", [])
     assert after["pid"] != before
-    assert run(["test", "-e", "/opt/containers/job/rootfs/evil"], check=False).code == 1
+    assert run(["test", "-e", f"{host.containers}/job/rootfs/evil"], check=False).code == 1
 
     # Another mode of the unit is put right, and the service need not know of it: not now, not at the next apply.
     run(["chmod", "666", host.unit("job")])
@@ -50,18 +50,18 @@ def test_hands_of_others(host: Host) -> None:
     assert drift(host) == []
 
     # The unit stops a service by its run script; one that has lost it is stopped and made anew all the same.
-    run(["rm", "-r", "/opt/containers/job/.generations"])
+    run(["rm", "-r", f"{host.containers}/job/.generations"])
     host.appbox("apply", file)
     assert drift(host) == []
     assert host.is_active("job")
-    run(["rm", "/opt/containers/job"])
+    run(["rm", f"{host.containers}/job"])
     host.appbox("apply", file)
     assert drift(host) == []
     assert host.is_active("job")
 
     # Somebody else's container has the name: it is left alone, and said.
     host.appbox("stop", "job")
-    run(["cp", "-a", "/opt/containers/job/", "/srv/theirs"])
+    run(["cp", "-a", f"{host.containers}/job/", "/srv/theirs"])
     run(["sh", "-c", 'cd /srv/theirs && sed -i \'s/"cgroupsPath": *"[^"]*",//\' config.json'])
     run(["sh", "-c", "cd /srv/theirs && setsid runc run -d job >/dev/null 2>&1 </dev/null"])
     assert drift(host) == ["foreign container (/srv/theirs)"]

@@ -53,7 +53,7 @@ def test_a_start_is_complete_when_the_service_is_healthy_and_a_sick_one_is_resta
     if host.systemd:
         # While it asks again, once a second, it is not listed.
         listed = ["systemctl", "--failed", "--plain"]
-        host.machine.wait_until(lambda: "job:health.service" in host.machine.run(listed).out, 20, "its failed unit")
+        host.machine.wait_until(lambda: "job:health.service" in host.run(listed).out, 20, "its failed unit")
     well(host, "job", yes=True)
     wait_for(host, "job", "healthy")
     host.control("stop", "job")
@@ -65,7 +65,7 @@ def test_an_unhealthy_service_is_stopped_or_only_shown(host: Host) -> None:
     script = f"echo x >>/data/starts; touch /data/well; {STAY}"
     for name, action in (("ill", "stop"), ("odd", "none")):
         host.write_manifest(script_manifest(script, name=name, health={"exec": WELL, **FAST, "on_unhealthy": action}))
-    host.appbox("apply", "/root/services")
+    host.appbox("apply", host.services)
     for name in ("ill", "odd"):
         well(host, name, yes=False)
     # OpenRC says that it is being stopped before it is.
@@ -83,10 +83,10 @@ def test_an_unhealthy_service_is_stopped_or_only_shown(host: Host) -> None:
     if host.systemd:
         # It has not failed while the next check runs.
         listing = ["systemctl", "--failed", "--plain"]
-        host.machine.wait_until(lambda: "odd:health.service" in host.machine.run(listing).out, 10, "the mark")
+        host.machine.wait_until(lambda: "odd:health.service" in host.run(listing).out, 10, "the mark")
     host.appbox("remove", "odd")
     if host.systemd:
-        assert "odd" not in host.machine.run(["systemctl", "--all", "--plain"]).out
+        assert "odd" not in host.run(["systemctl", "--all", "--plain"]).out
 
 
 def test_a_service_that_never_gets_healthy_fails_to_start(host: Host) -> None:
@@ -124,7 +124,7 @@ def test_ports_and_pages_are_asked_for_in_the_network_of_the_service(host: Host)
     )
     host.write_manifest(script_manifest(server, name="port", health={"tcp": 8080, **seen}, **own))
     host.write_manifest(redis_manifest(health={"tcp": PORT, **FAST}))
-    host.appbox("apply", "/root/services")
+    host.appbox("apply", host.services)
     assert [health(host, name)["health"] for name in ("page", "port", "cache")] == ["healthy"] * 3
     host.appbox("exec", "page", "rm", "/tmp/w/index.html")
     host.appbox("exec", "port", "killall", "httpd")
@@ -135,6 +135,7 @@ def test_ports_and_pages_are_asked_for_in_the_network_of_the_service(host: Host)
 
 
 def test_a_service_says_by_itself_that_it_is_ready(host: Host) -> None:
+    host.machine.install("perl")
     said = redis_manifest(service={"notify": True})
     said["process"]["args"] += ["--supervised", "systemd"]
     host.apply(said)

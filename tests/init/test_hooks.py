@@ -38,16 +38,16 @@ def words(where: str, script: str, limit: float = 60) -> list[str]:
 
 def call(host: Host, where: str, script: str, limit: float = 60) -> Any:
     """Run a command of an upgrade; return its last lines, or the words of the error."""
-    return json.loads(host.machine.run(words(where, script, limit)).out)
+    return json.loads(host.run(words(where, script, limit)).out)
 
 
 def begin(host: Host, script: str) -> subprocess.Popen[bytes]:
     """Begin a command in the service's place; return when it runs."""
-    process = host.machine.start(words(DIRECTORY, f"touch /data/begun; {script}"))
+    process = host.start(words(DIRECTORY, f"touch /data/begun; {script}"))
     host.machine.wait_until(
-        lambda: host.machine.path("/opt/containers/job/data/data/begun").exists(), 10, "the command"
+        lambda: host.machine.path(f"{host.containers}/job/data/data/begun").exists(), 10, "the command"
     )
-    host.machine.path("/opt/containers/job/data/data/begun").unlink()
+    host.machine.path(f"{host.containers}/job/data/data/begun").unlink()
     return process
 
 
@@ -58,16 +58,16 @@ def end(process: subprocess.Popen[bytes]) -> None:
 def kill(host: Host) -> None:
     """Kill appbox while a command runs in the service's place; it runs on."""
     killed = begin(host, "sleep 4321; echo x >>/data/never")
-    host.machine.run(["kill", "-9", host.machine.read("/run/me")])
+    host.run(["kill", "-9", host.machine.read("/run/me")])
     end(killed)
     assert [p for p in host.machine.processes() if "4321" in p.words]
 
 
 def test_commands_run_as_the_service_would(host: Host) -> None:
-    host.machine.write("/etc/appbox/secrets/word", "hush\n")
+    host.write(f"{host.places.config}/secrets/word", "hush\n")
     manifest = script_manifest(
         STAY,
-        secrets={"word": {"file": "/etc/appbox/secrets/word"}},
+        secrets={"word": {"file": f"{host.places.config}/secrets/word"}},
         config={"/etc/job.conf": {"text": "well\n"}},
         health={"exec": ["true"], "interval": 1},
         security={"rootfs": "persistent"},
@@ -93,20 +93,20 @@ def test_commands_run_as_the_service_would(host: Host) -> None:
         *("hello 33:44 /data here", "hush", "well"),
         "gone",
     ]
-    assert not host.machine.path("/opt/containers/job/upper/tmp/gone").exists()
+    assert not host.machine.path(f"{host.containers}/job/upper/tmp/gone").exists()
     assert "upgrade.migrate failed: it ended with 5: too old" in call(host, DIRECTORY, "echo too old; exit 5")
     assert "took longer than 1 s" in call(host, DIRECTORY, "sleep 1234", 1)
     assert not host.traces("job")
-    assert not host.machine.path("/run/appbox/job/hook").exists()
+    assert not host.machine.path(f"{host.places.runs}/job/hook").exists()
     # What they printed is kept.
     shown = host.appbox("logs", "--hooks", "job").out.splitlines()
     assert "appbox: upgrade.migrate in job-debian: sh -c 'echo too old; exit 5'" in shown
     assert "  too old" in shown
-    assert oct(host.machine.path("/var/log/appbox/job:hooks.log").stat().st_mode & 0o777) == "0o600"
+    assert oct(host.machine.path(f"{host.places.logs}/job:hooks.log").stat().st_mode & 0o777) == "0o600"
     host.control("start", "job")
     assert call(host, "inside", "cat /data/starts") == ["x", "x"]
     host.appbox("remove", "job", "--purge")
-    assert not host.machine.path("/var/log/appbox/job:hooks.log").exists()
+    assert not host.machine.path(f"{host.places.logs}/job:hooks.log").exists()
 
 
 def test_nobody_starts_the_service_meanwhile_and_a_killed_appbox_leaves_nothing(host: Host) -> None:
@@ -125,7 +125,7 @@ def test_nobody_starts_the_service_meanwhile_and_a_killed_appbox_leaves_nothing(
     kill(host)
     assert call(host, "sweep", "") is None
     assert not host.traces("job")
-    assert not host.machine.path("/run/appbox/job/hook").exists()
+    assert not host.machine.path(f"{host.places.runs}/job/hook").exists()
     # Or it ends when the service is started; what runs then is not swept.
     kill(host)
     before = host.data("job", "starts").count("x")

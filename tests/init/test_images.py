@@ -19,7 +19,7 @@ def wait_for(host: Host, name: str, words: list[str], answer: str, timeout: floa
     """Wait until a command in the service's container prints `answer`."""
 
     def answered() -> bool:
-        return answer in host.machine.run(["appbox", "exec", name, *words], check=False).out
+        return answer in host.run(["appbox", "exec", name, *words], check=False).out
 
     host.machine.wait_until(answered, timeout, f"{answer} from {name}")
 
@@ -55,7 +55,7 @@ def test_mariadb(host: Host) -> None:
     host.apply(manifest("mariadb", process={"env": {"MARIADB_ROOT_PASSWORD": "it's a secret"}}))
     query = ["mariadb", "-uroot", "-pit's a secret", "-h", "127.0.0.1", "-N", "-e"]
     wait_for(host, "mariadb", [*query, "SELECT 40 + 2"], "42")
-    host.machine.run(["appbox", "exec", "mariadb", *query, "CREATE DATABASE app"])
+    host.run(["appbox", "exec", "mariadb", *query, "CREATE DATABASE app"])
     host.control("restart", "mariadb")
     wait_for(host, "mariadb", [*query, "SHOW DATABASES"], "app")
 

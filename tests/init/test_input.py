@@ -21,7 +21,7 @@ from appbox.fields import TARGET_LIMIT
 from tests.ground import layers, runtime_schema
 from tests.ground.hostile import CASES, LONG, MARK, TEXTS, found_at, manifest_with, taken
 from tests.ground.tiny import Content
-from tests.init.host import CONTAINERS, Host, redis_manifest, script_manifest
+from tests.init.host import Host, redis_manifest, script_manifest
 
 pytestmark = pytest.mark.schema
 
@@ -36,7 +36,7 @@ BESIDE = """
 import tomllib
 from appbox import hooks
 from appbox.store.root import Root
-with open("/opt/containers/carry/bundle.toml", "rb") as file:
+with open(f"{host.containers}/carry/bundle.toml", "rb") as file:
     upgrade = tomllib.load(file)["manifest"]["upgrade"]
 with Root() as root:
     for key in ("before", "after"):
@@ -44,7 +44,7 @@ with Root() as root:
 """
 URL = "/pwned%25%n?a='\"&b=$(touch${IFS}pwned)`x`\\{}[]|;<>$HOME!*~"
 
-DATA = {"carry": f"{CONTAINERS}/carry/data/data", "says": "/srv/says"}
+DATA = {"carry": "carry/data/data", "says": "/srv/says"}
 
 # Says how it was started, then stays; answers one request after the other.
 WITNESS = """
@@ -110,17 +110,17 @@ def put(host: Host, path: str, data: bytes, mode: int = 0o600) -> None:
 def carrying(host: Host, folder: str) -> dict[str, Any]:
     """Return a manifest with such text at every key that takes it; make what it names of the host."""
     template = f"{{% for t in texts %}}{{{{ t }}}}{SEPARATOR}{{% endfor %}}{{% raw %}}{LONG}{{% endraw %}}"
-    services = "/root/services"
+    services = host.services
     for index, place in enumerate(PLACES):
         put(host, f"/srv/{place}/inside", place.encode(), 0o644)
-        put(host, f"/etc/appbox/secrets/{place}", BYTES + place.encode())
+        put(host, f"{host.places.config}/secrets/{place}", BYTES + place.encode())
         put(host, f"{services}/files/{place}.bin", BYTES + place.encode())
         put(host, f"{services}/directory/{index}/{place}", place.encode(), 0o644)
         put(host, f"{services}/templates/{place}.j2", template.encode())
         put(host, f"/dev/{place}", b"")
         host.machine.path(f"/dev/{place}").unlink()
         os.mknod(host.machine.path(f"/dev/{place}"), stat.S_IFCHR | 0o666, os.makedev(10, 237))
-    put(host, "/root/services/sub/$(touch pwned) `x` '\"\\ %n \U0001f389/f", b"named")
+    put(host, f"{host.services}/sub/$(touch pwned) `x` '\"\\ %n \U0001f389/f", b"named")
     config: dict[str, Any] = {f"/etc/c{text}": {"text": text} for text in WORDS if CASES["config.<name>"].takes(text)}
     config |= {f"/etc/text/{n}": {"text": text, "owner": "7:8"} for n, text in enumerate(WORDS)}
     config |= {f"/etc/file{place}": {"file": f"files/{place}.bin"} for place in PLACES}
@@ -128,7 +128,7 @@ def carrying(host: Host, folder: str) -> dict[str, Any]:
     config |= {"/etc/directory": {"directory": "directory"}}
     config |= {"/etc/named": {"directory": "sub/$(touch pwned) `x` '\"\\ %n \U0001f389"}}
     secrets: dict[str, Any] = {
-        f"s{n}": {"file": f"/etc/appbox/secrets/{place}", "path": f"/sec/{place}", "owner": "7:8"}
+        f"s{n}": {"file": f"{host.places.config}/secrets/{place}", "path": f"/sec/{place}", "owner": "7:8"}
         for n, place in enumerate(PLACES)
     }
     longest = "x" * ((64 << 10) - len("printf\0%s\0\0"))
@@ -170,7 +170,7 @@ def carrying(host: Host, folder: str) -> dict[str, Any]:
 def seen(host: Host, name: str, *paths: str) -> dict[str, tuple[tarfile.TarInfo, bytes]]:
     """Return files as the container has them, by path."""
     host.appbox("exec", name, "/bin/tar", "-cf", "/data/seen.tar", *paths)
-    data = host.machine.path(f"{CONTAINERS}/{name}/data/data/seen.tar").read_bytes()
+    data = host.machine.path(f"{host.containers}/{name}/data/data/seen.tar").read_bytes()
     with tarfile.open(fileobj=io.BytesIO(data)) as tar:
         return {
             f"/{member.name}": (member, found.read() if (found := tar.extractfile(member)) else b"") for member in tar
@@ -217,28 +217,28 @@ def check_files(host: Host) -> None:
 def check_nothing_ran(host: Host, *names: str) -> None:
     """See that no text became a word of a unit, a script or a command, and that every config.json is valid."""
     for name in names:
-        words = host.machine.read(host.unit(name)) + host.machine.read(f"{CONTAINERS}/{name}/run")
+        words = host.machine.read(host.unit(name)) + host.machine.read(f"{host.containers}/{name}/run")
         assert MARK not in words
-        spec = json.loads(host.machine.read(f"{CONTAINERS}/{name}/config.json"))
+        spec = json.loads(host.machine.read(f"{host.containers}/{name}/config.json"))
         assert not runtime_schema.faults(spec)
-        assert host.machine.run(["runc", "exec", name, "/bin/ls", "-d", "/pwned"], check=False).code != 0
+        assert host.run(["runc", "exec", name, "/bin/ls", "-d", "/pwned"], check=False).code != 0
     script = "find / -xdev -name pwned; find /opt /run /root /etc -name pwned"
-    assert host.machine.run(["sh", "-c", script], check=False).out == ""
+    assert host.run(["sh", "-c", script], check=False).out == ""
 
 
 def test_text_arrives_byte_for_byte_and_is_never_executed(host: Host) -> None:
-    folder = "/root/images/" + PLACES[0]
+    folder = f"{host.home}/images/" + PLACES[0]
     image(host, folder)
     carry = carrying(host, folder)
-    here = host.machine.run(["uname", "-n"]).out.strip()
-    recipient = host.machine.run(["age-keygen", "-o", "/etc/appbox/age.key"]).err.split()[-1]
-    words = ["age", "-r", recipient, "-o", f"/root/services/{AGE}", f"/etc/appbox/secrets/{PLACES[1]}"]
-    host.machine.run(words)
+    here = host.run(["uname", "-n"]).out.strip()
+    recipient = host.run(["age-keygen", "-o", f"{host.places.config}/age.key"]).err.split()[-1]
+    words = ["age", "-r", recipient, "-o", f"{host.services}/{AGE}", f"{host.places.config}/secrets/{PLACES[1]}"]
+    host.run(words)
     overlay = {
         "vars": {"texts": [*WORDS, "from the overlay"]},
         "services": {"carry": {"process": {"env": {f"OVER_{n}": text for n, text in enumerate(WORDS)}}}},
     }
-    host.machine.write(f"/root/services/hosts/{here}.toml", tomli_w.dumps(overlay, multiline_strings=False))
+    host.write(f"{host.services}/hosts/{here}.toml", tomli_w.dumps(overlay, multiline_strings=False))
     domain = "pwned $(id) `id` %n '\"\\ \U0001f389 -"
     says = {
         "name": "says",
@@ -256,8 +256,8 @@ def test_text_arrives_byte_for_byte_and_is_never_executed(host: Host) -> None:
         # Who signed an image is another matter, with tests of its own.
         assert case.kind in {"word", "later"} or key == "policy.signed_by.[]" or MARK in "".join(everything), key
     for manifest in (carry, says):
-        host.machine.write(f"/root/services/{manifest['name']}.toml", tomli_w.dumps(manifest, multiline_strings=False))
-    told = host.appbox("apply", "-v", "/root/services")
+        host.write(f"{host.services}/{manifest['name']}.toml", tomli_w.dumps(manifest, multiline_strings=False))
+    told = host.appbox("apply", "-v", host.services)
     assert not [c for c in told.out + told.err if not c.isprintable() and c not in "\n\t"]
     check_process(host, "carry", f"/work/{PLACES[0]}")
     check_files(host)
@@ -265,7 +265,7 @@ def test_text_arrives_byte_for_byte_and_is_never_executed(host: Host) -> None:
     host.appbox("reload", "carry")
     for name in ("health", "reload"):
         assert raw(host, "carry", name).split(SEPARATOR)[:-1] == WORDS
-    kept = tomllib.loads(host.machine.read(f"{CONTAINERS}/carry/bundle.toml"))
+    kept = tomllib.loads(host.machine.read(f"{host.containers}/carry/bundle.toml"))
     assert kept["manifest"]["description"] == "".join(WORDS)
     assert kept["manifest"]["vars"]["texts"] == [*WORDS, "from the overlay"]
     check_process(host, "says", "/" + WORK.strip("/"))
@@ -273,15 +273,15 @@ def test_text_arrives_byte_for_byte_and_is_never_executed(host: Host) -> None:
     assert {f"{text}=1" for text in WORDS[:60:2] if "=" not in text} <= set(environment)
     assert (raw(host, "says", "domain"), raw(host, "says", "user")) == (f"{domain}\n", "7\n")
     assert raw(host, "says", "request").startswith(f"GET {URL} HTTP/1.1\r\nHost: 127.0.0.1:8099\r\n")
-    host.machine.run(["/usr/local/appbox/bin/python", "-c", BESIDE])
+    host.run(["/usr/local/appbox/bin/python", "-c", BESIDE])
     for name in ("before", "after"):
         assert raw(host, "carry", name).split(SEPARATOR)[:-1] == WORDS
     check_nothing_ran(host, "carry", "says")
-    host.machine.write("/root/drawn.toml", host.appbox("init", f"oci:{folder}:1").out)
-    drawn = tomllib.loads(host.machine.read("/root/drawn.toml"))
+    host.write(f"{host.home}/drawn.toml", host.appbox("init", f"oci:{folder}:1").out)
+    drawn = tomllib.loads(host.machine.read(f"{host.home}/drawn.toml"))
     assert set(drawn) <= {"name", "image", "version", "process", "volumes", "network", "health", "service"}
     assert drawn["health"]["exec"] == WORDS[:]
-    host.appbox("check", "--image", "/root/drawn.toml")
+    host.appbox("check", "--image", f"{host.home}/drawn.toml")
 
 
 def test_what_cannot_be_carried_is_refused_with_file_line_and_key(host: Host) -> None:
@@ -289,12 +289,12 @@ def test_what_cannot_be_carried_is_refused_with_file_line_and_key(host: Host) ->
     for number, (key, case) in enumerate(CASES.items()):
         text = next((text for text in reversed(TEXTS) if case.takes(text) is False), "")
         if text:
-            path = f"/root/refused/{number}.toml"
+            path = f"{host.home}/refused/{number}.toml"
             wanted[path] = key.partition(".")[0]
             data = manifest_with(key, text, **({} if key == "name" else {"name": f"job-{number}"}))
-            host.machine.write(path, tomli_w.dumps(data, multiline_strings=False))
+            host.write(path, tomli_w.dumps(data, multiline_strings=False))
     before = host.files()
-    said = host.appbox("check", "/root/refused", code=3).err.splitlines()
+    said = host.appbox("check", f"{host.home}/refused", code=3).err.splitlines()
     for path, table in wanted.items():
         assert any(re.match(rf"(appbox: )?{path}:[1-9][0-9]*: {table}\b", line) for line in said), (path, table)
     assert host.files() == before
@@ -302,16 +302,16 @@ def test_what_cannot_be_carried_is_refused_with_file_line_and_key(host: Host) ->
 
 
 def test_the_longest_names_paths_and_numbers_work(host: Host) -> None:
-    image(host, "/root/image")
+    image(host, f"{host.home}/image")
     long = "/" + "/".join(["p" * 255] * 13) + "/" + "q" * (TARGET_LIMIT - 13 * 256 - 1)
     assert len(long) == TARGET_LIMIT
-    put(host, f"/etc/appbox/secrets{long[:3500]}", BYTES)
-    manifest = script_manifest(WITNESS, name=NAME, image="oci:/root/image", version=TAG)
+    put(host, f"{host.places.config}/secrets{long[:3500]}", BYTES)
+    manifest = script_manifest(WITNESS, name=NAME, image=f"oci:{host.home}/image", version=TAG)
     manifest["process"] = {"workdir": f"/w{long[2:]}", "stop_timeout": 86400, "user": "65535:65535"}
     manifest["volumes"] = {"data": {"path": "/data", "owner": "65535"}, "D" + "." * 62: {"path": f"/v{long[2:]}"}}
     manifest["volumes"]["tmpfs"] = {"path": f"/t{long[2:]}", "tmpfs": True, "size": 2**63 - 1}
     manifest["config"] = {f"/c{long[2:]}": {"text": "configuration"}}
-    manifest["secrets"] = {"S" * 63: {"file": f"/etc/appbox/secrets{long[:3500]}"}}
+    manifest["secrets"] = {"S" * 63: {"file": f"{host.places.config}/secrets{long[:3500]}"}}
     manifest["network"] = {"mode": "none", "hostname": "h" * 63}
     manifest["service"] = {"restart_limit": "10000/86400s", "restart_delay": 86400, "enable": True}
     manifest["service"]["log"] = {"max_size": 2**53, "keep": 1000}
@@ -322,9 +322,10 @@ def test_the_longest_names_paths_and_numbers_work(host: Host) -> None:
 
 
 def test_the_longest_name_says_that_it_is_ready(host: Host) -> None:
-    manifest = redis_manifest(NAME, image="oci:/root/long", version=TAG, security={"userns": "host"})
+    host.machine.install("perl")
+    manifest = redis_manifest(NAME, image=f"oci:{host.home}/long", version=TAG, security={"userns": "host"})
     manifest |= {"service": {"notify": True}}
     manifest["process"]["args"] += ["--supervised", "systemd"]
-    host.appbox("image", "copy", "oci:/var/cache/appbox-dev/images/redis:debian", f"oci:/root/long:{TAG}")
+    host.appbox("image", "copy", "oci:/var/cache/appbox-dev/images/redis:debian", f"oci:{host.home}/long:{TAG}")
     host.apply(manifest)
     assert host.redis("ping") == "PONG"

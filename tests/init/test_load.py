@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.init.host import CONTAINERS, Host
+from tests.init.host import Host
 from tests.init.load import Client, Killer, server, strays, writing
 from tests.init.test_upgrade import tag
 
@@ -34,7 +34,7 @@ class _Load:
 
     def version(self) -> str:
         """Return the version that is current."""
-        return os.readlink(self.host.machine.path(CONTAINERS) / "cache").removeprefix("cache-")
+        return os.readlink(self.host.machine.path(self.host.containers) / "cache").removeprefix("cache-")
 
     def applying(self, *versions: str) -> list[str]:
         """Return what applies one of the versions, with data that goes along or is copied."""

@@ -16,7 +16,7 @@ def journal(host: Host, origin: tuple[str, int], target: tuple[str, int], **more
     places = [{"directory": place, "generation": number} for place, number in (origin, target)]
     row = {"service": "job", "origin": places[0], "target": places[1], "running": False, "made": True, "others": []}
     text = json.dumps({"schema": 1, "services": [{**row, **more}]})
-    host.machine.write("/var/lib/appbox/journal.json", text)
+    host.write(f"{host.places.state}/journal.json", text)
 
 
 def test_an_interrupted_change_comes_to_its_end(host: Host) -> None:
@@ -36,11 +36,11 @@ def test_an_interrupted_change_comes_to_its_end(host: Host) -> None:
     host.apply(job("2"))
     assert host.data("job", "hooks") == "after\n"
     for command in (["prune"], ["apply", host.write_manifest(job("2"))]):
-        host.machine.path("/opt/containers/job/data/data/hooks").unlink()
+        host.machine.path(f"{host.containers}/job/data/data/hooks").unlink()
         journal(host, ("job-1", 1), ("job-2", 2), running=True, starts=True, upgrade=True)
         host.appbox(*command)
         assert host.data("job", "hooks") == "after\n"
-        assert not host.machine.exists("/var/lib/appbox/journal.json")
+        assert not host.machine.exists(f"{host.places.state}/journal.json")
     # When that fails the version of before is back, as it would have been, and this one is not tried again.
     host.appbox("rollback", "job")
     host.appbox("stop", "job")
@@ -53,3 +53,35 @@ def test_an_interrupted_change_comes_to_its_end(host: Host) -> None:
     assert status(host, "job")["version"] == "1"
     assert host.is_active("job")
     assert "2 did not get well on" in host.apply(failing, code=1).err
+
+
+def test_nobody_starts_or_judges_a_service_half_way(host: Host) -> None:
+    # A container that ignores its signal is ended, even when what would clean up behind it is lost.
+    deaf = script_manifest("trap '' TERM; while :; do sleep 0.1; done")
+    deaf["process"]["stop_timeout"] = 1
+    host.apply(deaf)
+    host.machine.path(f"{host.containers}/job-debian/.generations/1/run").unlink()
+    host.appbox("stop", "job")
+    assert [p for p in host.machine.processes() if "trap '' TERM" in " ".join(p.words)] == []
+    # A health check that falls into a pause says nothing of the service.
+    check = {"exec": ["sh", "-c", "[ ! -e /data/bad ] || { sleep 1; false; }"], "interval": 3600, "start_period": 0}
+    host.apply(script_manifest(STAY, name="calm", health={**check, "retries": 5}))
+    run, place = [f"{host.containers}/calm/run", "health"], "/run/appbox/calm"
+
+    def failures() -> int:
+        return int(host.machine.read(f"{place}/health").split()[1])
+
+    host.machine.path(f"{host.containers}/calm/data/data/bad").write_text("")
+    host.machine.run(run)
+    assert failures() == 1
+    during = host.machine.start(run)
+    asking = lambda: any(tuple(p.words) == ("sleep", "1") for p in host.machine.processes())  # noqa: E731
+    host.machine.wait_until(asking, 10, "the check")
+    host.machine.write(f"{place}/paused", "")
+    assert during.wait(20) == 0
+    assert failures() == 1
+    held = "mkdir -p /run/appbox/.held; echo pause >/run/appbox/.held/calm; runc pause calm"
+    host.machine.run(["sh", "-c", held])
+    host.machine.run(run)
+    host.machine.run(["runc", "resume", "calm"])
+    assert failures() == 1

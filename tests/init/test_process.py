@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import time
 from typing import Any
 
 from tests.ground import layers
@@ -63,27 +65,27 @@ def reporting(**process: Any) -> dict[str, Any]:
 
 
 def test_every_key_of_the_process_reaches_the_container(host: Host) -> None:
-    host.machine.run(["mknod", "-m", "0666", "/dev/odd", "c", "10", "237"])  # loop-control, which every kernel has
+    host.run(["mknod", "-m", "0666", "/dev/odd", "c", "10", "237"])  # loop-control, which every kernel has
     if not host.systemd:
         # What OpenRC remembers looks newer than the script; only a service that it knows is stopped at shutdown.
-        host.machine.run(["touch", "-d", "1 hour", "/run/openrc/deptree"])
+        os.utime(host.machine.path("/run/openrc/deptree"), times=(time.time() + 3600,) * 2)
     manifest = reporting()
     host.apply(manifest)
     host.machine.wait_until(lambda: host.has_data("report", "up"), 20, "the report")
     seen = {name: host.data("report", name).strip() for name in REPORTED}
-    assert host.machine.path("/opt/containers/report/data/data/env").read_bytes() == HOSTILE.encode()
-    assert host.machine.path("/opt/containers/report/data/data/argument").read_bytes() == HOSTILE.encode()
+    assert host.machine.path(f"{host.containers}/report/data/data/env").read_bytes() == HOSTILE.encode()
+    assert host.machine.path(f"{host.containers}/report/data/data/argument").read_bytes() == HOSTILE.encode()
     assert seen == EXPECTED
-    config = json.loads(host.machine.read("/opt/containers/report/config.json"))
+    config = json.loads(host.machine.read(f"{host.containers}/report/config.json"))
     assert config["linux"]["uidMappings"] == [{"containerID": 0, "hostID": 300_000, "size": 1000}]
     # The signal and the time that the manifest gives, at a stop and when the machine goes down.
     host.control("stop", "report")
     assert host.data("report", "stopped") == "stopped\n"
     for name in ("up", "stopped"):
-        host.machine.path(f"/opt/containers/report/data/data/{name}").unlink()
+        host.machine.path(f"{host.containers}/report/data/data/{name}").unlink()
     host.control("start", "report")
     host.machine.wait_until(lambda: host.has_data("report", "up"), 20, "the next start")
-    host.machine.reboot()
+    host.reboot()
     assert host.data("report", "stopped") == "stopped\n"
 
 
@@ -108,7 +110,7 @@ REPORTED = tuple(EXPECTED)
 
 
 def test_what_the_host_does_not_have_is_refused_before_anything_is_touched(host: Host) -> None:
-    host.machine.write("/dev/shm/plain", "")
+    host.write("/dev/shm/plain", "")
     before = host.files()
     for table, key, words in (
         ({"process": {"timezone": "Mars/North"}}, "process.timezone", "no time zone Mars/North"),
@@ -122,7 +124,7 @@ def test_what_the_host_does_not_have_is_refused_before_anything_is_touched(host:
         for name, keys in table.items():
             manifest[name] = {**manifest.get(name, {}), **keys}
         error = host.apply(manifest, code=8).err
-        assert "/root/services/poor.toml:" in error
+        assert f"{host.services}/poor.toml:" in error
         assert key in error, error
         assert words in error, error
         assert len(error.strip().splitlines()) == 1
@@ -181,12 +183,12 @@ def hostile(host: Host) -> str:
         ),
         config={"Cmd": ["sh"], "Env": ["PATH=/bin", "TZ=UTC"]},
     )
-    content.write_layout(str(host.machine.path("/root/hostile")))
-    return "oci:/root/hostile"
+    content.write_layout(str(host.machine.path(f"{host.home}/hostile")))
+    return f"oci:{host.home}/hostile"
 
 
 def test_links_of_an_image_lead_no_mount_out_and_change_no_zone(host: Host) -> None:
-    host.machine.run(["mkdir", "-p", "/tmp/outside/null", "/tmp/outside/data"])
+    host.run(["mkdir", "-p", "/tmp/outside/null", "/tmp/outside/data"])
     before = host.files(("/tmp",))
     pattern = host.machine.read("/proc/sys/kernel/core_pattern")
     manifest = script_manifest(LOOK, name="liar")
@@ -198,5 +200,5 @@ def test_links_of_an_image_lead_no_mount_out_and_change_no_zone(host: Host) -> N
     assert seen == {"link": "no link", "clock": "05:30", "utc": "00:00", "links": "", "pattern": pattern.strip()}
     assert host.files(("/tmp",)) == before
     # What is published keeps its link: it went in the overlay of this start only.
-    assert host.machine.run(["readlink", "/opt/containers/liar/rootfs/etc/localtime"]).out.strip().endswith("/UTC")
+    assert host.run(["readlink", f"{host.containers}/liar/rootfs/etc/localtime"]).out.strip().endswith("/UTC")
     assert host.machine.read("/proc/sys/kernel/core_pattern") == pattern

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.ground import images
-from tests.init.host import CONTAINERS, Host, script_manifest
+from tests.init.host import Host, script_manifest
 from tests.init.test_images import wait_for
 
 STAY = "trap 'exit 0' TERM; while :; do sleep 1000 & wait $!; done"
@@ -36,7 +36,7 @@ mv /data/new /data/seen
 
 
 def bundle(host: Host, name: str = "job") -> Any:
-    return host.machine.path(f"{CONTAINERS}/{name}-debian")
+    return host.machine.path(f"{host.containers}/{name}-debian")
 
 
 def starts(host: Host) -> int:
@@ -58,12 +58,12 @@ def test_a_persistent_root_outlives_all_but_another_image(host: Host) -> None:
     manifest = script_manifest(
         PERSISTENT, security={"rootfs": "persistent"}, config={f"/srv/{ODD}/conf": {"text": "x\n"}}
     )
-    assert f"stays in {CONTAINERS}/job-debian/upper" in host.apply(manifest).out
+    assert f"stays in {host.containers}/job-debian/upper" in host.apply(manifest).out
     assert starts(host) == 1
     host.control("restart", "job")
     assert starts(host) == 2
     assert "nothing to do" in host.apply(manifest).out
-    host.machine.reboot(hard=True)
+    host.reboot(hard=True)
     assert starts(host) == 3
     shown = writes(host)
     assert shown == {"/etc/passwd": "changed", "/var/own": "added", "/var/own/starts": "added"}
@@ -78,19 +78,19 @@ def test_a_persistent_root_outlives_all_but_another_image(host: Host) -> None:
 
 def plants_are_harmless(host: Host) -> None:
     """Leave what a hostile service could leave where the runtime mounts, start it, and see that nothing got out."""
-    trap = host.machine.path("/root/trap")
+    trap = host.machine.path(f"{host.home}/trap")
     trap.mkdir(mode=0o777)
     trap.chmod(0o777)
     upper = bundle(host) / "upper"
     for place in ("dev", "proc", "sys"):
         if (upper / place).is_dir():
             (upper / place).rmdir()
-        (upper / place).symlink_to("/root/trap")
+        (upper / place).symlink_to(f"{host.home}/trap")
     for place in ("etc/resolv.conf", "etc/hostname", "data", f"srv/{ODD}/conf"):
         if (upper / place).is_dir():
             (upper / place).rmdir()
         (upper / place).unlink(missing_ok=True)
-        (upper / place).symlink_to("/root/trap/" + place.rpartition("/")[2])
+        (upper / place).symlink_to(f"{host.home}/trap/" + place.rpartition("/")[2])
     (bundle(host) / "work/work/#1").mkdir(parents=True, exist_ok=True)
     (bundle(host) / "work/work/#1/a/b/c/d").mkdir(parents=True)
     host.control("start", "job")
@@ -102,7 +102,7 @@ def plants_are_harmless(host: Host) -> None:
     for path in (upper / f"srv/{ODD}").iterdir():
         path.unlink()
     (upper / f"srv/{ODD}").rmdir()
-    (upper / f"srv/{ODD}").symlink_to("/root/trap")
+    (upper / f"srv/{ODD}").symlink_to(f"{host.home}/trap")
     host.control("start", "job", check=False)
     host.machine.wait_until(lambda: "made the symlink" in host.appbox("logs", "job").out, 10, "the refusal")
     assert list(trap.iterdir()) == []
@@ -135,7 +135,7 @@ def test_a_read_only_root_has_its_usual_places_in_memory(host: Host) -> None:
         host.control("restart", "job")
     host.appbox("verify", "job")
     host.control("stop", "job")
-    assert not host.machine.mounts() & {f"{CONTAINERS}/job-debian/.live"}
+    assert not host.machine.mounts() & {f"{host.containers}/job-debian/.live"}
 
 
 QUERIES = {
@@ -156,17 +156,17 @@ def test_what_is_suggested_makes_a_read_only_root_work(host: Host) -> None:
         images.ensure(name)
         image = f"oci:/var/cache/appbox-dev/images/{name}"
         host.write_manifest({"name": name, "image": image, "version": "debian", "process": {"env": ENVIRONMENT}})
-    host.appbox("apply", "/root/services")
+    host.appbox("apply", host.services)
     for name, (words, answer) in QUERIES.items():
         wait_for(host, name, words, answer)
         lines = host.appbox("writes", "--suggest", name).out
-        path = f"/root/services/{name}.toml"
-        host.machine.write(path, host.machine.read(path) + "\n" + lines)
+        path = f"{host.services}/{name}.toml"
+        host.write(path, host.machine.read(path) + "\n" + lines)
         assert tomllib.loads(host.machine.read(path))["security"] == {"rootfs": "read-only"}
-    host.appbox("apply", "/root/services")
+    host.appbox("apply", host.services)
     for name, (words, answer) in QUERIES.items():
         wait_for(host, name, words, answer)
-        assert host.machine.run(["appbox", "exec", name, "touch", "/new"], check=False).code == 1
+        assert host.run(["appbox", "exec", name, "touch", "/new"], check=False).code == 1
         assert writes(host, name) == {}
 
 
@@ -182,8 +182,8 @@ mv /data/new /data/seen
 
 
 def test_volumes_of_every_kind(host: Host) -> None:
-    host.machine.run(["mkdir", "-p", "/srv/ro/sub"])
-    host.machine.run(["mount", "-t", "tmpfs", "tmpfs", "/srv/ro/sub"])
+    host.run(["mkdir", "-p", "/srv/ro/sub"])
+    host.run(["mount", "-t", "tmpfs", "tmpfs", "/srv/ro/sub"])
     volumes = {
         "in": {"path": "/shared/in"},
         "shared": {"path": "/shared", "source": "/srv/shared", "owner": "0:0"},
@@ -194,7 +194,7 @@ def test_volumes_of_every_kind(host: Host) -> None:
     for name in ("one", "two"):
         more = {"volumes": volumes, "config": {"/data/deep/conf": {"text": ""}}}
         host.write_manifest(script_manifest(VOLUMES, name, name=name, security={"userns": "host"}, **more))
-    host.appbox("apply", "/root/services")
+    host.appbox("apply", host.services)
     for name in ("one", "two"):
         host.machine.wait_until(lambda name=name: host.has_data(name, "seen"), 20, name)  # type: ignore[misc]
         lines = host.data(name, "seen").splitlines()
@@ -202,4 +202,4 @@ def test_volumes_of_every_kind(host: Host) -> None:
         places = ["/data", "/data/deep/conf", "/ro", "/ro/sub", "/shared", "/shared/in", "/t"]
         assert [line.split()[1] for line in lines[:-3]] == places
     assert sorted(p.name for p in host.machine.path("/srv/shared").iterdir()) == ["in", "mine-one", "mine-two"]
-    assert "nothing to do" in host.appbox("apply", "/root/services").out
+    assert "nothing to do" in host.appbox("apply", host.services).out

@@ -20,7 +20,7 @@ def test_services_start_in_order_and_stop_together(host: Host) -> None:
     looker = script_manifest(STAMPING, name="a-looker", service={"wants": ["app"], "after": ["app"]})
     for manifest in (app, base, looker):
         host.write_manifest(manifest)
-    told = host.appbox("apply", "/root/services").out
+    told = host.appbox("apply", host.services).out
     assert [line.split()[0] for line in told.splitlines() if line[:1].isalpha()][:3] == ["base", "app", "a-looker"]
     starts = {name: float(host.data(name, "start").split()[0]) for name in ("base", "app", "a-looker")}
     assert starts["base"] < starts["app"] < starts["a-looker"]
@@ -31,10 +31,10 @@ def test_services_start_in_order_and_stop_together(host: Host) -> None:
     assert host.is_active("base")
     assert "is required by app" in host.appbox("remove", "base", code=1).err
     host.write_manifest(script_manifest(STAMPING, name="base", service={"requires": ["app"]}))
-    error = host.appbox("plan", "/root/services", code=3).err
+    error = host.appbox("plan", host.services, code=3).err
     assert "app → base → app" in error
     host.write_manifest(script_manifest(STAMPING, name="base", service={"requires": ["nobody"]}))
-    assert "there is no service nobody" in host.appbox("plan", "/root/services", code=3).err
+    assert "there is no service nobody" in host.appbox("plan", host.services, code=3).err
 
 
 JOB = 'trap "exit 5" TERM; echo start >>/data/starts; sleep "$1" & wait; echo "done with $1"; exit "$2"'
@@ -48,24 +48,25 @@ def test_a_timed_job_runs_at_its_times_and_its_last_result_is_kept(host: Host) -
     if not host.systemd:
         assert "cron knows no seconds" in host.apply(script_manifest(JOB, service={"schedule": "*:*:30"}), code=3).err
     host.appbox("start", "job")
-    host.machine.wait_until(lambda: host.machine.exists("/var/lib/appbox/jobs/job"), 10, "the end of the first run")
+    host.machine.wait_until(
+        lambda: host.machine.exists(f"{host.places.state}/jobs/job"), 10, "the end of the first run"
+    )
     status = json.loads(host.appbox("--json", "status", "job").out)
     assert status["last_status"] == "7"
     assert 1 <= status["last_seconds"] < 3
     # Now the clock starts it, and no run begins while another goes on.
     host.apply(script_manifest(JOB, "500", "0", service=when))
-    host.appbox("plan", "--exit-code", "/root/services/job.toml")
+    host.appbox("plan", "--exit-code", f"{host.services}/job.toml")
     if host.systemd:
         host.machine.wait_until(lambda: len(host.data("job", "starts").splitlines()) > 1, 20, "the time of the job")
         time.sleep(6)
     else:
         assert json.loads(host.appbox("--json", "status", "job").out)["state"] == "waiting"
         # What cron does each minute.
-        line = host.machine.read("/etc/cron.d/appbox-job").splitlines()[1]
-        times, command = line.split(" root ")
+        times, command = host.cron_line("job")
         assert times == "* * * * *"
         for _ in range(2):
-            host.machine.run(["env", "-i", "sh", "-c", command])
+            host.run(["env", "-i", "sh", "-c", command])
             host.machine.wait_until(lambda: len(host.data("job", "starts").splitlines()) > 1, 20, "the job")
     assert len(host.data("job", "starts").splitlines()) == 2
     host.appbox("stop", "job")
@@ -74,7 +75,7 @@ def test_a_timed_job_runs_at_its_times_and_its_last_result_is_kept(host: Host) -
     assert status["next_run"]
     assert "done with 1" in host.appbox("logs", "job").out
     host.appbox("remove", "job", "--purge")
-    assert not host.machine.exists("/var/lib/appbox/jobs/job")
+    assert not host.machine.exists(f"{host.places.state}/jobs/job")
     assert not host.machine.exists("/etc/cron.d/appbox-job")
 
 
@@ -132,13 +133,14 @@ def test_reload_and_logs(host: Host) -> None:
     stamped = host.appbox("logs", "-t", "-n", "1", "job").out
     assert re.fullmatch(r"[0-9-]{10}T[0-9:]{8}Z tick\n", stamped)
     assert json.loads(host.appbox("--json", "logs", "-n", "1", "job").out)["line"] == "tick"
-    follower = host.machine.start(["timeout", "--foreground", "120", "appbox", "logs", "-f", "-n", "0", "job"])
+    host.machine.install("pgrep")
+    follower = host.start(["timeout", "120", "appbox", "logs", "-f", "-n", "0", "job"])
     time.sleep(1.5)
     host.apply({**manifest, "service": {"reload": "SIGHUP", "log": log}})
     host.appbox("reload", "job")
     host.machine.wait_until(lambda: "heard HUP" in host.appbox("logs", "job").out, 10, "the signal")
     time.sleep(1)
-    host.machine.run(["sh", "-c", "kill $(pgrep -f '[a]ppbox logs -f')"])
+    host.run(["sh", "-c", "kill $(pgrep -f '[a]ppbox logs -f')"])
     followed = follower.communicate(timeout=30)[0].decode()
     assert "tick" in followed
     assert "heard HUP" in followed

@@ -47,13 +47,13 @@ def bring(host: Host) -> None:
         if path.suffix == ".toml":
             text = re.sub(r'(?m)^image = ".*"$', f'image = "{IMAGES}/{path.stem}"', text)
             text = re.sub(r'(?m)^version = "[^"]*"', f'version = "{images.REF}"', text)
-        host.machine.write(f"/root/services/{inside}", text)
-    host.machine.write("/root/services/hosts/ground.toml", HOST)
+        host.write(f"{host.services}/{inside}", text)
+    host.write(f"{host.services}/hosts/ground.toml", HOST)
 
 
 def run(host: Host, *words: str) -> str:
     """Return what a command of the machine prints, "" when it fails."""
-    return host.machine.run(list(words), check=False, timeout=30).out
+    return host.run(list(words), check=False, timeout=30).out
 
 
 def fetch(host: Host, url: str) -> str:
@@ -93,9 +93,9 @@ def restart(host: Host, name: str) -> None:
 
 def test_the_services_run_as_they_are(host: Host) -> None:
     bring(host)
-    noted = host.appbox("check", "--image", "/root/services").out
+    noted = host.appbox("check", "--image", host.services).out
     assert noted.count(": ok") == len(PROVEN)
-    host.appbox("apply", "/root/services", timeout=400)
+    host.appbox("apply", host.services, timeout=400)
     assert sorted(pids(host)) == sorted(PROVEN)
     use(host)
     change(host)
@@ -107,7 +107,7 @@ def test_the_services_run_as_they_are(host: Host) -> None:
     host.machine.wait_until(lambda: sorted(pids(host)) == sorted(PROVEN), 60, f"health; so far {pids(host)}")
     again(host)
     database(host)
-    assert "nothing to do" in host.appbox("apply", "/root/services").out
+    assert "nothing to do" in host.appbox("apply", host.services).out
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(lambda name: host.control("stop", name), PROVEN))
     assert not any(map(host.is_active, PROVEN))
@@ -130,7 +130,7 @@ def use(host: Host) -> None:
     assert psql(host, "SELECT n FROM t") == "4711"
     assert mariadb(host, "CREATE DATABASE app; SELECT 40 + 2") == "42"
     assert "Welcome to nginx" in fetch(host, "http://127.0.0.1:8080/")
-    host.machine.write("/opt/containers/caddy-debian/data/site/page.txt", "from the volume\n")
+    host.write(f"{host.containers}/caddy-debian/data/site/page.txt", "from the volume\n")
     assert fetch(host, "http://127.0.0.1/page.txt") == "from the volume\n"
     assert "Ready" in fetch(host, "http://127.0.0.1:9090/-/ready")
     assert '"OK"' in fetch(host, "http://127.0.0.1:8384/rest/noauth/health")
@@ -165,10 +165,10 @@ def change(host: Host) -> None:
     """Change the configuration of those that take it without a restart, and see it served by the same processes."""
     before = pids(host)
     for file, (old, new) in CHANGES.items():
-        text = host.machine.read(f"/root/services/{file}")
+        text = host.machine.read(f"{host.services}/{file}")
         assert old in text
-        host.machine.write(f"/root/services/{file}", text.replace(old, new, 1))
-    done = host.appbox("apply", "/root/services").out
+        host.write(f"{host.services}/{file}", text.replace(old, new, 1))
+    done = host.appbox("apply", host.services).out
     assert done.count("reload it") == len(RELOADED), done
     assert "restart it" not in done
     served = {
@@ -203,9 +203,9 @@ def database(host: Host) -> None:
 def test_drafts_run_as_they_come(host: Host) -> None:
     for name in PROVEN:
         images.ensure(name)
-        host.machine.write(f"/root/drafts/{name}.toml", host.appbox("init", f"{IMAGES}/{name}:{images.REF}").out)
-    assert host.appbox("check", "--image", "/root/drafts").out.count(": ok") == len(PROVEN)
-    drafts = ("/root/drafts/nginx.toml", "/root/drafts/redis.toml")
+        host.write(f"{host.home}/drafts/{name}.toml", host.appbox("init", f"{IMAGES}/{name}:{images.REF}").out)
+    assert host.appbox("check", "--image", f"{host.home}/drafts").out.count(": ok") == len(PROVEN)
+    drafts = (f"{host.home}/drafts/nginx.toml", f"{host.home}/drafts/redis.toml")
     host.appbox("apply", *drafts)
     reached(host)
     assert inside(host, "redis", "redis-cli", "set", "k", "v").strip() == "OK"

@@ -48,22 +48,22 @@ def connect(host: Host) -> None:
         "route add default via 192.0.2.1",
         "-6 route add default via 2001:db8::1 dev up0",
     ):
-        host.machine.run(["ip", *words.split()])
+        host.run(["ip", *words.split()])
 
 
 def page(host: Host, address: str = PAGE) -> str:
-    return host.machine.run(["curl", "-s", "-m", "2", address], check=False).out.strip()
+    return host.run(["curl", "-s", "-m", "2", address], check=False).out.strip()
 
 
 def first(host: Host, name: str) -> int:
     """Return the number of a service's first process, 0 when it does not run."""
-    found = host.machine.run(["runc", "state", name], check=False)
+    found = host.run(["runc", "state", name], check=False)
     return int(json.loads(found.out)["pid"]) if found.code == 0 else 0
 
 
 def network(host: Host, name: str) -> str:
     """Return the network namespace of a service, "" when it does not run. A number may come again when one is gone."""
-    return host.machine.run(["readlink", f"/proc/{first(host, name)}/ns/net"], check=False).out.strip()
+    return host.run(["readlink", f"/proc/{first(host, name)}/ns/net"], check=False).out.strip()
 
 
 def share(host: Host) -> bool:
@@ -80,8 +80,8 @@ def test_pasta_and_who_shares_its_network(host: Host) -> None:
     host.apply(web())
     host.machine.wait_until(lambda: page(host) == "hello", 10, "the page")
     assert page(host, "http://[::1]:8081/") == "hello"
-    assert host.machine.run(["ip", "-o", "link"]).out.count("\n") == 3, "nothing of it is on the host"
-    assert "127.0.0.1:53 " in host.machine.run(["ss", "-lnu"]).out
+    assert host.run(["ip", "-o", "link"]).out.count("\n") == 3, "nothing of it is on the host"
+    assert "127.0.0.1:53 " in host.run(["ss", "-lnu"]).out
 
     host.apply(side())
     host.machine.wait_until(lambda: host.has_data("side", "names"), 10, "the page inside")
@@ -122,17 +122,17 @@ def test_what_cannot_be_shared_is_refused_before_anything_is_touched(host: Host)
     host.write_manifest(web(network={"mode": "host"}))
     found = host.appbox("check", path, host.write_manifest(web(network={"mode": "host"})), code=3).err
     assert "web has the host's network" in found
-    program = host.machine.run(["sh", "-c", "command -v pasta"]).out.strip()
-    host.machine.run(["mv", program, f"{program}.gone"])
+    program = host.run(["sh", "-c", "command -v pasta"]).out.strip()
+    host.run(["mv", program, f"{program}.gone"])
     found = host.appbox("apply", host.write_manifest(web()), code=8).err
     assert "network.mode" in found
     assert "install the package passt" in found
-    assert not host.machine.exists("/opt/containers")
+    assert not host.machine.exists(host.containers)
 
 
 def test_a_service_on_the_hosts_network_knows_itself_and_whom_the_host_knows(host: Host) -> None:
-    host.machine.write("/etc/hosts", "127.0.0.1 localhost\n192.0.2.9 printer.example")
-    host.machine.write("/etc/resolv.conf", "# by hand\nnameserver 127.0.0.53\nsearch example")
+    host.write("/etc/hosts", "127.0.0.1 localhost\n192.0.2.9 printer.example")
+    host.write("/etc/resolv.conf", "# by hand\nnameserver 127.0.0.53\nsearch example")
     script = "cat /etc/hosts >/data/hosts; cat /etc/resolv.conf >/data/resolv; hostname >/data/name; exec sleep 1000"
     host.apply(script_manifest(script, network={"mode": "host", "hosts": {"db.example": "2001:db8::1"}}))
     host.machine.wait_until(lambda: host.has_data("job", "name"), 10, "the files")

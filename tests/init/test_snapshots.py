@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tests.init.host import CONTAINERS, Host, script_manifest
+from tests.init.host import Host, script_manifest
 
 COUNTING = """
 trap 'exit 0' TERM
@@ -35,17 +35,17 @@ def on_xfs(host: Host, place: Path) -> Iterator[None]:
     device = subprocess.run(["losetup", "--find", "--show", str(image)], check=True, capture_output=True, text=True)
     name = device.stdout.strip()
     try:
-        host.machine.run(["mkdir", "-p", CONTAINERS])
+        host.run(["mkdir", "-p", host.containers])
         if not host.machine.exists(name):
-            host.machine.run(["mknod", name, "b", "7", name.removeprefix("/dev/loop")])
-        host.machine.run(["mount", "-t", "xfs", name, CONTAINERS])
+            host.run(["mknod", name, "b", "7", name.removeprefix("/dev/loop")])
+        host.run(["mount", "-t", "xfs", name, host.containers])
         yield
     finally:
         subprocess.run(["losetup", "--detach", name], check=True)  # once nobody has it mounted any more
 
 
 def counted(host: Host, where: str) -> tuple[int, int]:
-    text = host.machine.run(["cat", f"{where}/data/data/first", f"{where}/data/data/second"]).out.split()
+    text = host.run(["cat", f"{where}/data/data/first", f"{where}/data/data/second"]).out.split()
     return int(text[0]), int(text[1])
 
 
@@ -60,8 +60,8 @@ def by_clock(host: Host) -> list[str]:
 
 def goes_on(host: Host) -> None:
     """See that one service counts."""
-    before = counted(host, f"{CONTAINERS}/job")[0]
-    host.machine.wait_until(lambda: counted(host, f"{CONTAINERS}/job")[0] > before + 3, 10, "the service to go on")
+    before = counted(host, f"{host.containers}/job")[0]
+    host.machine.wait_until(lambda: counted(host, f"{host.containers}/job")[0] > before + 3, 10, "the service to go on")
     assert host.is_active("job")
 
 
@@ -75,7 +75,7 @@ def test_a_running_service_is_kept_and_brought_back(host: Host, tmp_path: Path) 
         for _ in range(3):
             assert re.search(r"the service was paused for [0-9.]+ s", host.appbox("snapshot", "job").out)
         for one in snapshots(host):
-            first, second = counted(host, f"{CONTAINERS}/.snapshots/job/{one['id']}")
+            first, second = counted(host, f"{host.containers}/.snapshots/job/{one['id']}")
             assert first - second in {0, 1}
             assert (one["state"], one["how"]) == ("paused", "reflink")
         assert json.loads(host.appbox("--json", "status", "job").out)["pid"] == pid
@@ -87,30 +87,29 @@ def test_a_running_service_is_kept_and_brought_back(host: Host, tmp_path: Path) 
         host.appbox("snapshot", "--live", "job")
         assert [one["state"] for one in snapshots(host)[3:]] == ["stopped", "live"]
         # A command that was killed together with all that waited for it: the next one lets the service go on.
-        host.machine.run(["sh", "-c", "mkdir -p /run/appbox/.held; echo pause >/run/appbox/.held/job; runc pause job"])
-        error = host.appbox("apply", "/root/services").err
+        host.run(["sh", "-c", "mkdir -p /run/appbox/.held; echo pause >/run/appbox/.held/job; runc pause job"])
+        error = host.appbox("apply", host.services).err
         assert "job: resumed, since a command that had paused it was killed" in error
         goes_on(host)
         chosen = snapshots(host)[0]["id"]
-        number = counted(host, f"{CONTAINERS}/.snapshots/job/{chosen}")[1]
-        assert counted(host, f"{CONTAINERS}/job")[1] > number + 50
+        number = counted(host, f"{host.containers}/.snapshots/job/{chosen}")[1]
+        assert counted(host, f"{host.containers}/job")[1] > number + 50
         host.control("stop", "job")
         host.appbox("restore", "job", chosen)
         assert not host.is_active("job")
-        assert counted(host, f"{CONTAINERS}/job")[1] == number
+        assert counted(host, f"{host.containers}/job")[1] == number
         host.appbox("start", "above")
         goes_on(host)
         done = json.loads(host.appbox("--json", "restore", "job", chosen).out)
         assert done["down_seconds"] < 5
         assert host.is_active("above")
         goes_on(host)
-        assert host.appbox("plan", "--exit-code", "/root/services").code == 0
+        assert host.appbox("plan", "--exit-code", host.services).code == 0
         when = "*:*:0/5" if host.systemd else "*-*-* *:*:00"
         host.apply(script_manifest(COUNTING, snapshots={"schedule": when, "keep": 1}))
         for _ in range(2):
             if not host.systemd:  # what cron does each minute
-                line = host.machine.read("/etc/cron.d/appbox-job").splitlines()[1]
-                host.machine.run(["env", "-i", "sh", "-c", line.partition(" root ")[2]])
+                host.run(["env", "-i", "sh", "-c", host.cron_line("job")[1]])
             host.machine.wait_until(lambda: by_clock(host), 30, "a snapshot by the clock")
         (last,) = by_clock(host)[-1:]
         if host.systemd:
@@ -118,5 +117,5 @@ def test_a_running_service_is_kept_and_brought_back(host: Host, tmp_path: Path) 
         goes_on(host)
         host.appbox("remove", "above")
         host.appbox("remove", "--purge", "job")
-        assert not host.machine.exists(f"{CONTAINERS}/.snapshots/job")
-        host.machine.run(["umount", CONTAINERS])
+        assert not host.machine.exists(f"{host.containers}/.snapshots/job")
+        host.run(["umount", host.containers])

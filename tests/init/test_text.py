@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tomli_w
 
-from tests.init.host import CONTAINERS, Host, script_manifest
+from tests.init.host import Host, script_manifest
 
 # Each would leave /pwned on the machine, or be changed on its way, if a shell, an init or a template read it.
 TEXTS = [
@@ -41,7 +41,7 @@ while :; do sleep 1000 & wait $!; done
 
 def units(host: Host, name: str) -> str:
     """Return all that an init or a shell reads of a service."""
-    return host.machine.read(host.unit(name)) + host.machine.read(f"{CONTAINERS}/{name}/run")
+    return host.machine.read(host.unit(name)) + host.machine.read(f"{host.containers}/{name}/run")
 
 
 def test_arguments_environment_and_files_arrive_exactly(host: Host) -> None:
@@ -58,7 +58,7 @@ def test_arguments_environment_and_files_arrive_exactly(host: Host) -> None:
         result = host.appbox("exec", "job", "cat", f"/etc/texts/{number}")
         assert result.out.encode() == text.encode()
     assert "pwned" not in units(host, "job")
-    host.machine.reboot()
+    host.reboot()
     assert not host.machine.exists("/pwned")
 
 
@@ -68,6 +68,6 @@ NAMES = ["../../etc/x", "a b", "a\nb", "A", "-a", ".a", "a/b", "a;b", "", "a" * 
 def test_names_that_could_mean_something_are_refused(host: Host) -> None:
     before = host.files(without=("services",))
     for name in NAMES:
-        host.machine.write("/root/services/x.toml", tomli_w.dumps({**script_manifest(WITNESS), "name": name}))
-        host.appbox("apply", "/root/services/x.toml", code=3)
+        host.write(f"{host.services}/x.toml", tomli_w.dumps({**script_manifest(WITNESS), "name": name}))
+        host.appbox("apply", f"{host.services}/x.toml", code=3)
         assert host.files(without=("services",)) == before

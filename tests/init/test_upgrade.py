@@ -17,8 +17,8 @@ BROKEN = {"exec": SICK, "interval": 1, "timeout": 5, "retries": 1, "start_period
 def tag(host: Host, image: str, *versions: str) -> str:
     """Give an image several tags in a layout of its own; return that as a manifest names it."""
     for version in versions:
-        host.appbox("-q", "image", "copy", f"oci:{IMAGES}/{image}:debian", f"oci:/root/images/{image}:{version}")
-    return f"oci:/root/images/{image}"
+        host.appbox("-q", "image", "copy", f"oci:{IMAGES}/{image}:debian", f"oci:{host.home}/images/{image}:{version}")
+    return f"oci:{host.home}/images/{image}"
 
 
 def status(host: Host, name: str) -> dict[str, Any]:
@@ -50,7 +50,9 @@ def test_a_version_that_does_not_get_well_is_taken_back_with_its_data(host: Host
         assert "cache: 2.0 failed, and 1.0 is back: is unhealthy" in result.err
         assert "\n  2.0 did not get well: going back to 1.0\n" in result.out
         told = host.appbox("status").out
-        assert re.search(r"\ncache: 2\.0 failed on \S+Z and is not tried again \(is unhealthy.*apply --retry", told), told
+        assert re.search(r"\ncache: 2\.0 failed on \S+Z and is not tried again \(is unhealthy.*apply --retry", told), (
+            told
+        )
         assert "the command ended with 3: not in the mood" in result.err
         assert "it is not tried again until its manifest or image changes" in result.err
         assert host.redis("GET", "a") == "1"
@@ -81,9 +83,9 @@ def test_a_version_that_does_not_get_well_is_taken_back_with_its_data(host: Host
     assert (host.redis("GET", "a"), host.redis("GET", "b")) == ("2", "2")
     assert status(host, "cache")["version"] == "1.0"
     one_server(host)
-    host.machine.reboot(hard=True)
+    host.reboot(hard=True)
     host.machine.wait_until(lambda: host.redis("GET", "b") == "2", 20, "the server after the reboot")
-    assert not host.machine.exists("/var/lib/appbox/journal.json")
+    assert not host.machine.exists(f"{host.places.state}/journal.json")
 
 
 STAY = "trap 'exit 0' TERM; echo $V >>/data/ran; while :; do sleep 0.1; done"
@@ -111,7 +113,7 @@ def test_hooks_and_formats(host: Host) -> None:
     after = [["sh", "-c", "echo after $V >>/data/hooks; cat /data/form"]]
     host.apply(job("2", "b", "cp /data/ran /data/form; echo migrate $V >>/data/hooks", before=before, after=after))
     assert host.data("job", "hooks") == "before 1\nmigrate 2\nafter 2\n"
-    log = host.machine.read("/var/log/appbox/job:hooks.log")
+    log = host.machine.read(f"{host.places.logs}/job:hooks.log")
     assert "no way" in log
     assert "upgrade.after" in log
     # The old version has the data that it can read; forward again it is migrated again.

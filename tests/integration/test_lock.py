@@ -327,7 +327,7 @@ def test_outdated_tells_within_and_beyond(shop: Shop) -> None:
     shop.manifest("latest", "rolling")
     text = shop.box.appbox("outdated", shop.box.services).out.splitlines()
     assert [line.split() for line in text] == [
-        ["NAME", "VERSION", "LOCKED", "NEWEST", "BEYOND"],
+        ["NAME", "VERSION", "CURRENT", "NEWEST", "BEYOND"],
         ["db", "9.1.0", "9.1.0", "-", "10.0.0"],
         ["web", "~9.0", "-", "9.0.1", "10.0.0"],
     ]
@@ -339,14 +339,14 @@ def test_outdated_tells_within_and_beyond(shop: Shop) -> None:
     assert found == ["9.0.1", "9.0.2", "10.0.0", "", True]
     new = shop.box.services / "new.toml"
     assert shop.box.appbox("outdated", "--exit-code", new).out == "nothing newer\n"
-    assert "new   10.0.0   10.0.0  -       -" in shop.box.appbox("-v", "outdated", new).out
+    assert "new   10.0.0   10.0.0   -       -" in shop.box.appbox("-v", "outdated", new).out
 
 
 def test_outdated_goes_on_behind_what_cannot_be_had(shop: Shop) -> None:
     shop.manifest("9.0.0")
     shop.manifest("9.0.0", "aa", image=f"{shop.registry.host}/no/such")
     result = shop.box.appbox("outdated", shop.box.services, code=5)
-    assert "web   9.0.0    9.0.0   -       10.0.0" in result.out
+    assert "web   9.0.0    9.0.0    -       10.0.0" in result.out
     assert "appbox: aa: " in result.err
     rows = shop.box.appbox("--json", "outdated", shop.box.services, code=5).data()["services"]
     assert [bool(row["problem"]) for row in rows] == [True, False]
@@ -458,6 +458,22 @@ def test_a_symlink_is_neither_read_nor_written(shop: Shop) -> None:
     for command in ("lock", "plan", "outdated"):
         assert "appbox.lock: cannot be read: it is a symlink" in shop.box.appbox(command, path, code=1).err
     assert target.read_text() == "format = 1\n"
+
+
+def test_who_only_looks_at_what_is_locked_asks_nobody(shop: Shop) -> None:
+    path = shop.manifest()
+    shop.lock()
+    shop.box.appbox("apply", "--locked", path)
+    assert shop.asked("render", path, "-o", shop.box.place / "out") == []
+    assert shop.asked("check", "--image", path) == []
+    assert shop.asked("plan", path)[-1:] == ["HEAD 9.0.1"]
+    # What appbox import has brought along is not looked after, until somebody locks it from its registry.
+    shop.path.write_text(f"{shop.path.read_text()}offline = true\n")
+    assert shop.asked("plan", path) == shop.asked("apply", path) == []
+    assert shop.entries()["web"]["offline"] is True
+    shop.lock("--update", "web")
+    assert "offline" not in shop.entries()["web"]
+    assert shop.asked("plan", path)[-1:] == ["HEAD 9.0.1"]
 
 
 @pytest.mark.parametrize("command", ["check", "lock", "plan", "apply", "outdated"])

@@ -69,6 +69,8 @@ def test_a_plan_that_was_written_down_is_carried_out(box: Sandbox, planned: Path
     box.appbox("apply", planned)
     assert (box.current() / "config/etc/web").read_text() == "2"
     box.settled()
+    assert box.appbox("apply", planned).out == "nothing to do\n", "once more"
+    box.appbox("rollback", "web")
     error = box.appbox("apply", planned, code=1).err
     assert "is not carried out, as it is not what was planned any more" in error
     assert "plan again: appbox plan -o " in error

@@ -474,3 +474,33 @@ def test_without_cryptography_a_demanded_signature_is_not_passed_over(shop: Loop
     shop.box.appbox("apply", shop.manifest())
     done = subprocess.run(words, capture_output=True, text=True, check=False, cwd=Path(__file__).parents[2])
     assert (done.returncode, done.stdout) == (0, "nothing to do\n"), "what was verified stays verified"
+
+
+def test_going_back_asks_the_policy_of_now_and_no_registry(shop: Loopback) -> None:
+    first = shop.digest
+    shop.sign(OURS)
+    shop.box.appbox("apply", shop.manifest(policy=None))
+    shop.box.image("2.0", *members(b"2"))
+    second = shop.box.content.tags["2.0"]
+    shop.sign(OURS, digest=second)
+    shop.box.appbox("apply", shop.manifest(version="2.0", policy=None))
+    asked = len(shop.registry.requests)
+    path = shop.host_policy('registries = ["docker.io"]\n')
+    for words in (("rollback", "web"), ("rollback", "--plan", "web")):
+        said = shop.refused(*words)
+        assert said.startswith("appbox: generation 1 of web: the image is not from an allowed registry: ")
+        assert f"{shop.name}: /etc/appbox/policy.toml allows docker.io" in said
+    # A signature that nobody looked for at that time is not looked for now.
+    shop.host_policy('signed_by = ["keys/host.pub"]\n')
+    OURS.write(path.parent / "keys/host.pub")
+    assert "the image is not signed" in shop.refused("rollback", "web")
+    assert len(shop.registry.requests) == asked
+    # What was found once counts, whatever was installed with it.
+    shop.box.appbox("apply", shop.manifest(policy=None))
+    shop.box.appbox("apply", shop.manifest(version="2.0", policy=None))
+    asked = len(shop.registry.requests)
+    shop.box.appbox("rollback", "web")
+    assert len(shop.registry.requests) == asked
+    assert first in (shop.box.current() / "bundle.toml").read_text()
+    THEIRS.write(path.parent / "keys/host.pub")
+    assert "the image is not signed" in shop.refused("rollback", "web", "--to", "2.0")

@@ -181,8 +181,20 @@ def test_prune(box: Sandbox) -> None:
     assert "data of old versions of web stays; appbox prune --purge removes it" in out
     assert (box.containers / "web-1.0/data").is_dir()
     assert not (box.containers / "web-1.0/rootfs").exists()
-    assert box.appbox("prune").out == "nothing to remove\n"
-    assert "its data, too" in box.appbox("prune", "--purge").out
+    size = r"\(\d+ bytes, last written \d+ .* ago\)"
+    for words in ((), ("--plan",)):
+        first, second, _, last = box.appbox("prune", *words).out.splitlines()
+        assert first == "nothing to remove"
+        assert re.fullmatch(rf"web: the data of web-1\.0 stays {size}", second)
+        assert last == "data of old versions of web stays; appbox prune --purge removes it"
+    left, _ = box.appbox("--json", "prune", "--plan").data()["data"]
+    assert (left["directory"], left["only"], left["files"]) == ("web-1.0", True, 6)
+    assert left["written"].endswith("Z")
+    line = rf"\n/opt/containers/web-1\.0/data: {size[2:-2]}, of which only that is left\n"
+    assert re.search(line, box.appbox("history", "web").out)
+    assert left in box.appbox("--json", "history", "web").data()["data"]
+    assert re.search(rf"web: delete the data of the old version web-1\.0 {size}", box.appbox("prune", "--purge").out)
+    assert "web-1.0" not in box.appbox("history", "web").out
     assert sorted(p.name for p in box.containers.glob("web-*")) == ["web-3.0", "web-4.0"]
     assert states(box)[0][2] == "current"
     box.appbox("rollback", "web", "--to", "3.0")

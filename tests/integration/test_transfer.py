@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
-import io
 import json
 import os
 import shutil
-import socket
-import struct
 import subprocess
-import sys
-import tarfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from appbox import lock_file, owned_xattrs
+from appbox import lock_file
 from tests.ground import cosign, layers, registry
+from tests.ground.carried import data_of, fill, members_of, nobody_calls
 from tests.ground.registry import RealRegistry
 from tests.ground.sandbox import BASE, Sandbox, members, run, snapshot
 
@@ -50,55 +43,6 @@ def there(tmp_path: Path) -> Sandbox:
 def server(tmp_path: Path) -> Iterator[RealRegistry]:
     with registry.start(str(tmp_path / "registry")) as started:
         yield started
-
-
-@contextmanager
-def nobody_calls(host: str) -> Iterator[None]:
-    """Listen where a registry was, and see that nobody connects."""
-    name, _, port = host.partition(":")
-    with socket.socket() as listener:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((name, int(port)))
-        listener.listen()
-        listener.settimeout(0)
-        yield
-        with pytest.raises(BlockingIOError):
-            listener.accept()
-
-
-def fill(box: Sandbox, name: str = "web") -> None:
-    """Write what a service would, as users of its container."""
-    volume = box.current(name) / "data/data"
-    base = volume.stat().st_uid - 33
-    (volume / "mine").write_text("written")
-    os.chown(volume / "mine", base + 33, base + 7)
-    os.setxattr(volume / "mine", "user.note", b"kept")
-    capability = struct.pack("<IIIIII", 0x03000001, 1 << 10, 0, 0, 0, base)  # of the root of this user namespace
-    os.setxattr(volume / "mine", "security.capability", capability)
-    entries = [(1, 6, NOBODY), (2, 4, base + 12), (4, 4, NOBODY), (16, 6, NOBODY), (32, 0, NOBODY)]
-    acl = struct.pack("<I", 2) + b"".join(struct.pack("<HHI", *entry) for entry in entries)
-    os.setxattr(volume / "sub", "system.posix_acl_access", acl)
-    os.setxattr(volume / "sub", "system.posix_acl_default", acl)
-    with (volume / "holes").open("wb") as file:
-        file.truncate(1 << 24)
-    os.chown(volume / "holes", base + 1000, base + 1000)
-    os.mkfifo(volume / "pipe")
-    os.chown(volume / "pipe", base, base)
-    os.link(volume / "mine", volume / "also")
-
-
-def data_of(box: Sandbox, name: str = "web", base: int = BASE) -> dict[str, tuple[object, ...]]:
-    """Return everything about a service's data, owners as its container knows them."""
-    top = box.current(name) / "data"
-    found: dict[str, tuple[object, ...]] = {}
-    for path, (mode, uid, gid, content, *_) in snapshot(top).items():
-        info = (top / path).lstat()
-        names = os.listxattr(top / path, follow_symlinks=False)
-        values = {n: os.getxattr(top / path, n, follow_symlinks=False) for n in sorted(names)}
-        xattrs = {n: owned_xattrs.shifted(n, value, lambda number: number - base) for n, value in values.items()}
-        owner = (uid, gid) if path == "." else (int(str(uid)) - base, int(str(gid)) - base)
-        found[path] = (mode, *owner, content, xattrs, 0 if path == "." else info.st_mtime_ns, info.st_nlink)
-    return found
 
 
 def shop(here: Sandbox, server: RealRegistry) -> Path:
@@ -162,8 +106,12 @@ def test_two_services_live_on_without_their_registry(here: Sandbox, there: Sandb
         assert stat_mode(there.services / "tree/sub/tool") == 0o755
         there.appbox("apply", "--locked", there.services)
         assert there.appbox("apply", "--locked", there.services).out == "nothing to do\n"
-    # Without --locked it is looked whether the tags have moved, and done without an answer.
-    assert there.appbox("apply", there.services).out == "nothing to do\n"
+        # Also without --locked nobody is asked whether the tags have moved: there may be no registry here.
+        for command in ("plan", "apply", "render -o out", "check --image"):
+            first, *rest = command.split()
+            done = there.appbox(first, *(there.place / w if w == "out" else w for w in rest), there.services)
+            assert done.err == ""
+            assert done.out == "nothing to do\n" or rest
     assert not there.debris()
     for name, other, base in (("db", BASE, BASE + 65536), ("web", BASE + 65536, BASE + 2 * 65536)):
         assert data_of(there, name, base) == data_of(here, name, other)
@@ -192,14 +140,20 @@ def snapshot_of_config(box: Sandbox, name: str, base: int) -> dict[str, tuple[ob
 
 
 @pytest.mark.registry
-def test_applying_needs_no_network_at_all(here: Sandbox, there: Sandbox, server: RealRegistry) -> None:
+def test_applying_needs_no_network_at_all(here: Sandbox, there: Sandbox, tmp_path: Path) -> None:
     """Also where only the manifest pins the image, and nobody has a lock."""
-    file = shop(here, server)
-    here.appbox("export", "db", "-o", file)
+    with registry.start(str(tmp_path / "registry")) as server:
+        file = shop(here, server)
+        here.appbox("export", "db", "-o", file)
     there.appbox("import", file, "-d", there.services)
     for words in (("--locked",), ()):
         alone = ["unshare", "--net", *there.command("apply", *words, there.services)]
         assert "done: 1 service changed" in run(alone).out
+        there.appbox("remove", "db", "--purge")
+        with nobody_calls(server.host):
+            there.appbox("plan", *words, there.services)
+            assert there.appbox("apply", *words, there.services).err == ""
+            assert there.appbox("apply", *words, there.services).out == "nothing to do\n"
         there.appbox("remove", "db", "--purge")
     (there.services / "appbox.lock").unlink()
     path = there.services / "db.toml"
@@ -234,11 +188,6 @@ def test_a_layer_that_is_nowhere_any_more(here: Sandbox, tmp_path: Path) -> None
     assert "web: the layer sha256:" in result.err
     assert len(result.err.splitlines()) == 1
     assert not [name for name in os.listdir(here.place) if "shop" in name]
-
-
-def members_of(file: Path) -> dict[str, bytes]:
-    with tarfile.open(file) as archive:
-        return {info.name: archive.extractfile(info).read() for info in archive if info.isfile()}  # type: ignore[union-attr]
 
 
 @pytest.mark.registry
@@ -386,248 +335,3 @@ def test_a_signature_goes_along(here: Sandbox, there: Sandbox, tmp_path: Path) -
 
 
 # What stands in the way
-
-
-def test_nothing_is_replaced_unasked(here: Sandbox, there: Sandbox) -> None:
-    here.apply()
-    fill(here)
-    file = here.place / "web.tar"
-    here.appbox("export", "web", "--data", "-o", file)
-    there.services.mkdir()
-    (there.services / "web.toml").write_text("mine")
-    before = there.snapshot(), snapshot(there.services)
-    result = there.appbox("import", file, "-d", there.services, code=1)
-    assert "web.toml: is there already, and says something else" in result.err
-    assert (outside_of_the_cache(there), snapshot(there.services)) == (without_cache(before[0]), before[1])
-    there.appbox("import", file, "-d", there.services, "--force")
-    # Doing it again does nothing, and a service that is installed keeps its data.
-    again = there.appbox("import", file, "-d", there.services)
-    assert "with its data" not in again.out
-    there.appbox("apply", "--locked", there.services)
-    (there.current() / "data/data/mine").write_text("newer")
-    result = there.appbox("import", file, "-d", there.services, code=1)
-    assert "web: is installed, and keeps its own data" in result.err
-    there.appbox("import", file, "-d", there.services, "--no-data")
-    there.appbox("remove", "web")
-    result = there.appbox("import", file, "-d", there.services, code=1)
-    assert "web-1.0: has data already" in result.err
-    assert (there.containers / "web-1.0/data/data/mine").read_text() == "newer"
-    there.appbox("remove", "web", "--purge")
-    there.appbox("import", file, "-d", there.services)
-    there.appbox("apply", "--locked", there.services)
-    assert (there.current() / "data/data/mine").read_text() == "written"
-
-
-def outside_of_the_cache(box: Sandbox) -> dict[str, tuple[object, ...]]:
-    return without_cache(box.snapshot())
-
-
-def without_cache(found: dict[str, tuple[object, ...]]) -> dict[str, tuple[object, ...]]:
-    """Leave out what every command makes: the lock, the cache's directory, and what is around them."""
-    own = ("var/lib/appbox/lock", "var/cache/appbox", "var", "var/lib", "var/lib/appbox", "var/cache")
-    return {path: info for path, info in found.items() if path not in own}
-
-
-def test_a_lock_that_says_something_else(here: Sandbox, there: Sandbox) -> None:
-    here.apply()
-    file = here.place / "web.tar"
-    here.appbox("export", "web", "-o", file)
-    there.appbox("import", file, "-d", there.services)
-    lock = there.services / "appbox.lock"
-    whole = lock.read_text()
-    lock.write_text(whole.replace(here.content.tags["1.0"], f"sha256:{'0' * 64}").replace('"web"', '"db"', 1) + "")
-    there.appbox("import", file, "-d", there.services)
-    assert [e.name for e in lock_file.parse(lock.read_text(), "").entries] == ["db", "web"]
-    lock.write_text(whole.replace(here.content.tags["1.0"], f"sha256:{'0' * 64}"))
-    result = there.appbox("import", file, "-d", there.services, code=1)
-    assert "appbox.lock: locks web to another image" in result.err
-    there.appbox("import", file, "-d", there.services, "--force")
-    assert lock.read_text() == whole
-
-
-@pytest.mark.parametrize(
-    ("code", "words", "said"),
-    [
-        (1, "export none -o x.tar", "none: is not installed"),
-        (2, "export -o x.tar", "NAME"),
-        (2, "export web", "-o"),
-        (2, "export web -o x.tar --live", "--data"),
-        (5, "import none.tar", "none.tar: no archive"),
-        (2, "import", "FILE"),
-        (2, "import x.tar -d ", "-d"),
-    ],
-)
-def test_wrong_words(here: Sandbox, code: int, words: str, said: str) -> None:
-    result = here.appbox(*words.split(" "), code=code)
-    assert said.lower() in result.err.lower()
-    assert not os.path.exists("x.tar")
-
-
-def test_both_need_root(here: Sandbox) -> None:
-    assert "needs root" in here.appbox_as_nobody("export", "web", "-o", "x.tar", code=8).err
-    assert "needs root" in here.appbox_as_nobody("import", "x.tar", code=8).err
-
-
-# Hostile files
-
-
-def rewrite(file: Path, change: Callable[[dict[str, bytes], dict[str, Any]], object]) -> None:
-    """Change the members of an export, and its index, so that all digests are right again."""
-    found = members_of(file)
-    index = json.loads(found.pop("appbox.json"))
-    change(found, index)
-    listed = {entry["name"]: entry for entry in index["members"]}
-    for name, data in found.items():
-        entry = listed.setdefault(name, {"name": name, "mode": "0644"})
-        entry |= {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
-    index["members"] = [listed[name] for name in found]
-    parts = {"appbox.json": json.dumps(index).encode(), **found}
-    file.write_bytes(layers.archive(*(layers.file(name.encode(), data) for name, data in parts.items())))
-
-
-def _replace(name: str, old: str, new: str) -> Callable[[dict[str, bytes], dict[str, Any]], object]:
-    return lambda found, _: found.update({name: found[name].replace(old.encode(), new.encode())})
-
-
-def _data(*parts: bytes) -> Callable[[dict[str, bytes], dict[str, Any]], object]:
-    return lambda found, _: found.update({"data/web.tar": layers.archive(layers.directory(b"data"), *parts)})
-
-
-@pytest.mark.parametrize(
-    ("change", "words"),
-    [
-        (lambda found, _: found.update({"services/evil.toml": b""}), "belongs to no service"),
-        (lambda found, _: found.update({"services/hosts/x.toml": b""}), "belongs to no service"),
-        (lambda found, _: found.update({"services/../../x": b""}), "name that no file can have"),
-        (_replace("services/web.toml", 'name = "web"', 'name = "db"'), "not the manifest that the index says"),
-        (_replace("services/web.toml", "oci:images:web-1.0", "oci:/etc:x"), "not the manifest that the index says"),
-        (_replace("services/web.toml", "[volumes", "[volums"), "services/web.toml:"),
-        (_replace("appbox.lock", "sha256:", "sha256:0"), "appbox.lock"),
-        (_replace("appbox.lock", 'name = "web"', 'name = "db"'), "does not lock what is in the export"),
-        (lambda found, index: index["services"][0].update(image="oci:/etc:x"), "not the manifest"),
-        (lambda found, index: index["services"][0].update(digest=f"sha256:{'0' * 64}"), "is not in it"),
-        (lambda found, index: index["services"][0].update(data=["other"]), "the volumes that the index says"),
-        (_data(layers.file(b"data/../../x", b"")), "no file can have"),
-        (_data(layers.symlink(b"data/s", b"/etc"), layers.file(b"data/s/x", b"")), "before its directory"),
-        (_data(layers.header(b"data/disk", flag=b"4", major=8)), "is a block device"),
-        (_data(layers.file(b"data/x", b"", uid=70000)), "belongs to the id 70000"),
-        (_data(layers.hardlink(b"data/x", b"../../../etc/passwd")), "link to no file"),
-    ],
-)
-def test_a_hostile_export_leaves_nothing(
-    here: Sandbox, there: Sandbox, change: Callable[[dict[str, bytes], dict[str, Any]], object], words: str
-) -> None:
-    here.apply()
-    file = here.place / "web.tar"
-    here.appbox("export", "web", "--data", "-o", file)
-    rewrite(file, lambda *_: None)
-    there.appbox("import", file, "-d", there.place / "fine")
-    there.appbox("remove", "web", "--purge", code=None)
-    rewrite(file, change)
-    before = there.snapshot()
-    result = there.appbox("import", file, "-d", there.services, code=6)
-    assert words in result.err, result.err
-    assert len(result.err.splitlines()) == 1
-    assert there.snapshot() == before
-    assert not there.services.exists()
-
-
-def test_a_damaged_export_is_refused_wherever_it_is_damaged(here: Sandbox, there: Sandbox) -> None:
-    here.apply()
-    file = here.place / "web.tar"
-    here.appbox("export", "web", "--data", "-o", file)
-    whole = file.read_bytes()
-    with tarfile.open(file) as archive:
-        found = archive.getmembers()
-    # In each header, and in the middle of what is behind it.
-    places = [place for one in found for place in (one.offset + 10, one.offset_data + one.size // 2)]
-    bad = [whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :] for at in places]
-    bad += [whole[:at] for at in range(0, len(whole), len(whole) // 12)]
-    bad += [whole[:-1], whole + b"x", whole[:512], b"", whole[512:]]
-    there.appbox("import", file, "-d", there.place / "fine", "--no-data")
-    before = there.snapshot()
-    for data in bad:
-        file.write_bytes(data)
-        assert there.appbox("import", file, "-d", there.services, code=6).err
-        assert not there.services.exists()
-    assert there.snapshot() == before
-
-
-# Interruptions
-
-
-def test_a_kill_leaves_no_half_file_and_no_half_data(here: Sandbox, there: Sandbox) -> None:
-    here.apply()
-    with (here.current() / "data/data/large").open("wb") as file:
-        file.write(os.urandom(8 << 20))
-    os.chown(here.current() / "data/data/large", BASE, BASE)
-    target = here.place / "web.tar"
-    for delay in (0.3, 0.45, 0.6):
-        killed(here.command("export", "web", "--data", "-o", target), delay)
-    here.appbox("export", "web", "--data", "-o", target)
-    assert sorted(name for name in os.listdir(here.place) if "web" in name) == ["web.tar"]
-    for delay in (0.3, 0.4, 0.5, 0.65):
-        killed(there.command("import", target, "-d", there.services), delay)
-    there.appbox("import", target, "-d", there.services)
-    there.appbox("apply", "--locked", there.services)
-    assert not there.debris()
-    assert data_of(there) == data_of(here)
-
-
-def killed(words: list[str], delay: float) -> None:
-    """Run a program and kill it after some seconds, unless it has ended."""
-    with subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-        try:
-            process.wait(delay)
-        except subprocess.TimeoutExpired:
-            process.kill()
-
-
-def test_a_full_disk_leaves_nothing(here: Sandbox, there: Sandbox) -> None:
-    here.apply()
-    with (here.current() / "data/data/large").open("wb") as file:
-        file.write(os.urandom(4 << 20))
-    os.chown(here.current() / "data/data/large", BASE, BASE)
-    whole = here.place / "web.tar"
-    here.appbox("export", "web", "--data", "-o", whole)
-    small = there.containers
-    small.mkdir(parents=True)
-    run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(small)])
-    try:
-        result = there.appbox("import", whole, "-d", there.services, code=1)
-        assert "web: its data cannot be written: No space left on device" in result.err
-        assert os.listdir(small) == []
-        result = here.appbox("export", "web", "--data", "-o", small / "web.tar", code=1)
-        assert "No space left on device" in result.err
-        assert os.listdir(small) == []
-    finally:
-        run(["umount", str(small)])
-    assert "web" not in (there.root / "var/lib/appbox/uid-ranges.toml").read_text()
-    there.appbox("import", whole, "-d", there.services)
-    there.appbox("apply", "--locked", there.services)
-    assert data_of(there) == data_of(here)
-
-
-def test_data_that_belongs_to_nobody_in_the_service(here: Sandbox) -> None:
-    here.apply()
-    (here.current() / "data/data/stray").touch()
-    file = here.place / "web.tar"
-    result = here.appbox("export", "web", "--data", "-o", file, code=1)
-    assert "data/stray: belongs to 0:0, who is nobody in the service" in result.err
-    assert not file.exists()
-    here.appbox("export", "web", "-o", file)
-
-
-def test_standard_output_is_no_terminal(here: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Terminal(io.StringIO):
-        def isatty(self) -> bool:
-            return True
-
-    here.apply()
-    monkeypatch.setattr(sys, "stdout", Terminal())
-    from appbox import exporting
-    from appbox.errors import UsageError
-    from appbox.session import Options
-
-    with pytest.raises(UsageError, match="no text for a terminal"):
-        exporting.export(Options(str(here.root)), exporting.Request(["web"], "-"))

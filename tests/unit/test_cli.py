@@ -49,6 +49,8 @@ def end(capsys: Captured, *words: str) -> tuple[int, str, str]:
         ("logs web -n 5 -f --quiet", "--quiet", "logs web -n 5 -f"),
         ("apply --wait x", "", "apply --wait=forever x"),
         ("apply --wait=5 x", "", "apply --wait=5 x"),
+        ("apply --wait 5 x", "", "apply --wait=5 x"),
+        ("apply x --wait", "", "apply x --wait=forever"),
         ("exec web sleep --wait", "", "exec web sleep --wait"),
         ("", "", ""),
     ],

@@ -270,14 +270,14 @@ def test_a_runtime_that_is_missing_or_too_old_is_refused() -> None:
     ]
     none = replace(ABLE, runtime=None, no_runtime=True)
     assert lacks(locked(), replace(FACTS, abilities=none)) == [
-        ("", "runc is not installed, and services run through it")
+        ("", "neither runc nor crun is installed, and services run through one of them")
     ]
 
 
 def test_what_cannot_be_borrowed_is_said() -> None:
     tables = '[process]\ninit = true\ntimezone = "Mars/North"\n[security]\ndevices = ["/dev/none"]\n'
     wanted = replace(locked(tables), borrowed=Borrowed(devices=(Found(problem="this host has no /dev/none"),)))
-    assert [(key, what) for key, what, _ in needs.borrowed(wanted)] == [
+    assert [(key, what) for key, what, _ in needs.borrowed(wanted, FACTS)] == [
         (("security", "devices", 0), "this host has no /dev/none"),
         (
             ("process", "init"),

@@ -50,6 +50,15 @@ def test_it_is_written_for_people_and_read_back() -> None:
     assert parse("format = 1\n", "x") == LockFile("x")
 
 
+def test_what_was_brought_along_says_so_in_a_line() -> None:
+    brought = lock_file("appbox.lock", [replace(WEB, offline=True)])
+    assert brought.text() == f"{TEXT}offline = true\n"
+    assert parse(brought.text(), "appbox.lock") == brought
+    assert (WEB.as_dict().get("offline"), brought.entries[0].as_dict()["offline"]) == (None, True)
+    with pytest.raises(ManifestError, match="offline: expected true or false"):
+        parse(f"{TEXT}offline = 1\n", "x")
+
+
 def test_a_change_is_a_change_of_few_lines() -> None:
     before = lock_file("", [named("c"), WEB, named("a")])
     after = lock_file("", [named("b"), *(replace(e, tag="1.29.4") if e is WEB else e for e in before.entries)])

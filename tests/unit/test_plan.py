@@ -422,3 +422,32 @@ def test_what_a_running_service_was_not_shown_is_made_up_for() -> None:
     host = installed()
     host.unseen = True
     assert kinds(host, service()) == ["restart"]
+
+
+def test_a_service_runs_on_while_its_lost_link_is_made_again() -> None:
+    host = installed()
+    host.link = ""
+    assert kinds(host, service()) == ["switch"]
+    # What changes beside that is done as ever.
+    assert kinds(host, service('[process]\nargs = ["x"]\n'))[-1] == "restart"
+    assert kinds(host, service(version="2.0"))[-5:] == ["install-unit", "stop", "switch", "carry-data", "start"]
+
+
+@pytest.mark.parametrize("init", ["systemd", "openrc"])
+def test_when_snapshots_are_taken_restarts_nothing(init: str) -> None:
+    facts = replace(FACTS, init=init, cron="cron.d")  # type: ignore[arg-type]
+
+    def of(time: str = "", args: str = "a") -> Desired:
+        tables = f'[snapshots]\nschedule = "{time}"\n' if time else ""
+        return service(f'{DATA}{tables}[process]\nargs = ["{args}"]\n', facts=facts)
+
+    host = installed(of())
+    for time in ("daily", "weekly", ""):
+        plan = host.plan(of(time))
+        timed = [action for action in plan.actions if action.kind == "schedule"]
+        assert [action.sentence for action in timed] == (
+            [f"take snapshots of it at their times {'from now on' if time else 'no longer'}"] * (init == "systemd")
+        )
+        assert not {"stop", "restart"} & {action.kind for action in plan.actions}
+        host.carry_out(plan)
+    assert kinds(host, of("daily", "x"))[-1] == "restart"

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
+
 import pytest
 
-from appbox import report, sizes
-from appbox.actions import Action
+from appbox import plan_data, report, sizes
+from appbox.actions import Action, RemoveService
 from appbox.errors import AppboxError, HostLacks, Locked, ManifestError, Problem, Refused, Unavailable, UsageError
+from appbox.host.facts import Abilities
+from appbox.oci.runtimes import Runtime
 from appbox.outcome import Outcome, exit_code, first_error
-from appbox.plan_values import Observed, Plan, ServicePlan
+from appbox.plan_values import Observed, Plan, Removal, ServicePlan
+from appbox.planning import Planned
+from appbox.store.installed import Installed
 from tests.ground.every_action import EVERY
-from tests.ground.pure import build
+from tests.ground.pure import FACTS, build
 
 REPLACED = "/opt/containers/.replaced/web-1"
 
@@ -70,6 +77,29 @@ def test_a_plan_for_people() -> None:
     ]
     assert "      +new" in report.plan_text(plan(*EVERY[6:8]), verbosity=1)
     assert report.plan_text(plan(notes=("unseen",))) == "nothing to do\n"
+
+
+@pytest.mark.parametrize("verbosity", [-1, 0, 1])
+def test_a_plan_that_was_written_down_reads_as_it_did(verbosity: int) -> None:
+    installed = Installed("web", "0", "web-0", 3, {"image": {"digest": "d"}})
+    old = replace(installed, name="old")
+    removal = Removal(old, "/s/old.toml", RemoveService("old", "r", "old-0"))
+    service = ServicePlan(build(), Observed(current=installed, running="web-0"), EVERY, ("a note",))
+    whole = Plan((service, ServicePlan(build(), Observed(), ())), ("of the host",), (removal,))
+    recorded = json.loads(json.dumps(plan_data.plan_data(whole)))
+    text = report.recorded_text(recorded, verbosity=verbosity)
+    assert text == report.plan_text(whole, verbosity=verbosity)
+    assert "  note: a note\n" in text
+    assert text.endswith("note: of the host\n")
+    assert report.recorded_text(json.loads(json.dumps(plan_data.plan_data(plan())))) == "nothing to do\n"
+
+
+def test_what_is_known_against_a_runtime_is_no_part_of_a_plan() -> None:
+    runtime = Runtime("runc", (1, 1, 15))
+    planned = Planned(replace(FACTS, abilities=Abilities(programs=frozenset(), runtime=runtime)), (), mended=("m",))
+    assert planned.plan.notes == ("m",)
+    assert "lacks the fixes of CVE-2025-31133" in planned.runtime_note
+    assert Planned(FACTS, ()).runtime_note == ""
 
 
 def test_plan_and_apply_use_the_same_words() -> None:

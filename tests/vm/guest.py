@@ -17,11 +17,11 @@ from tests.ground import roots, vm
 from tests.ground.machine import CommandError, Result
 from tests.vm import system
 
+# As the README has it, but that there is no network. The environment is on the disk with what appbox depends on: made
+# there by the same pip, but ten times as fast.
 INSTALL = (
-    # As the README has it, but for the network that is not there.
-    "python3 -m venv /opt/appbox",
-    "/opt/appbox/bin/pip --quiet --disable-pip-version-check install --no-index --find-links /media/wheels appbox",
-    "ln -s /opt/appbox/bin/appbox /usr/local/bin/appbox",
+    f"{roots.VENV}/bin/pip --quiet --disable-pip-version-check install --no-index /media/appbox-*.whl",
+    f"ln -sf {roots.VENV}/bin/appbox /usr/local/bin/appbox",
 )
 
 
@@ -30,7 +30,8 @@ class Guest(vm.Emulator):
 
     def __init__(self, init: str) -> None:
         files = system.host(init)
-        super().__init__(init, files, "ground.look")
+        # One processor: two emulated ones now and then trip over code that the kernel changes while it runs.
+        super().__init__(init, files, "ground.look", processors=1)
         self.log: list[str] = []
         with self.step("disks made"):
             self._more = system.supplies(self.directory)

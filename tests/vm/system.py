@@ -1,7 +1,7 @@
 """What the hosts of tests/vm consist of: a Debian as its packages leave it, and what it installs appbox from.
 
 Each is made once and kept: per init a file system with kernel and initramfs, built by mmdebstrap; and, as no host has a
-network, a disk with wheels for its Python and the store of a registry.
+network, the store of a registry.
 """
 
 from __future__ import annotations
@@ -9,13 +9,12 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from tests.ground import cache, debian, images, registry, roots, vm
+from tests.ground import cache, debian, images, recipes, registry, roots, vm
 
 SUITE = "trixie"
-PYTHON = "3.13"  # of that suite
 USER = "ada"  # somebody without any privilege
 FORMAT = 1  # counts up when the way these are built changes
 
@@ -61,7 +60,7 @@ FILES = {
     "etc/hostname": "host\n",
     "etc/hosts": "127.0.0.1 localhost host\n::1 localhost\n",
     "etc/resolv.conf": "nameserver 192.0.2.53\n",
-    "etc/machine-id": "",
+    "etc/machine-id": "0123456789abcdef0123456789abcdef\n",  # without one systemd enables all that there is
     "etc/fstab": "/dev/vda / ext4 defaults 0 0\n",
 }
 
@@ -109,14 +108,20 @@ REGISTRY = {
     },
     "http": {"addr": "127.0.0.1:5000", "secret": "tests"},
 }
+# An emulated processor takes half a second for each megabyte of an image; these are not needed to run redis.
+SLIM = (
+    'cd "$1" && rm -rf usr/share/* usr/lib/*/perl* usr/lib/*/libperl* usr/lib/*/gconv usr/bin/perl* usr/lib/locale'
+    " usr/lib/*/libmvec* usr/bin/redis-benchmark usr/bin/redis-check-* var/lib/dpkg/info"
+)
 IMAGE, VERSION = "127.0.0.1:5000/ground/redis", "7"
 
 
 def host(init: str) -> Path:
     """Return a directory with `disk` (ext4), `vmlinuz` and `initramfs` of a host, made when it is missing."""
     system = SYSTEMS[init]
-    parts = (asdict(system), PACKAGES, HOOKS, FILES, vm.MODULES, vm.INITRAMFS.read_text(), vm.AGENT.read_text())
-    path = cache.root() / "machines" / f"host-{init}-{cache.key(FORMAT, SUITE, parts)}"
+    recipe = (asdict(system), PACKAGES, HOOKS, FILES, roots.dependencies(), vm.MODULES)
+    scripts = [path.read_text() for path in (vm.INITRAMFS, vm.AGENT, roots.INSTALL)]
+    path = cache.root() / "machines" / f"host-{init}-{cache.key(FORMAT, SUITE, recipe, scripts)}"
     with cache.locked(path):
         if not path.exists():
             cache.say(f"building a host with {init} of {SUITE} in {path}")
@@ -128,8 +133,9 @@ def host(init: str) -> Path:
 
 def build_host(system: System, scratch: Path, target: Path) -> None:
     """Make the root in `scratch`, and `disk`, `vmlinuz` and `initramfs` of it in `target`."""
-    root = scratch / "root"
+    root, environment = scratch / "root", scratch / "environment"
     root.mkdir()
+    environment.mkdir()
     packages, hooks = (*PACKAGES, *system.packages), (*HOOKS, *system.hooks)
     debian.bootstrap(root, SUITE, packages, variant="minbase", hooks=hooks)
     for name, text in {**FILES, **system.files, "ground/init": system.command}.items():
@@ -138,46 +144,36 @@ def build_host(system: System, scratch: Path, target: Path) -> None:
     shutil.copy(vm.AGENT, root / "ground/agent.py")
     shutil.copy(root / "boot/vmlinuz", target / "vmlinuz")
     vm.pack_initramfs(next(root.glob("usr/lib/modules/*")), scratch / "first", target / "initramfs")
-    # With a journal, unlike other disks of tests: the power will be cut.
-    roots.run(["mke2fs", "-q", "-F", "-t", "ext4", "-d", str(root), str(target / "disk"), "4G"])
+    roots.install_dependencies(root, environment)
+    vm.make_disk((environment, root), target / "disk", "4G", journal=True)
 
 
 def supplies(directory: Path) -> Path:
-    """Make a disk in `directory`: wheels of appbox as this tree has it and of all that it needs, and the registry."""
+    """Make a disk in `directory`: the wheel of appbox as this tree has it, and a registry's configuration and store."""
     top = directory / "top"
-    shutil.copytree(dependencies(), top / "wheels")
-    roots.build_wheel(top / "wheels")
-    shutil.copytree(store(), top / "registry")
+    top.mkdir()
+    roots.build_wheel(top)
     (top / "registry.yml").write_text(json.dumps(REGISTRY))  # JSON is YAML
-    roots.run(
-        ["mke2fs", "-q", "-F", "-t", "ext4", "-O", "^has_journal", "-d", str(top), str(directory / "more"), "256M"]
-    )
+    shutil.copytree(store(), top / "registry")
+    vm.make_disk((top,), directory / "more", "256M")
     shutil.rmtree(top)
     return directory / "more"
 
 
-def dependencies() -> Path:
-    """Return a directory with wheels of what appbox needs, fetched when it is missing."""
-    path = cache.root() / "machines" / f"wheels-{cache.key(FORMAT, roots.dependencies(), PYTHON)}"
-    with cache.locked(path):
-        if not path.exists():
-            cache.say(f"fetching appbox's dependencies for Python {PYTHON} into {path}")
-            cache.forget_others(path, "wheels-")
-            with cache.replacing(path) as fresh:
-                roots.download(roots.dependencies(), fresh, PYTHON)
-    return path
-
-
 def store() -> Path:
-    """Return the store of a registry that has the image, pushed when it is missing."""
-    layout = images.ensure("redis")
-    path = cache.root() / "machines" / f"registry-{cache.key(FORMAT, images.built_key(layout), IMAGE, VERSION)}"
+    """Return the store of a registry that has the image, built and pushed when it is missing."""
+    recipe = recipes.RECIPES["redis"]
+    recipe = replace(recipe, hooks=(*recipe.hooks, SLIM))
+    suite = images.default_suite(recipe)
+    path = cache.root() / "machines" / f"registry-{cache.key(FORMAT, recipe.key(suite), IMAGE, VERSION)}"
     with cache.locked(path):
         if not path.exists():
-            cache.say(f"pushing {IMAGE} into {path}")
+            cache.say(f"building {IMAGE} from {suite} packages, and pushing it into {path}")
             cache.forget_others(path, "registry-")
             with cache.replacing(path) as fresh, cache.scratch("registry") as scratch:
+                (scratch / "image").mkdir()
+                images.build(recipe, suite, scratch / "image")
                 with registry.start(str(scratch)) as running:
-                    running.push(f"oci:{layout}:{images.REF}", f"{IMAGE.partition('/')[2]}:{VERSION}")
+                    running.push(f"oci:{scratch}/image:{images.REF}", f"{IMAGE.partition('/')[2]}:{VERSION}")
                 (scratch / "data/docker").rename(fresh / "docker")
     return path

@@ -20,6 +20,7 @@ DEBIAN_12 = "runc version 1.1.5+ds1\ncommit: 1.1.5+ds1-1+deb12u1\nspec: 1.0.2-de
         ("runc version 1.1.12-rc.1\n", "CVE-2024-21626"),
         ("runc version 1.1.5+ds1\ncommit: 1.1.5+ds1-1+b4\n", "CVE-2024-21626"),
         ("runc version 1.1.7-0ubuntu1~22.04.1\n", "CVE-2024-21626"),
+        ("crun version 0.10.4\n", "CVE-2019-18837"),
     ],
 )
 def test_these_are_too_old(text: str, words: str) -> None:
@@ -72,6 +73,20 @@ def test_the_faults_of_2025_are_told(version: str, *, fixed: bool) -> None:
     note = runtimes.note(found)
     assert (not note) is fixed
     assert fixed or note.startswith(f"runc {version} lacks the fixes of CVE-2025-31133")
+
+
+@pytest.mark.parametrize(("version", "fixed"), [("1.8.1", False), ("1.27.1", False), ("1.28", True), ("2.0", True)])
+def test_the_fault_of_crun_is_told(version: str, *, fixed: bool) -> None:
+    found = runtimes.parse(f"crun version {version}\ncommit: 1\n")
+    assert found is not None
+    assert (not runtimes.note(found)) is fixed
+    assert fixed or runtimes.note(found).startswith(f"{found} lacks the fix of CVE-2026-47766")
+
+
+def test_a_crun_that_does_not_say_its_version_may_run_services() -> None:
+    assert runtimes.parse("crun version UNKNOWN\n") is None
+    assert runtimes.unsafe(runtimes.UNKNOWN_CRUN) == ""
+    assert "does not say which version it is" in runtimes.note(runtimes.UNKNOWN_CRUN)
 
 
 def test_mounts_with_ids_of_their_own_came_with_1_2() -> None:

@@ -1,0 +1,133 @@
+"""What root does for an ordinary user's services: their units, which are the system's, and starting and stopping them.
+
+A process that works for a user has nothing of root's (`host.userns`). It asks this side, which trusts it no more than
+the user: a unit is taken only if it is, byte for byte, what appbox makes for this user (`units.declared`), and only
+units that were made for the user are touched.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from appbox.errors import AppboxError, Refused
+from appbox.host import gather, services
+from appbox.host.facts import InitKind
+from appbox.owner import Owner
+from appbox.store import unitfiles
+from appbox.store.root import Root
+from appbox.units import declared, openrc, places, systemd
+from appbox.units.files import NAME, Link, UnitFile
+from appbox.units.model import Unit
+
+_KINDS: Final[dict[str, InitKind]] = {"systemd": "systemd", "openrc": "openrc"}
+_OF_NAME: Final = frozenset(
+    {
+        *("start", "stop", "prepare", "start_again", "restart", "schedule", "armed"),
+        *("forget", "state", "log_mark", "busy", "log_tail"),
+    }
+)
+"""What may be asked of the init system for one service; `reload` concerns all."""
+
+
+def answer(owner: Owner, request: Mapping[str, Any]) -> dict[str, Any]:
+    """Do what a process of `owner` asks for; return {"result": …}, or {"error": …} as `AppboxError.as_dict` has it."""
+    try:
+        kind = _KINDS[str(request["kind"])]
+        return {"result": _TASKS[str(request["task"])](owner, kind, request)}
+    except AppboxError as error:
+        return {"error": error.as_dict()}
+    except (KeyError, TypeError, ValueError) as error:
+        return {"error": Refused("root does no such thing for a user", why=str(error)).as_dict()}
+
+
+def _write(owner: Owner, kind: InitKind, request: Mapping[str, Any]) -> None:
+    unit = declared.unit_of(str(request["declared"]))
+    _refuse_other(owner, kind, unit.name)
+    file = UnitFile(str(request["path"]), str(request["text"]), int(request["mode"]))
+    if not _is_of(owner, unit) or file not in (systemd if kind == "systemd" else openrc).render(unit):
+        raise Refused("is no unit that appbox makes for this user", where=file.path)
+    with Root() as root:
+        unitfiles.write(root, file)
+
+
+def _is_of(owner: Owner, unit: Unit) -> bool:
+    own = dataclasses.replace(
+        unit,
+        user=owner.name,
+        uid=owner.uid,
+        rootless=True,
+        bundles=owner.places()["CONTAINERS"],
+        runs=owner.places()["RUN"],
+        program=gather.program() if unit.program else "",
+    )
+    return own == unit
+
+
+def _remove(owner: Owner, kind: InitKind, request: Mapping[str, Any]) -> None:
+    name, path = _name(request), str(request["path"])
+    _refuse_other(owner, kind, name)
+    with Root() as root:
+        if path not in unitfiles.read(root, kind, name):
+            raise ValueError(f"{path} is no file of {name}")
+        unitfiles.remove_file(root, path)
+
+
+def _enable(owner: Owner, kind: InitKind, request: Mapping[str, Any]) -> None:
+    name = _name(request)
+    _refuse_other(owner, kind, name)
+    wanted = None if request["link"] is None else Link(**request["link"])
+    if wanted is not None and wanted not in places.links_of(kind, name):
+        raise ValueError(f"{wanted.path} does not enable {name}")
+    with Root() as root:
+        unitfiles.enable(root, kind, name, wanted)
+
+
+def _service(owner: Owner, kind: InitKind, request: Mapping[str, Any]) -> Any:
+    method, arguments, options = str(request["method"]), list(request["arguments"]), dict(request["options"])
+    control = services.of_kind(kind)
+    if method == "reload":
+        return control.reload()
+    if method not in _OF_NAME:
+        raise ValueError(f"no {method}")
+    _refuse_other(owner, kind, _name({"name": arguments[0]}), there=True)
+    return getattr(control, method)(*arguments, **options)
+
+
+def _name(request: Mapping[str, Any]) -> str:
+    name = str(request["name"])
+    if not NAME.fullmatch(name):
+        raise ValueError(f"no service can be called {name[:80]!r}")
+    return name
+
+
+def _refuse_other(owner: Owner, kind: InitKind, name: str, *, there: bool = False) -> None:
+    """Raise Refused for a service whose unit was not made for this user; `there`: it has to have one."""
+    with Root() as root:
+        found = unitfiles.read(root, kind, name)
+    own = places.files_of(kind, name)[0]
+    if own not in found:
+        if there or found:
+            raise Refused("has no unit that was made for this user", where=name)
+        return
+    try:
+        user = declared.unit_of(found[own]).user
+    except ValueError:
+        user = ""
+    if user != owner.name:
+        whose = f"the user {user}" if user else "root"
+        raise Refused(
+            f"the unit name {name} is taken",
+            where=own,
+            why=f"it runs a service of {whose}",
+            hint="give the service another name",
+        )
+
+
+_TASKS: Final[Mapping[str, Callable[[Owner, InitKind, Mapping[str, Any]], Any]]] = {
+    "write": _write,
+    "remove": _remove,
+    "enable": _enable,
+    "service": _service,
+}

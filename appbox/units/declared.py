@@ -1,0 +1,46 @@
+"""Units of the system that run an ordinary user's service say what they were made from.
+
+Root writes such a unit for a user whom it does not trust, and an init script is a program that root executes. So the
+first file of it ends in a line with the values of its `Unit`, and root takes nothing but what these, checked again, are
+rendered to. Pure.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, fields
+from typing import Any, Final
+
+from appbox.units.model import Check, RestartLimit, StopSignal, Unit, When
+
+_BEGIN: Final = "# "
+_LIMIT: Final = 16_384
+
+
+def line(unit: Unit) -> str:
+    """Return the line that declares a unit, which every init system takes for a comment; it ends in a newline."""
+    return f"{_BEGIN}{json.dumps(asdict(unit), ensure_ascii=True, sort_keys=True)}\n"
+
+
+def unit_of(text: str) -> Unit:
+    """Return the unit that a text of a file declares; ValueError when it declares none."""
+    last = text.rstrip("\n").rpartition("\n")[2]
+    if not last.startswith(f"{_BEGIN}{{") or len(last) > _LIMIT:
+        raise ValueError("it does not say what it was made from")
+    try:
+        return _unit(json.loads(last.removeprefix(_BEGIN)))
+    except (TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise ValueError("it does not say what it was made from") from error
+
+
+def _unit(data: dict[str, Any]) -> Unit:
+    if data.keys() != {field.name for field in fields(Unit)}:
+        raise ValueError("it was made by another version of appbox")
+    made: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in data.items()}
+    made["restart_limit"] = RestartLimit(**data["restart_limit"])
+    made["stop_signal"] = StopSignal(**data["stop_signal"])
+    for name in ("schedule", "cron", "snapshots", "snapshots_cron"):
+        made[name] = None if data[name] is None else When(**data[name])
+    if data["check"] is not None:
+        made["check"] = Check(**{**data["check"], "limit": RestartLimit(**data["check"]["limit"])})
+    return Unit(**made)
