@@ -59,9 +59,9 @@ from appbox.store import addresses, bundle, files, kept_image, paths, ranges, st
 from appbox.store.root import Root
 from appbox.work import Work
 
-_UNSEEN: Final = (BringBack, CarryData, CopyData, KeepWrites, NoteFormat, PutAside, Switch)
+_UNSEEN: Final = (BringBack, CarryData, CopyData, KeepWrites, PutAside, Switch)
 """Actions in the midst of which nobody may start the service."""
-_STARTING: Final = (Migrate, Restart, RunHook, Schedule, Start)
+_STARTING: Final = (Migrate, Restart, RunHook, Start)
 """Actions that start it, or a command in its place, or have it started from then on."""
 
 
@@ -90,12 +90,14 @@ def run(work: Work) -> None:
     says that the service did not start.
     """
     lock = StartLock(work.root, work.desired.name)
+    # What is done beside a service that goes on running does not disturb it.
+    down = not work.observed.running or any(isinstance(action, Stop) for action in work.plan.actions)
     try:
         own_now(work.root, work.observed)
         for action in work.plan.actions:
-            if isinstance(action, _UNSEEN) or (isinstance(action, Publish) and action.replaces):
+            if down and (isinstance(action, _UNSEEN) or (isinstance(action, Publish) and action.replaces)):
                 lock.take()
-            elif isinstance(action, _STARTING):
+            elif isinstance(action, _STARTING) or (isinstance(action, Schedule) and action.on):
                 lock.give_back()
             work.told(action)
             _HANDLERS[type(action)](work, action)

@@ -23,6 +23,7 @@ from appbox import (
     isolation,
     jobs,
     live,
+    needs,
     owner,
     pasta,
     preflight,
@@ -123,6 +124,7 @@ def build(locked: Locked, facts: Facts, base: int, rootfs: RootfsFacts | None) -
         notes=(
             *_signed(locked),
             *container.notes(locked, mapped=mapped),
+            *needs.notes(facts),
             *isolation.notes(locked, facts, found, ids),
             *jobs.notes(manifest, facts),
             *preflight.notes(locked),
@@ -312,7 +314,9 @@ def _secret_mount(locked: Locked, secret: SecretSpec, bundle: str, rootfs: Rootf
 
 def _run(locked: Locked, facts: Facts, base: int, scratch: tuple[Scratch, ...]) -> File:
     notify = health.notify(locked.manifest, facts.init)
-    script = replace(supervision.script(locked, base), scratch=scratch, notify=notify)
+    script = replace(
+        supervision.script(locked, base), scratch=scratch, notify=notify, runtime=supervision.runtime(facts)
+    )
     return File("run", run_script(script).encode(), 0o755)
 
 

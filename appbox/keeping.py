@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from appbox import holding, sizes
 from appbox.errors import AppboxError, Refused, UsageError, printable
+from appbox.explain import in_words
 from appbox.host import gather, runc, syscalls
 from appbox.host.facts import InitKind
 from appbox.progress import copying
@@ -62,13 +63,25 @@ def snapshot(options: Options, name: str, wish: Wish, *, wait: float | None = 0.
             syscalls.syncfs(fd)  # what is written by now need not be written while the service waits
         with copying(options, "data") as told, holding.held(service.root, service.init, name, way) as held:
             making = clone.Making(live=service.running and way == "no", progress=told, read=held.release)
-            taken = snapshots.take(service.containers, name, service.directory, order, making)
+            with _explained(name, "its snapshot cannot be taken"):
+                taken = snapshots.take(service.containers, name, service.directory, order, making)
         gone = _rotated(service, wish)
         left_out = _left_out(service)
     result = {**taken.as_dict(), "held_seconds": round(held.seconds, 3), "rotated": gone, "left_out": left_out}
     options.result(result, "" if options.verbosity < 0 else printable(_said(taken, held, left_out)))
     if taken.state == "live" and taken.how == "copy":
         options.say(f"warning: {name} was writing meanwhile: this copy is no single point in time\n", stream=sys.stderr)
+
+
+@contextlib.contextmanager
+def _explained(name: str, what: str) -> Iterator[None]:
+    """Have the system's errors say what was going on."""
+    try:
+        yield
+    except OSError as error:
+        said = in_words(error)
+        where = f"{said.where}: " if said.where else ""
+        raise AppboxError(what, where=name, why=f"{where}{said.what}", hint=said.hint) from error
 
 
 def _way(service: _Service, how: clone.How, wish: Wish) -> holding.Way:
@@ -125,7 +138,7 @@ def restore(options: Options, name: str, wanted: str, *, force: bool = False, wa
     with _service(options, name, wait=wait) as service:
         chosen = snapshots.find(service.containers, name, wanted)
         _refuse(service, chosen, force=force)
-        with copying(options, "data") as told:
+        with copying(options, "data") as told, _explained(name, "its snapshot cannot be restored"):
             making = clone.Making(progress=told)
             prepared = snapshots.prepare(service.containers, chosen, service.directory, making)
         way: holding.Way = "stop" if service.running else "no"

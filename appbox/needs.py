@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from appbox import rlimits
+from appbox import owner, rlimits
 from appbox.host.facts import Abilities, Facts
 from appbox.locked import Asking
 from appbox.oci import runtimes
@@ -43,6 +43,7 @@ def lacks(locked: Asking, facts: Facts) -> Iterator[Need]:
         return
     yield from _runtime(facts, able)
     yield from _profile(locked, able)
+    yield from _manager(facts, able)
     yield from _limits(locked, facts, able)
     for name in locked.manifest.security.sysctl:
         if name in able.no_sysctls:
@@ -55,6 +56,24 @@ def _runtime(facts: Facts, able: Abilities) -> Iterator[Need]:
         yield (), "neither runc nor crun is installed, and services run through one of them", facts.distribution.hint("runc")
     if able.runtime is not None and (why := runtimes.unsafe(able.runtime)):
         yield (), f"{able.runtime} is too old to run anything safely: {why}", "install runc 1.1.12 or later"
+
+
+def _manager(facts: Facts, able: Abilities) -> Iterator[Need]:
+    own = owner.current()
+    if own is not None and facts.init == "systemd" and able.manager == "missing":
+        what = f"no systemd of {own.name or own.uid} runs, and it runs the user's services"
+        yield (), what, f"let root do: loginctl enable-linger {own.name or own.uid}"
+
+
+def notes(facts: Facts) -> Iterator[str]:
+    """Yield what an ordinary user should know of the init system."""
+    own = owner.current()
+    if own is None or own.by_root or not facts.live:
+        return
+    if facts.init == "systemd" and facts.abilities is not None and facts.abilities.manager == "brief":
+        yield f"services end with the last login, unless root does once: loginctl enable-linger {own.name}"
+    if facts.init == "none" and own.name:
+        yield f"nothing starts it at boot; where root's init system shall: appbox --user {own.name} apply, by root"
 
 
 def _profile(locked: Asking, able: Abilities) -> Iterator[Need]:

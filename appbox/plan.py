@@ -292,6 +292,9 @@ def _unit_actions(desired: Desired, observed: Observed) -> Iterator[Action]:
         elif observed.modes.get(unit.path, unit.mode) != unit.mode:
             yield InstallUnit(desired.name, "its mode or owner is not its own", unit.path, False, "")
     for path in sorted(observed.units.keys() - {unit.path for unit in desired.units}):
+        if observed.running and path.endswith(f"/{desired.name}:snapshot.timer"):
+            # systemd takes a timer that runs and whose unit is gone for failed.
+            yield Schedule(desired.name, "the manifest asks for none", on=False, snapshots=True)
         what = f"generation {desired.generation} has" if desired.generation else "the manifest asks for"
         yield RemoveUnit(desired.name, f"{what} nothing that needs it", path)
     wanted = {desired.link} if desired.enable else set()
@@ -418,8 +421,6 @@ def _snapshot_actions(desired: Desired, observed: Observed, actions: list[Action
     changed = any(isinstance(a, InstallUnit) and a.path.endswith(timer) for a in actions)
     if there and (changed or observed.begun_at):
         yield Schedule(desired.name, "snapshots.schedule says when", on=True, snapshots=True)
-    if any(isinstance(a, RemoveUnit) and a.path.endswith(timer) for a in actions):
-        yield Schedule(desired.name, "the manifest asks for none", on=False, snapshots=True)
 
 
 def _replacing_actions(desired: Desired, observed: Observed) -> list[Action]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 from collections.abc import Collection, Iterator
 
@@ -12,6 +13,7 @@ from appbox.actions import Action, RetireVersion
 from appbox.errors import AppboxError, printable
 from appbox.host import gather, runc, services
 from appbox.host.facts import InitKind
+from appbox.host.inside import remove_tree
 from appbox.oci.cache import Cache
 from appbox.rollback import Back
 from appbox.session import Options, cache_path
@@ -54,12 +56,31 @@ def recover(options: Options, root: Root, own: Collection[str] = ()) -> list[str
             said.append(f"{entry.service}: an interrupted change could be neither finished nor undone: {error}")
             continue
         wake(root, _init(options, root), entry)
+        _sweep_versions(root, entry)
         journal.remove(root, entry.service)
     # Versions are deleted without a note in the journal, and may be half gone.
     if root.is_directory(paths.CONTAINERS):
         with root.directory(paths.CONTAINERS) as containers:
             bundle.clean(containers)
+    for place in (paths.STATE, f"{paths.STATE}/failed"):
+        _sweep_names(root, place)
     return said
+
+
+def _sweep_versions(root: Root, entry: Entry) -> None:
+    """Remove what was about to get a name in the versions that a run was killed between: links, volumes."""
+    for directory in {entry.origin.directory, entry.target.directory} - {""}:
+        for place in (directory, f"{directory}/{paths.DATA}"):
+            _sweep_names(root, f"{paths.CONTAINERS}/{place}")
+
+
+def _sweep_names(root: Root, place: str) -> None:
+    """Remove what killed runs were writing, or a file system has brought back after a power loss, as btrfs may."""
+    if not root.is_directory(place):
+        return
+    with root.directory(place) as fd:
+        for name in [one for one in os.listdir(fd) if one.startswith(".") and one.endswith(files.TEMPORARY)]:
+            remove_tree(fd, name)
 
 
 def wake(root: Root, init: InitKind, entry: Entry) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from appbox import old_data, ordering, peers, sharing, sizes
@@ -113,10 +115,21 @@ def remove(root: Root, init: InitKind, name: str, *, purge: bool) -> Removed:
         raise AppboxError("is not installed", where=name, hint="appbox status lists what is")
     if root.live:
         _stop(init, name, bool(units), done)
-    journal.write(root, Entry(name, Place(), Place(), running=False, made=False))
+    with _making_room(purge=purge):
+        journal.write(root, Entry(name, Place(), Place(), running=False, made=False))
     _remove(root, init, name, linked=linked, found=found, network=network, purge=purge, done=done)
     journal.remove(root, name)
     return done
+
+
+@contextlib.contextmanager
+def _making_room(*, purge: bool) -> Iterator[None]:
+    """Let nothing that is only noted keep a full disk from being emptied: the same command finishes it without, too."""
+    try:
+        yield
+    except OSError as error:
+        if not purge or error.errno not in {errno.ENOSPC, errno.EDQUOT}:
+            raise
 
 
 def _remove(
@@ -146,7 +159,8 @@ def _remove(
         ids = ranges.load(root).get(name)
         with root.directory(paths.CONTAINERS) as containers:
             if linked:
-                _note_last(containers, root, name, found)
+                with _making_room(purge=purge):
+                    _note_last(containers, root, name, found)
                 files.remove(name, dir_fd=containers)
             for directory in found:
                 _drop(containers, directory, _identity(name, directory, ids), purge=purge, done=done)

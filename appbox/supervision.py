@@ -41,6 +41,12 @@ def script(locked: Locked, base: int) -> RunScript:
     )
 
 
+def runtime(facts: Facts) -> str:
+    """Return the program that runs services: what the host was found to have, runc where nobody has looked."""
+    found = facts.abilities.runtime if facts.abilities else None
+    return found.name if found else "runc"
+
+
 def _rootless() -> Rootless | None:
     own = owner.current()
     if own is None:

@@ -21,7 +21,7 @@ def export(  # noqa: PLR0917
             "-o",
             "--output",
             metavar="FILE",
-            help="A new file, compressed if called .gz or .zst; - for a pipe.",
+            help="The file, replaced if it is there; compressed if called .gz or .zst; - for a pipe.",
         ),
     ],
     data: Annotated[bool, typer.Option("--data", help="Take their data along.")] = False,

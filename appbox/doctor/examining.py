@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Network
@@ -22,12 +23,15 @@ from appbox.host import abilities, borrow, gather
 from appbox.locked import Borrowed
 from appbox.manifest import Manifest
 from appbox.oci.reference import RegistryImage
-from appbox.session import MYSELF, Options
+from appbox.session import MYSELF, Options, choose_owner
 from appbox.sources import Loaded
 from appbox.store import addresses as stored
 from appbox.store import state
 from appbox.store.root import Root
 
+_ATTEMPTS: Final = 4
+_PAUSE: Final = 0.5
+"""Seconds more before each further look."""
 Ask = Callable[[str], bool]
 _SUBNET: Final = IPv4Network("10.89.0.0/24")
 """Of a network that nobody has declared: which one it will be says nothing about the host."""
@@ -55,9 +59,10 @@ class _Asked:
 
 @dataclass(slots=True)
 class _Mended:
-    """What --fix has done: the steps that were carried out, and what failed."""
+    """What --fix has done: the steps that were carried out, the findings that they were for, and what failed."""
 
     done: dict[Step, str] = field(default_factory=dict)
+    findings: set[tuple[str, str]] = field(default_factory=set)
     failed: list[AppboxError] = field(default_factory=list)
 
 
@@ -75,7 +80,7 @@ def examine(options: Options, wish: Wish) -> int:
     found = _look(question, scope, loaded)
     mended = _mend(options, wish, found) if wish.fix else _Mended()
     if mended.done:
-        found = _look(question, scope, loaded)
+        found = _look_again(question, scope, loaded, mended)
     _say(options, found, mended, _named(who))
     if any(one.bad for one in found):
         return HostLacks.exit_code
@@ -138,12 +143,34 @@ def _installed() -> Iterator[tuple[str, str]]:
 
 def _look(question: Question, scope: Wants, loaded: Sequence[Loaded]) -> tuple[Finding, ...]:
     seen = probing.look(question, scope)
-    refusals = tuple(_refusals(question, loaded)) if loaded and question.who is None else ()
-    return findings.judge(seen, scope, refusals)
+    return findings.judge(seen, scope, tuple(_refusals(question, loaded)) if loaded and _works_for(question) else ())
+
+
+def _works_for(question: Question) -> bool:
+    """Have this process work for whom it was asked about; return whether it does: only a user's own process can."""
+    if question.who is None:
+        return True
+    if question.environ is None:
+        return False
+    try:
+        choose_owner(MYSELF)
+    except AppboxError:
+        return False  # the findings say what is wrong with this user
+    return True
+
+
+def _look_again(question: Question, scope: Wants, loaded: Sequence[Loaded], mended: _Mended) -> tuple[Finding, ...]:
+    """Look again, until what was mended is well: what init systems are told to start takes a moment."""
+    for attempt in range(_ATTEMPTS):
+        time.sleep(attempt * _PAUSE)
+        found = _look(question, scope, loaded)
+        if not any(one.state != "ok" and (one.subject, one.what) in mended.findings for one in found):
+            break
+    return found
 
 
 def _refusals(question: Question, loaded: Sequence[Loaded]) -> Iterator[Refusal]:
-    """Yield why a plan of root's services would be refused on this host."""
+    """Yield why a plan of the manifests would be refused on this host."""
     with Root() as root:
         facts = gather.gather(root, question.init)
         able = abilities.gather([one.manifest for one in loaded])
@@ -183,6 +210,8 @@ def _mend(options: Options, wish: Wish, found: Sequence[Finding]) -> _Mended:
                 sys.stderr.write(f"appbox: {fault}\n")
                 break
             mended.done[step] = one.subject
+        else:
+            mended.findings.add((one.subject, one.what))
     return mended
 
 

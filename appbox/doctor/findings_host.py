@@ -101,14 +101,7 @@ def cgroups(seen: Seen, wants: Wants) -> Iterator[Finding]:
     if found is None or not wants.covers("cgroups"):
         return
     openrc = seen.init == "openrc"
-    mend = (
-        remedies.unified_openrc(seen)
-        if openrc
-        else Remedy(
-            words="boot with systemd.unified_cgroup_hierarchy=1 on the kernel's command line; some kernels want "
-            "cgroup_enable=memory there"
-        )
-    )
+    mend = remedies.unified_openrc(seen) if openrc else remedies.more_controllers(seen)
     wanted = {CONTROLLERS[one.key.rpartition(".")[2]] for one in wants.keys("cgroups")} or set(CONTROLLERS.values())
     lacking = sorted(wanted - found.controllers)
     listed = " ".join(sorted(found.controllers)) or "none"
@@ -154,9 +147,7 @@ def runtime(seen: Seen, wants: Wants) -> Iterator[Finding]:
             state: State = "weak" if any(not runtimes.unsafe(one) for one in others) else "missing"
             yield wants.say("runtime", state, f"{version} is too old to run anything safely: {why}", newer)
         elif note := runtimes.note(version):
-            yield wants.say(
-                "runtime", "weak", f"{version} in {found.path}: {note}", newer, data={"version": str(version)}
-            )
+            yield wants.say("runtime", "weak", f"{found.path}: {note}", newer, data={"version": str(version)})
         else:
             yield wants.say("runtime", "ok", f"{version} in {found.path}", data={"version": str(version)})
 

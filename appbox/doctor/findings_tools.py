@@ -7,7 +7,7 @@ from typing import Final
 
 from appbox.doctor import remedies
 from appbox.doctor.seen import Seen
-from appbox.doctor.values import Finding, NewFile, Remedy, Run, State
+from appbox.doctor.values import Finding, Remedy, State
 from appbox.doctor.wants import Wants
 
 _SLOW: Final = 5.0
@@ -50,10 +50,7 @@ def _tun(seen: Seen, wants: Wants) -> Iterator[Finding]:
     elif seen.login is not None and mode & 0o006 != 0o006:
         # eudev and systemd-udevd make it 0666 (50-udev-default.rules); mdev and devices of containers do not.
         what = f"/dev/net/tun has the mode {mode:04o}: only root may open it"
-        rule = NewFile("/etc/local.d/appbox-tun.start", "#!/bin/sh\nchmod 0666 /dev/net/tun\n", 0o755)
-        lasting = (rule, Run(("rc-update", "add", "local", "default"))) if seen.init == "openrc" else ()
-        words = "" if lasting else "at each boot it is made anew: a rule of udev keeps it"
-        yield wants.say("tun", "missing", what, Remedy((Run(("chmod", "0666", "/dev/net/tun")), *lasting), words))
+        yield wants.say("tun", "missing", what, remedies.open_tun(seen))
     else:
         yield wants.say("tun", "ok", f"/dev/net/tun with the mode {mode:04o}")
 

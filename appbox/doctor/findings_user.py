@@ -195,6 +195,9 @@ def delegation(seen: Seen, wants: Wants) -> Iterator[Finding]:
         what = f"the systemd of {login} may use the controllers {listed}, but not {', '.join(lacking)}"
         state: State = "missing" if wants.asked else "weak"
         yield wants.say("delegation", state, what, remedies.delegate(login), data=data)
+    elif not given:
+        what = f"the systemd of {login} may use no controller, since this host has none of them"
+        yield wants.say("delegation", "weak", what, Remedy(words="see what is said of cgroups"), data=data)
     else:
         yield wants.say("delegation", "ok", f"the systemd of {login} may use the controllers {listed}", data=data)
 

@@ -82,30 +82,47 @@ def unified_openrc(seen: Seen) -> Remedy:
     return Remedy(tuple(steps), f"some kernels want cgroup_enable=memory on their command line{more}")
 
 
+def more_controllers(seen: Seen) -> Remedy:
+    """Return what has to be told the kernel: no command of a running host changes it."""
+    if seen.cgroups and seen.cgroups.unified:
+        words = "see cgroup_disable= on the kernel's command line; some kernels want cgroup_enable=memory there"
+    else:
+        words = "boot with systemd.unified_cgroup_hierarchy=1 on the kernel's command line"
+    return Remedy(words=words)
+
+
 def runtime_directory(seen: Seen, login: Login) -> Remedy:
     """Return the remedy that makes a user's runtime directory at each boot and tells logins (XDG base directory)."""
     if seen.init == "systemd":
-        steps = [Run(("loginctl", "enable-linger", login.name))] if login.name else []
-        return Remedy(tuple(steps), "systemd-logind makes it at login, where libpam-systemd is installed")
+        start = (Run(("loginctl", "enable-linger", login.name)),) if login.name else ()
+        return Remedy(start, "systemd-logind makes it at login, where libpam-systemd is installed")
     if seen.init != "openrc":
         return Remedy(words="it is made by whatever starts sessions here; the one in /dev/shm does as well")
-    path = f"/run/user/{login.uid}"
-    make = f"mkdir -p -m 0755 /run/user && install -d -m 0700 -o {login.uid} -g {login.gid} {path}\n"
-    script = f"/etc/local.d/appbox-run-user-{login.uid}.start"
+    who = f"{login.uid}:{login.gid}"
+    lines = ("checkpath -d -m 0755 /run/user", f"checkpath -d -m 0700 -o {who} /run/user/{login.uid}")
     profile = (
         'if [ -z "$XDG_RUNTIME_DIR" ] && [ -O "/run/user/$(id -u)" ]; then\n'
         '    export XDG_RUNTIME_DIR="/run/user/$(id -u)"\n'
         "fi\n"
     )
-    return Remedy(
-        (
-            NewFile(script, f"#!/bin/sh\n{make}", 0o755),
-            NewFile("/etc/profile.d/appbox-runtime-dir.sh", profile),
-            Run(("rc-update", "add", "local", "default")),
-            Run((script,)),
-        ),
-        "a login that is open does not know of it yet",
-    )
+    told = NewFile("/etc/profile.d/appbox-runtime-dir.sh", profile)
+    steps = (*at_boot(f"appbox-run-user-{login.uid}", *lines), told)
+    return Remedy(steps, "a login that is open does not know of it yet")
+
+
+def open_tun(seen: Seen) -> Remedy:
+    """Return the remedy that lets users make interfaces: each is in a network namespace that is the user's own."""
+    if seen.init == "openrc":
+        return Remedy(at_boot("appbox-tun", "chmod 0666 /dev/net/tun"))
+    words = "at each boot it is made anew: a rule of udev keeps it (50-udev-default.rules has one)"
+    return Remedy((Run(("chmod", "0666", "/dev/net/tun")),), words)
+
+
+def at_boot(name: str, *lines: str) -> tuple[Step, ...]:
+    """Return the steps that have OpenRC do something now and at each boot (openrc-run(8))."""
+    text = "#!/sbin/openrc-run\nstart() {\n" + "".join(f"    {line}\n" for line in lines) + "}\n"
+    script = NewFile(f"/etc/init.d/{name}", text, 0o755)
+    return (script, Run(("rc-update", "add", name, "boot")), Run(("rc-service", name, "start")))
 
 
 def clock(seen: Seen) -> Remedy:

@@ -13,10 +13,10 @@ _INDENT: Final = " " * 9
 
 
 def text(findings: Sequence[Finding], *, verbosity: int = 0, heading: str = "") -> str:
-    """Return findings for people: with -q only what is not well, with -v also why what is well matters."""
+    """Return findings for people: with -q only what is missing or weak, with -v also why what is well matters."""
     lines = [heading] if heading and verbosity >= 0 else []
     for one in findings:
-        if one.state == "ok" and verbosity < 0:
+        if verbosity < 0 and one.word in {"ok", "absent"}:
             continue
         lines.append(f"{one.word:8} {one.subject + ':':{_WIDTH}} {one.what}")
         if one.state == "ok" and verbosity < 1:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from typing import Literal
 
-from appbox import health
+from appbox import health, owner
 from appbox.addresses import network_of
 from appbox.host import cgroups, kernel, networks, process, replace_mount, secret_sources
 from appbox.host.facts import Abilities
@@ -28,10 +29,21 @@ def gather(manifests: Sequence[Manifest]) -> Abilities:
         networking=networks.abilities() if any(network_of(one.network.mode) for one in manifests) else None,
         pasta=_pasta() if any(one.network.mode == "pasta" for one in manifests) else "",
         cgroups=cgroups.gather() if any(limits(manifest.resources) for manifest in manifests) else None,
+        manager=_manager(),
         live_mounts=replace_mount.possible() if any(map(_calm, manifests)) else True,
         secrets=secret_sources.gather(manifests),
         programs=_programs() if any(one.health or one.service.notify for one in manifests) else None,
     )
+
+
+def _manager() -> Literal["", "missing", "brief"]:
+    """Return what is wrong with the user's own systemd (user@.service(5), loginctl(1)); "" where it does not matter."""
+    own = owner.current()
+    if own is None or own.by_root or not os.path.isdir("/run/systemd/system"):
+        return ""
+    if not os.path.exists(f"{own.runtime}/systemd/private"):
+        return "missing"
+    return "" if os.path.exists(f"/var/lib/systemd/linger/{own.name}") else "brief"
 
 
 def _pasta() -> str:

@@ -72,7 +72,8 @@ class Abilities:
     the asked-for kernel parameters that a container would not have. `cgroups` is None when no
     manifest asks for limits, and `programs`, which health checks need, when no manifest has one. `live_mounts`: the
     kernel can replace a file that a running container sees. `secrets` maps what manifests read secrets with, files of
-    the host and "age", to what is wrong with it, "" if nothing. `pasta` is what is wrong with pasta, "" if nothing.
+    the host and "age", to what is wrong with it, "" if nothing. `manager` is what is wrong with the user's own systemd: there is none, or it ends with the
+    last login. `pasta` is what is wrong with pasta, "" if nothing.
     """
 
     runtime: Runtime | None = None
@@ -89,6 +90,7 @@ class Abilities:
     programs: frozenset[str] | None = None
     live_mounts: bool = True
     secrets: Mapping[str, str] = field(default_factory=dict)
+    manager: Literal["", "missing", "brief"] = ""
 
 
 @dataclass(frozen=True, slots=True)

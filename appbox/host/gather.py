@@ -6,6 +6,7 @@ import os
 import sys
 from typing import Final, Literal
 
+from appbox import owner
 from appbox.host import ranges
 from appbox.host.facts import Facts, IdRange, InitKind, Taken
 from appbox.oci.model import Platform
@@ -50,6 +51,9 @@ def detect_init(root: Root) -> InitKind:
     if root.live:
         if os.path.isdir("/run/systemd/system"):
             return "systemd"
+        own = owner.current()
+        if own is not None and not own.by_root:
+            return "none"  # a user has no OpenRC of the user's own; root's runs the services (`--user NAME`)
         return "openrc" if os.path.exists("/run/openrc/softlevel") else "none"
     if root.exists("/usr/lib/systemd/systemd") or root.exists("/lib/systemd/systemd"):
         return "systemd"

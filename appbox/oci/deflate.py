@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Final, Literal, Protocol
+import sys
+from typing import Any, Final, Literal, Protocol
 
-from appbox.oci.inflate import zstd_module
+from appbox.errors import HostLacks
 
 Compression = Literal["plain", "gzip", "zstd"]
 _SUFFIXES: Final[dict[str, Compression]] = {".gz": "gzip", ".tgz": "gzip", ".zst": "zstd", ".tzst": "zstd"}
@@ -45,3 +46,19 @@ def _gzip() -> Encoder:
 def _zstd() -> Encoder:
     compressor: Encoder = zstd_module().ZstdCompressor(3)
     return compressor
+
+
+def zstd_module() -> Any:
+    """Return Python's own module for zstd or its backport; raise `HostLacks` where there is neither."""
+    zstd: Any
+    try:
+        if sys.version_info >= (3, 14):
+            from compression import zstd  # noqa: PLC0415 - only for layers of this kind
+        else:
+            from backports import zstd  # noqa: PLC0415 - only for layers of this kind
+    except ImportError as error:
+        why = f"this Python has no zstd ({error})"
+        newer = "take a Python that was built with libzstd"
+        hint = newer if sys.version_info >= (3, 14) else "install the Python package backports.zstd"
+        raise HostLacks("what is compressed with zstd cannot be read or written", why=why, hint=hint) from error
+    return zstd

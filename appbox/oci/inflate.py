@@ -8,12 +8,12 @@ is a stream that ends early.
 from __future__ import annotations
 
 import importlib
-import sys
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final, Protocol
 
-from appbox.errors import HostLacks, Refused
+from appbox.errors import Refused
 from appbox.oci import limits
+from appbox.oci.deflate import zstd_module
 
 BLOCK: Final = 1 << 20
 """Bytes of a block: large enough that the exchange between threads costs nothing, small enough to hold a few dozen."""
@@ -90,22 +90,6 @@ def is_fast(compression: str) -> bool:
         except ImportError:
             return False
     return True
-
-
-def zstd_module() -> Any:
-    """Return Python's own module for zstd or its backport; raise `HostLacks` where there is neither."""
-    zstd: Any
-    try:
-        if sys.version_info >= (3, 14):
-            from compression import zstd  # noqa: PLC0415 - only layers of this kind need it
-        else:
-            from backports import zstd  # noqa: PLC0415 - only layers of this kind need it
-    except ImportError as error:
-        why = f"this Python has no zstd ({error})"
-        newer = "take a Python that was built with libzstd"
-        hint = newer if sys.version_info >= (3, 14) else "install the Python package backports.zstd"
-        raise HostLacks("what is compressed with zstd cannot be read or written", why=why, hint=hint) from error
-    return zstd
 
 
 def _zstd() -> tuple[Callable[[], _Decoder], tuple[type[Exception], ...]]:

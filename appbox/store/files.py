@@ -100,11 +100,21 @@ def replace(name: str, data: bytes, *, mode: int, dir_fd: int, owner: tuple[int,
     try:
         create(temporary, data, mode=mode, dir_fd=dir_fd, owner=owner)
         os.rename(temporary, name, src_dir_fd=dir_fd, dst_dir_fd=dir_fd)
-    except BaseException:
+    except BaseException as error:
         with contextlib.suppress(OSError):
             os.unlink(temporary, dir_fd=dir_fd)
+        if isinstance(error, OSError) and error.filename in {None, temporary}:
+            error.filename = _path(name, dir_fd)  # a write says no name, and that of the temporary tells nobody where
         raise
     os.fsync(dir_fd)
+
+
+def _path(name: str, dir_fd: int) -> str:
+    """Return where a name of an open directory is on the host, as far as that can be told."""
+    try:
+        return os.path.join(os.readlink(f"/proc/self/fd/{dir_fd}"), name)
+    except OSError:
+        return name
 
 
 def set_aside(name: str, *, dir_fd: int) -> str:

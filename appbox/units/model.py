@@ -32,6 +32,8 @@ INTERFACE: Final = re.compile(r"[a-z0-9][a-z0-9._-]{0,14}", re.ASCII)
 
 WHEN: Final = re.compile(r"[A-Za-z0-9*,./:~-]+( [A-Za-z0-9*,./:~-]+){0,4}", re.ASCII)
 """When a job runs, for a timer or a crontab: both take it as it is."""
+ASK_RESTART: Final = 10
+ASK_STOP: Final = 11
 SIGKILL: Final = 9
 SIGTERM: Final = 15
 
@@ -122,6 +124,16 @@ class Check:
             _within(what, number, low, _DAY)
         _within("number of retries", self.retries, 1, 1000)
         _within("port", self.port, 1 if self.kind == "tcp" else 0, 65535)
+
+    @property
+    def order(self) -> str:
+        """The word of systemctl(1) for what is done about an unhealthy service; "" for nothing."""
+        return {"restart": "try-restart", "stop": "stop"}.get(self.action, "")
+
+    @property
+    def status(self) -> int:
+        """The exit status by which a user's check asks root for that."""
+        return ASK_RESTART if self.action == "restart" else ASK_STOP
 
     @property
     def patience(self) -> int:
@@ -362,6 +374,11 @@ class RunScript:
     def jobs(self) -> str:
         """The directory of what became of the last run of each job."""
         return paths.JOBS
+
+    @property
+    def asks_container(self) -> bool:
+        """Whether the script has to know the container's first process: to check it, or to enter it as a user."""
+        return self.check is not None or (self.rootless is not None and bool(self.reload))
 
     @property
     def waits(self) -> bool:

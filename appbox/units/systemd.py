@@ -48,7 +48,13 @@ def render(unit: Unit) -> tuple[UnitFile, ...]:
     if unit.check:
         for path, name in ((health, "health-service"), (timer, "health-timer")):
             seconds = unit.check.timeout + _SLACK
-            text = template(f"systemd/{name}.j2", unit=unit, marker=marker(unit.name), check_seconds=seconds)
+            text = template(
+                f"systemd/{name}.j2",
+                unit=unit,
+                marker=marker(unit.name),
+                check_seconds=seconds,
+                orders=unit.user and unit.check.order,
+            )
             found.append(UnitFile(path, text, 0o644))
     if unit.snapshots:
         for path, name in zip(snapshots, ("snapshot-service", "snapshot-timer"), strict=True):

@@ -219,6 +219,7 @@ INSTALLING: Final = (
         applying(security={"rootfs": "persistent"}),
         _written_once,
         _writes_at_home,
+        by_any=False,
     ),
     Operation(
         "service becomes job of cron",

@@ -357,6 +357,6 @@ KEEPING: Final = (
     Operation("apply --prune", _two_services, _retiring, data_once, _is_retired),
     Operation("prune", _old_versions, _pruning, both(is_whole("1.0"), data_once), _is_pruned),
     Operation("lock", nothing, _locking, _lock_whole, _is_locked),
-    Operation("export with data", used(), _exporting, _export_whole, _is_exported),
+    Operation("export with data", used(), _exporting, _export_whole, _is_exported, by_any=False),
     Operation("import with data", _exported, _importing, nothing, _is_imported),
 )

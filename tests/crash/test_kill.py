@@ -5,13 +5,14 @@ The process dies before the call takes effect, whichever of its threads makes it
 
 from __future__ import annotations
 
+import functools
 import random
 from pathlib import Path
 from typing import Final
 
 import pytest
 
-from tests.crash import ground
+from tests.crash import checks, ground
 from tests.crash.operation import Operation
 from tests.crash.operations import on
 from tests.crash.sweep import FULL, SEED, Table, Trial, at, sample, sweep
@@ -62,4 +63,19 @@ def test_killed_and_killed_again_while_it_is_mended(operation: Operation, tmp_pa
                 trial.again()
 
             row.attempt(f"{first}; then {second}", attempt)
+        if operation.by_any:
+            row = figures(operation.name, place.kind, "kill -9, and another command next")
+            row.points = len(found)
+            sweep(row, sample(found, 3, operation.name, "other"), functools.partial(clean_up_by_another, trial))
         figures.judge()
+
+
+def clean_up_by_another(trial: Trial, killed_at: Call) -> None:
+    """Kill the command, and see that one about something else leaves nothing lying around, and the service whole."""
+    box = trial.ground.box
+    trial.ground.back()
+    trial.run(at(killed_at, KILL))
+    assert "is not installed" in box.appbox("remove", "nobody", code=1).err
+    trial.between()
+    checks.tidy(box)
+    trial.again()

@@ -41,6 +41,10 @@ def test_power_fails_at_each_call_and_after_the_last(
         def lasting() -> None:
             place.cut(NOTHING_FLUSHED)
             place.return_of_power()
+            if kind == "btrfs" and place.box.debris():
+                # Linux 6.18 brings back the first name of a file that was renamed and then removed, all of it synced:
+                # it goes with the next command that may change something, whatever that is about.
+                place.box.appbox("remove", "nobody", code=1)
             operation.done(place.box)
 
         after.attempt("the last call", lasting)

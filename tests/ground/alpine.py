@@ -31,7 +31,7 @@ KEPT = (
     *("xtables-nft-multi", "nft"),
     *(f"{name}{suffix}" for name in ("iptables", "ip6tables") for suffix in ("", "-restore", "-save")),
     *(f"{name}-nft{suffix}" for name in ("iptables", "ip6tables") for suffix in ("", "-restore", "-save")),
-    # Debian's busybox has no flock; Alpine's has (see tests/generators/tools.toml).
+    # Debian's busybox has no flock; Alpine's has (see tools.toml).
     "flock",
     # appbox itself, until a test removes it, and a client that tests have.
     *("python3", "python3.11", "python3.13", "redis-cli"),

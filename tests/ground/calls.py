@@ -103,6 +103,9 @@ _SEND: Final = 0xC0182101
 _NOTIFICATION: Final = struct.Struct("=QIIiIQ6Q")
 _ANSWER: Final = struct.Struct("=QqiI")
 _GO_ON: Final = 1
+_SET_FLAGS: Final = 0x40082104
+_WAKE_HERE: Final = 1
+"""SECCOMP_USER_NOTIF_FD_SYNC_WAKE_UP, since Linux 6.6: who asks and who answers take turns on one processor."""
 
 LIMIT: Final = 60
 """Seconds without any call after which a process counts as stuck."""
@@ -206,6 +209,8 @@ def _answer(process: int, listener: int, decide: Callable[[Call], int], *, every
     poll = select.poll()
     poll.register(listener, select.POLLIN)
     poll.register(process, select.POLLIN)
+    with contextlib.suppress(OSError):
+        fcntl.ioctl(listener, _SET_FLAGS, _WAKE_HERE)
     try:
         while (ready := dict(poll.poll(LIMIT * 1000))) and process not in ready:
             if not ready[listener] & select.POLLIN:

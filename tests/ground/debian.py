@@ -5,6 +5,7 @@ Mirrors and proxies come from the machine's apt configuration; `deb.debian.org` 
 
 from __future__ import annotations
 
+import os
 import subprocess
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -72,12 +73,13 @@ def bootstrap(target: Path, suite: str, packages: Sequence[str], *, variant: str
 
     `variant` is mmdebstrap's: "essential" has no apt, "minbase" has it. `hooks` are shell lines, with the root in `$1`.
     """
+    mode = "root" if os.geteuid() == 0 else "unshare"
     form = "directory" if target.is_dir() else "tar"
     options = [f"--aptopt={line}" for line in acquire_options()]
     options += ["--aptopt=Acquire::Languages none;", "--dpkgopt=force-unsafe-io"]
     options += [f"--dpkgopt=path-exclude={pattern}" for pattern in EXCLUDED]
     options += [f"--customize-hook={hook}" for hook in (*hooks, FORGET_HOST)]
-    words = ["mmdebstrap", "--quiet", "--mode=root", f"--format={form}", "--skip=output/dev", f"--variant={variant}"]
+    words = ["mmdebstrap", "--quiet", f"--mode={mode}", f"--format={form}", "--skip=output/dev", f"--variant={variant}"]
     words += [*options, f"--include={','.join(packages)}", suite, str(target), *sources(suite)]
     done = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
     if done.returncode:

@@ -163,7 +163,9 @@ def build_system(init: Init, suite: str) -> Path:
             cache.say(f"building a root with {init.name} of {suite} in {path}")
             cache.forget_others(path, prefix)
             with cache.replacing(path) as fresh:
-                debian.bootstrap(fresh, suite, (*COMMON, *init.packages), variant="minbase", hooks=(*HOOKS, *init.hooks))
+                debian.bootstrap(
+                    fresh, suite, (*COMMON, *init.packages), variant="minbase", hooks=(*HOOKS, *init.hooks)
+                )
                 for name, text in {**FILES, **init.files}.items():
                     (fresh / name).write_text(text, encoding="utf-8")
     return path

@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import tomllib
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.ground import alpine
 from tests.init.host import Host, script_manifest
+
+TABLE = Path(alpine.__file__).with_name("tools.toml")
+# What the usage does not list, and the tests of the scripts show.
+UNSAID = {"mount": {"--bind", "-n"}}
 
 
 @pytest.mark.parametrize("host", ["busybox"], indirect=True)
@@ -20,6 +27,14 @@ def test_what_busybox_has_is_all_that_there_is(host: Host) -> None:
     assert others - {"busybox"} <= set(alpine.KEPT)
     assert {"sh", "mount", "unshare", "nsenter", "timeout", "awk", "stat", "xargs"} <= found.keys() - others
     assert not {"bash", "dash", "perl", "gawk", "mawk", "systemctl"} & found.keys()
+    # The options of the table are those of this busybox, too.
+    for name, options in tomllib.loads(TABLE.read_text(encoding="utf-8"))["busybox"].items():
+        if name not in alpine.KEPT and options:
+            usage = host.machine.run(["busybox", name, "--help"], check=False).err
+            known = set(re.findall(r"--[a-z-]+|(?<=[\s[,])-[a-zA-Z0-9](?![a-z])", usage))
+            known |= {f"-{letter}" for word in re.findall(r"\[-([a-zA-Z0-9]+)\]", usage) for letter in word}
+            missing = set(options) - known - UNSAID.get(name, set())
+            assert not missing, f"{name} {missing}: {usage}"
 
 
 @pytest.mark.parametrize("host", ["busybox"], indirect=True)

@@ -11,6 +11,19 @@ from tests.init.test_upgrade import generations, status, tag
 STAY = "trap 'exit 0' TERM; while :; do sleep 0.1; done"
 
 
+HOLD = """
+import time
+from appbox.host.start_lock import StartLock
+from appbox.store.root import Root
+with Root() as root:
+    lock = StartLock(root, "timed")
+    lock.take()
+    print("held")
+    time.sleep(3)
+    lock.give_back()
+"""
+
+
 def journal(host: Host, origin: tuple[str, int], target: tuple[str, int], **more: Any) -> None:
     """Write down a change of the service `job` as if its appbox had been killed."""
     places = [{"directory": place, "generation": number} for place, number in (origin, target)]
@@ -53,6 +66,18 @@ def test_an_interrupted_change_comes_to_its_end(host: Host) -> None:
     assert status(host, "job")["version"] == "1"
     assert host.is_active("job")
     assert "2 did not get well on" in host.apply(failing, code=1).err
+    # A migration in place has no way back: that is said before, and when the new version does not get well.
+    moving = {"data": "move", "data_format": "b", "migrate": ["true"]}
+    sick = {"exec": ["false"], "interval": 1, "retries": 1, "start_period": 0}
+    last = script_manifest(STAY, image=image, version="2", upgrade=moving, health=sick)
+    host.apply({**job("1"), "upgrade": {"data_format": "a"}})
+    plan = host.appbox("plan", host.write_manifest(last)).out
+    assert "of which no copy is kept, so that 2 stays even if it does not get well" in plan
+    said = host.appbox("apply", "--yes", host.write_manifest(last), code=1).err
+    assert "job: 2 failed, and stays: there is no way back to generation" in said
+    assert "its data has the format b, and 1 is for the format a" in said
+    assert status(host, "job")["version"] == "2"
+    assert not host.machine.exists(f"{host.places.state}/journal.json")
 
 
 def test_nobody_starts_or_judges_a_service_half_way(host: Host) -> None:
@@ -78,10 +103,37 @@ def test_nobody_starts_or_judges_a_service_half_way(host: Host) -> None:
     asking = lambda: any(tuple(p.words) == ("sleep", "1") for p in host.machine.processes())  # noqa: E731
     host.machine.wait_until(asking, 10, "the check")
     host.machine.write(f"{place}/paused", "")
-    assert during.wait(20) == 0
+    during.communicate(timeout=20)
+    assert during.returncode == 0
     assert failures() == 1
     held = "mkdir -p /run/appbox/.held; echo pause >/run/appbox/.held/calm; runc pause calm"
     host.machine.run(["sh", "-c", held])
     host.machine.run(run)
     host.machine.run(["runc", "resume", "calm"])
     assert failures() == 1
+    # When its snapshots are taken is no reason to start a service again.
+    server = status(host, "calm")["pid"]
+    for when in ("daily", ""):
+        table = {"snapshots": {"schedule": when}} if when else {}
+        host.apply(script_manifest(STAY, name="calm", health={**check, "retries": 5}, **table))
+        assert status(host, "calm")["pid"] == server
+        if host.systemd:
+            active = host.run(["systemctl", "is-active", "calm:snapshot.timer"], check=False).out
+            assert active == ("active\n" if when else "inactive\n")
+        assert host.appbox("plan", f"{host.services}/calm.toml").out == "nothing to do\n"
+    # While appbox changes a job's version or its data nobody starts it; its time has come when that is done.
+    host.apply(script_manifest("echo ran >>/data/ran", name="timed", service={"schedule": "daily", "restart": "no"}))
+    holder = host.machine.start(["/usr/local/appbox/bin/python", "-c", HOLD])
+    lock = host.machine.path("/run/appbox/timed")
+    host.machine.wait_until(lambda: any(p.read_text().endswith("change\n") for p in lock.glob("lock.*")), 10, "it")
+    if host.systemd:
+        host.control("start", "timed")
+    else:
+        assert "appbox is changing it" in host.control("start", "timed", check=False).err
+        due = host.start(["sh", "-c", host.cron_line("timed")[1]])
+    assert not host.has_data("timed", "ran")
+    assert holder.poll() is None
+    assert holder.communicate(timeout=30)[0] == b"held\n"
+    host.machine.wait_until(lambda: host.has_data("timed", "ran"), 10, "the job")
+    if not host.systemd:
+        due.communicate(timeout=30)

@@ -161,7 +161,7 @@ echo; sleep 2; echo "after the long one" # what kills the writer costs what it h
 
 
 # With systemd it is the journal's own affair.
-@pytest.mark.parametrize("host", ["openrc"], indirect=True)
+@pytest.mark.parametrize("host", ["openrc", "busybox"], indirect=True)
 def test_log_files_are_bounded_and_nothing_is_lost(host: Host) -> None:
     host.apply(script_manifest(FLOOD, service={"log": {"max_size": "30K", "keep": 100}}))
     host.machine.wait_until(lambda: "after the long one" in host.appbox("logs", "job").out, 60, "the end of the flood")

@@ -271,6 +271,17 @@ def test_only_what_manifests_need(world: World, registry: str) -> None:
     assert "network.mode" not in found  # the doctor's own finding says it
 
 
+def test_a_user_s_own_plan_would_be_refused_for_the_same_reasons(world: World) -> None:
+    world.home()
+    world.setup.append(f"install -d -m 0700 -o {UID} -g {UID} /run/user/{UID}")
+    path = write(world, f'image = "oci:{world.place}"\n[security]\napparmor = "nosuch"\n')
+    text = Path(path).read_text()
+    world.setup.append(f"printf %s '{text}' >/mnt/dora/web.toml && chmod 0644 /mnt/dora/web.toml")
+    found = world.run_as_user("doctor", "/mnt/dora/web.toml", code=8)
+    assert "missing  security.apparmor:" in found.out
+    assert "needed by /mnt/dora/web.toml:5: security.apparmor" in found.out
+
+
 def test_a_registry_that_does_not_answer(world: World) -> None:
     path = write(world, 'image = "127.0.0.1:9/web"\n')
     (found,) = world.findings(path, code=8)["registry"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pty
 import re
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.ground.sandbox import Sandbox, members
+from tests.ground.sandbox import Sandbox, members, run
 
 pytestmark = pytest.mark.root
 
@@ -103,3 +104,26 @@ def test_what_may_be_of_two_services_is_that_of_the_longer_name(box: Sandbox) ->
     assert broken.is_dir()
     box.appbox("remove", "web-2", "--purge")
     assert not broken.exists()
+
+
+def test_a_full_disk_can_be_emptied(box: Sandbox) -> None:
+    """What is only noted for the next command, should this one be killed, must not keep anybody from making room."""
+    box.appbox("remove", "--purge", "web")
+    small = box.root / "var/lib/appbox"
+    run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(small)])
+    try:
+        box.apply()
+        with contextlib.suppress(OSError), (small / "fill").open("wb", buffering=0) as file:
+            while file.write(bytes(4096)):
+                pass
+        journal = f"{box.root}/var/lib/appbox/journal.json"
+        error = box.appbox("remove", "web", code=1).err
+        assert error == f"appbox: {journal}: no space left on device; make room and run the same command again\n"
+        assert (box.containers / "web").is_symlink()
+        box.appbox("remove", "--purge", "web", code=None)
+        assert not list(box.containers.glob("web*"))
+        (small / "fill").unlink()
+        box.appbox("remove", "--purge", "web", code=None)
+        assert "web" not in (box.root / "var/lib/appbox/uid-ranges.toml").read_text()
+    finally:
+        run(["umount", str(small)])

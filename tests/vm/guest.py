@@ -77,19 +77,24 @@ class Guest(vm.Emulator):
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """Somebody who has a service on the host."""
+    """Somebody who has a service on the host.
+
+    `options` go to appbox, and `by` is who runs it: root may do so for others. `kept` is what the server has
+    acknowledged.
+    """
 
     guest: Guest
-    user: str  # "root", or who needs no password
+    user: str
+    service: str
     port: int
-    options: tuple[str, ...] = ()  # of appbox
-    service: str = "cache"
-    kept: dict[str, str] = field(default_factory=dict)  # what the server has acknowledged
+    by: str = "root"
+    options: tuple[str, ...] = ()
+    kept: dict[str, str] = field(default_factory=dict)
 
     def run(self, words: Sequence[str], *, check: bool = True, timeout: float = 60) -> Result:
         """Run a program as from a login."""
-        if self.user != "root":
-            words = ["su", "-l", self.user, "-c", shlex.join(words)]
+        if self.by != "root":
+            words = ["su", "-l", self.by, "-c", shlex.join(words)]
         return self.guest.run(words, check=check, timeout=timeout)
 
     def appbox(self, *words: str, code: int = 0) -> Result:
@@ -101,7 +106,7 @@ class Account:
 
     def manifest(self, **tables: Any) -> str:
         """Write the manifest of a server that has every write on the disk before it says OK; return its path."""
-        file = f"{self.run(['sh', '-c', 'echo $HOME']).out.strip()}/{self.service}.toml"
+        file = f"/srv/services/{self.service}.toml"  # everybody may read it
         args = ["redis-server", "--port", str(self.port), "--appendonly", "yes", "--appendfsync", "always"]
         content = {
             "name": self.service,

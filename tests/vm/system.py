@@ -84,8 +84,11 @@ SYSTEMS: Mapping[str, System] = {
             ("systemd", "systemd-sysv", "dbus", "dbus-user-session", "libpam-systemd"),
             "/lib/systemd/systemd",
             files={},
-            # Nothing can be fetched, and nothing has been written for long.
-            hooks=('rm -f "$1"/etc/systemd/system/timers.target.wants/*',),
+            # Nothing can be fetched, nothing has been written for long, and nobody is at the console.
+            hooks=(
+                'rm -f "$1"/etc/systemd/system/timers.target.wants/* "$1"/etc/systemd/system/getty.target.wants/*',
+                'ln -s /dev/null "$1"/etc/systemd/system/serial-getty@ttyS0.service',
+            ),
         ),
         System(
             "openrc",
