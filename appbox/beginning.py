@@ -18,7 +18,7 @@ def draft(options: Options, text: str, output: str) -> None:
     Raises UsageError for a name that is none, Unavailable, and AppboxError for a file that is there.
     """
     reference = parse_transport(text)
-    with options.open_root() as root:
+    with options.open_root(services=False) as root:
         cache = Cache(cache_path(root))
     with sources.open_source(reference, cache) as source:
         image = source.resolve(reference.tag, reference.digest, wanted_platform(""))

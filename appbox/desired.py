@@ -100,6 +100,9 @@ def build(locked: Locked, facts: Facts, base: int, rootfs: RootfsFacts | None) -
     ids = IdRange(base, size)
     contained = _container(locked, bundle, mapped, base, user, found, rootfs)
     contained = isolation.complete(contained, locked, facts, found, ids, rootfs)
+    if owner.current() and supervision.runtime(facts) == "runc":
+        # It takes the same place without a path, and goes on where a user has no cgroups and asks for no limits.
+        contained = replace(contained, cgroups_path="")
     files = [*configs, *_identity(locked), _spec(contained, user), *_commands(locked, contained), *_attached(locked)]
     files += [File(path, data, 0o444) for path, data in isolation.files(locked)]
     scratch = writable.scratch(locked, found, rootfs)
@@ -240,8 +243,7 @@ def _container(  # noqa: PLR0917
         mounts=_mounts(locked, bundle, found, rootfs),
         seccomp=manifest.security.seccomp,
         architecture=locked.image.platform.architecture,
-        # Without a path runc takes the same place, and goes on where a user has no cgroups and asks for no limits.
-        cgroups_path="" if owner.current() else manifest.name,
+        cgroups_path=manifest.name,
         programs_32_bit=_has_32_bit_programs(rootfs),
         read_only=manifest.security.rootfs == "read-only",
         resources=resources.oci(resources.limits(manifest.resources)),

@@ -17,6 +17,7 @@ from appbox import ordering
 from appbox.errors import AppboxError, HostLacks
 from appbox.host import gather, process, runc, services
 from appbox.host.facts import InitKind
+from appbox.host.start_lock import StartLock
 from appbox.store import files, paths, state
 from appbox.store.root import Root
 
@@ -33,6 +34,7 @@ class Held:
     init: InitKind
     name: str
     way: Way
+    lock: StartLock
     above: Sequence[str] = ()
     began: float = field(default_factory=time.monotonic)
     seconds: float = 0.0
@@ -49,6 +51,7 @@ class Held:
             self.seconds = time.monotonic() - self.began
             _forget(self.root, self.name)
             return
+        self.lock.give_back()
         control = services.of_kind(self.init)
         control.start(self.name)
         self.seconds = time.monotonic() - self.began
@@ -61,16 +64,28 @@ class Held:
 
 @contextlib.contextmanager
 def held(root: Root, init: InitKind, name: str, way: Way) -> Iterator[Held]:
-    """Hold a service that runs until the block ends, or `release` is called. It goes on after errors, too."""
+    """Hold a service that runs until the block ends, or `release` is called. It goes on after errors, too.
+
+    One that is down, or is stopped for it, is started by nobody meanwhile: neither by its timer nor by its operator.
+    """
+    lock = StartLock(root, name)
     if way == "no":
-        yield Held(root, init, name, way)
+        with contextlib.suppress(AppboxError):  # somebody has started it, or does so right now
+            if runc.running(name) is None:
+                lock.take()
+        try:
+            yield Held(root, init, name, way, lock)
+        finally:
+            lock.give_back()
         return
     above = ordering.running_above(root, name) if way == "stop" else ()
     with process.guard(_going_on(init, name, way)):
         _note(root, name, way)
-        one = Held(root, init, name, way, above)
+        one = Held(root, init, name, way, lock, above)
         try:
             _hold(init, name, way)
+            if way == "stop":
+                lock.take()
         except BaseException:
             with contextlib.suppress(AppboxError):  # why it could not be held is what matters
                 one.release()

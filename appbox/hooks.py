@@ -61,7 +61,7 @@ def run_inside(root: Root, hook: Hook) -> list[str]:
         there = f"{paths.RUN}/{hook.service}/{_PLACE}"
         words = ["exec", "--pid-file", f"{there}/pid", "--process", f"{there}/process.json", hook.service]
         try:
-            return _run(root, hook, directory, [*runc.program(hook.service), *words])
+            return _run(root, hook, directory, [*runc.beside(hook.service), *words])
         except BaseException:
             _end(place, found.pid)
             raise

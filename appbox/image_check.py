@@ -29,7 +29,7 @@ def check(options: Options, arguments: Sequence[str]) -> list[Checked]:
 
     Raises ManifestError, Unavailable for an image that cannot be had, or Refused for one that claims impossible things.
     """
-    with options.open_root() as root:
+    with options.open_root(services=False) as root:
         images = resolve.Images(Cache(cache_path(root)), wanted_platform(""), admission.load(root), watching=False)
         return [_check(one, images) for one in sources.load(arguments)]
 

@@ -26,7 +26,7 @@ _WANTED: Final = (comparing.PASSWD, comparing.GROUP)
 
 
 def _cache(options: Options) -> Cache:
-    with options.open_root() as root:
+    with options.open_root(services=False) as root:
         return Cache(cache_path(root))
 
 
@@ -80,7 +80,7 @@ def _listed(options: Options, source: Source, image: Image) -> comparing.Side:
     # Bars go away again; lines would stand in the middle of what is asked for.
     with progress(options) if on_terminal() else contextlib.nullcontext() as shown:
         source.fetch(image, shown)
-    with options.open_root() as root:
+    with options.open_root(services=False) as root:
         limits = image_limits.load(root)
     listing = list_image(layers_of(image, partial(source.layer, image)), _WANTED, limits=limits, digests=True)
     passwd, group = (listing.read(path) for path in _WANTED)

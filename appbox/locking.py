@@ -237,7 +237,7 @@ def lock(
 
 def connect(options: Options) -> Registries:
     """Return what asks registries for this host, under its policies."""
-    with options.open_root() as root:
+    with options.open_root(services=False) as root:
         return Registries(Cache(cache_path(root)), admission.load(root), wanted_platform(""))
 
 

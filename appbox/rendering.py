@@ -35,7 +35,7 @@ def render(options: Options, arguments: Sequence[str], output: str, host: str = 
 
     They are those of the host called `host`, of this one by default. Raises AppboxError when `output` is not empty.
     """
-    with options.open_root() as root:
+    with options.open_root(services=False) as root:
         loaded = sources.load(arguments, host or gather.hostname(root))
         allocated = stored_ranges.load(root)
         facts = gather.gather(root, options.init, allocated)

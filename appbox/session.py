@@ -38,9 +38,13 @@ class Options:
         """Write a command's result: as JSON, or as text also with -q."""
         sys.stdout.write(as_json(data) if self.json else text)
 
-    def open_root(self) -> Root:
-        """Open the root that the options name; an ordinary user is root there, in a namespace of the user's own."""
-        _become_owner()
+    def open_root(self, *, services: bool = True) -> Root:
+        """Open the root that the options name.
+
+        Where services are looked at, an ordinary user is root from then on, in a namespace of the user's own.
+        """
+        if services:
+            _become_owner()
         return Root(self.root)
 
     def colored(self, stream: TextIO) -> bool:

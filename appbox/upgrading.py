@@ -241,6 +241,8 @@ def _no_way_back(work: Work, entry: Entry) -> AppboxError | None:
         rollback.to_generation(work.root, work.facts.init, entry.service, entry.origin.generation)
     except AppboxError as error:
         return error
+    except OSError:
+        return None  # whether there is one is seen when it is gone
     return None
 
 

@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from appbox.errors import AppboxError, printable
 from appbox.host import ranges, runc
+from appbox.host.opened import opened
 from appbox.host.upper import Upper, Write
 from appbox.sizes import megabytes
 from appbox.store import data, files, paths, state
@@ -164,7 +165,7 @@ def _upper_of_running(found: Installed, live: runc.Running) -> Iterator[int]:
         path = _mounted_upper(runtime, f"{where}/{paths.ROOTFS}")
         if path not in {f"{where}/{paths.LIVE}/upper", f"{where}/{paths.UPPER}"}:
             raise AppboxError("has no overlay", where=found.name, why="it was not started by its run script")
-        with files.directory(f"/proc/{runtime}/root{path}") as fd:
+        with opened(f"/proc/{runtime}/root{path}", os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW) as fd:
             # The number may have become another process's; the container's own first process has not, while it lives.
             if runc.parent(live.pid) != runtime or runc.start_time(live.pid) != since:
                 raise AppboxError("ended meanwhile", where=found.name)
@@ -176,8 +177,9 @@ def _upper_of_running(found: Installed, live: runc.Running) -> Iterator[int]:
 def _mounted_upper(pid: int, place: str) -> str:
     """Return the upper directory of the overlay on `place`, as a process sees it (proc(5), mountinfo); "" for none."""
     found = ""
-    with open(f"/proc/{pid}/mountinfo", encoding="utf-8", errors="surrogateescape") as lines:
-        for line in lines.read(_MOUNTS_LIMIT).splitlines():
+    with opened(f"/proc/{pid}/mountinfo", os.O_RDONLY) as fd:
+        lines = files.read_regular(fd, 0, _MOUNTS_LIMIT)[:_MOUNTS_LIMIT].decode("utf-8", "surrogateescape")
+        for line in lines.splitlines():
             about, _, kind = line.partition(" - ")
             fields, filesystem = about.split(" "), kind.split(" ")
             if len(fields) > 4 and fields[4] == place and filesystem[0] == "overlay":

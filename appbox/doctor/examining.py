@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Network
 from typing import Final
 
-from appbox import demands, sources
+from appbox import demands, owner, sources
 from appbox.addresses import Attachment, Network, network_of
 from appbox.constraints import is_constraint
 from appbox.doctor import findings, mending, probe_host, probing, report, wants
@@ -19,11 +19,12 @@ from appbox.doctor.probing import Question
 from appbox.doctor.values import At, Finding, Step
 from appbox.doctor.wants import Wants, registry_of
 from appbox.errors import AppboxError, HostLacks, UsageError
-from appbox.host import abilities, borrow, gather
+from appbox.host import abilities, borrow, gather, ordinary, subids
 from appbox.locked import Borrowed
 from appbox.manifest import Manifest
 from appbox.oci.reference import RegistryImage
-from appbox.session import MYSELF, Options, choose_owner
+from appbox.owner import Owner
+from appbox.session import MYSELF, Options
 from appbox.sources import Loaded
 from appbox.store import addresses as stored
 from appbox.store import state
@@ -97,8 +98,6 @@ def _who(options: Options, wish: Wish) -> str | int | None:
     if wish.user == MYSELF:
         raise UsageError("root is no ordinary user", where="--user", hint="name one: --user NAME")
     who: str | int = int(wish.user) if wish.user.isascii() and wish.user.isdigit() else wish.user
-    from appbox.host import subids  # noqa: PLC0415 - who looks at root's own does without
-
     found = subids.user(who)
     if found.uid == 0:
         raise UsageError("root is no ordinary user", where="--user", hint="leave it out to look at root's services")
@@ -143,20 +142,28 @@ def _installed() -> Iterator[tuple[str, str]]:
 
 def _look(question: Question, scope: Wants, loaded: Sequence[Loaded]) -> tuple[Finding, ...]:
     seen = probing.look(question, scope)
-    return findings.judge(seen, scope, tuple(_refusals(question, loaded)) if loaded and _works_for(question) else ())
+    return findings.judge(seen, scope, _refusals(question, loaded) if loaded else ())
 
 
-def _works_for(question: Question) -> bool:
-    """Have this process work for whom it was asked about; return whether it does: only a user's own process can."""
-    if question.who is None:
-        return True
-    if question.environ is None:
-        return False
+def _refusals(question: Question, loaded: Sequence[Loaded]) -> tuple[Refusal, ...]:
+    """Return why a plan would be refused; nothing for a user for whom none can be made, which the findings say."""
     try:
-        choose_owner(MYSELF)
-    except AppboxError:
-        return False  # the findings say what is wrong with this user
-    return True
+        if question.who is not None:
+            owner.use(_owner(question.who, question.environ))
+        return tuple(_refused(question, loaded))
+    except HostLacks:
+        return ()
+    finally:
+        owner.use(None)
+
+
+def _owner(who: str | int, environ: Mapping[str, str] | None) -> Owner:
+    """Return for whom a plan would work; HostLacks when something would have to be made for that user first."""
+    user, own = subids.user(who), environ or {}
+    place = own.get("XDG_RUNTIME_DIR") or f"/run/user/{user.uid}"
+    if fault := ordinary.runtime_fault(place, user.uid):
+        raise HostLacks(fault, where=place)
+    return replace(ordinary.find(own, user.uid), by_root=environ is None)
 
 
 def _look_again(question: Question, scope: Wants, loaded: Sequence[Loaded], mended: _Mended) -> tuple[Finding, ...]:
@@ -169,7 +176,7 @@ def _look_again(question: Question, scope: Wants, loaded: Sequence[Loaded], mend
     return found
 
 
-def _refusals(question: Question, loaded: Sequence[Loaded]) -> Iterator[Refusal]:
+def _refused(question: Question, loaded: Sequence[Loaded]) -> Iterator[Refusal]:
     """Yield why a plan of the manifests would be refused on this host."""
     with Root() as root:
         facts = gather.gather(root, question.init)

@@ -271,6 +271,18 @@ def guard(argv: Sequence[str]) -> Iterator[None]:
                 process.stdin.flush()
 
 
+def start_with(argv: Sequence[str], *, stdin: int) -> Started:
+    """Start a program outside the user namespace of this process, with a descriptor of ours as its standard input.
+
+    HostLacks when it cannot be started.
+    """
+    assert _outside is not None  # noqa: S101
+    try:
+        return _outside.start(argv, environment(), stdin=stdin, stdout="null", stderr="null", new_session=True)
+    except OSError as error:
+        raise HostLacks("cannot be started", where=argv[0], why=error.strerror or str(error)) from error
+
+
 def become(argv: Sequence[str], extra: Mapping[str, str] | None = None) -> NoReturn:
     """Replace this process by a program, so that nothing of appbox stays behind."""
     if _outside is not None:

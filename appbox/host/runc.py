@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -91,7 +93,20 @@ def enter(name: str, command: list[str], *, terminal: bool) -> NoReturn:
     found = running(name)
     if found is None:
         raise AppboxError("is not running", where=name, hint=f"appbox start {name}")
-    process.become([*program(name), "exec", *(["--tty"] if terminal else []), name, *command])
+    process.become([*beside(name), "exec", *(["--tty"] if terminal else []), name, *command])
+
+
+def beside(name: str) -> list[str]:
+    """Return the words that `exec` in a service's container begins with, which joins the container's cgroup.
+
+    The kernel lets an ordinary user move a process only below a common cgroup of the user's own (cgroups(7)); a login
+    session is outside of it, and the runtime passes over that. So the user's systemd starts it, in a scope of its own.
+    """
+    own = owner.current()
+    run = process.find("systemd-run") if own is not None and not own.by_root else None
+    if own is None or run is None or not os.path.exists(f"{own.runtime}/systemd/private"):
+        return program(name)
+    return [run, "--user", "--scope", "--quiet", "--collect", "--", *program(name)]
 
 
 def program(name: str) -> list[str]:

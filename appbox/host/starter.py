@@ -91,12 +91,12 @@ class Outside:
         argv: Sequence[str],
         env: Mapping[str, str],
         *,
-        stdin: Use,
+        stdin: Use | int,
         stdout: Use | None,
         stderr: Use | None,
         new_session: bool,
     ) -> Started:
-        """Start a program; OSError as execve(2) when it cannot be started. None: the descriptor is ours."""
+        """Start a program; OSError as execve(2) when it cannot be started. None: ours; or one by its number."""
         pipes: dict[str, IO[bytes]] = {}
         given: list[int] = []
         with contextlib.ExitStack() as stack:
@@ -109,6 +109,8 @@ class Outside:
                 elif use == "null":
                     theirs = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
                     stack.callback(os.close, theirs)
+                elif isinstance(use, int):
+                    theirs = use
                 else:
                     theirs = given[1] if use == "out" else ("stdin", "stdout", "stderr").index(name)
                 given.append(theirs)

@@ -9,6 +9,7 @@ import os
 import shutil
 import struct
 import subprocess
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -180,3 +181,13 @@ def disk(place: Path, kind: str, *options: str, size: int | None = None) -> Iter
             yield made
         finally:
             made.detach()
+            let_go(made.image)
+
+
+def let_go(image: Path) -> None:
+    """Return when no loop device has an image file any more: that may be a moment after it was unmounted."""
+    for _ in range(100):
+        if not subprocess.run(["losetup", "--associated", image], capture_output=True, check=True).stdout:
+            return
+        time.sleep(0.1)
+    raise AssertionError(f"a loop device still has {image}")

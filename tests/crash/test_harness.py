@@ -12,6 +12,7 @@ import pytest
 from tests.crash import ground
 from tests.crash.ground import LOG_FLUSHED, NOTHING_FLUSHED
 from tests.crash.operations import OPERATIONS
+from tests.crash.record import Record
 from tests.crash.sweep import Trial
 from tests.ground import calls
 from tests.ground.calls import KILL, SKIP, Call
@@ -19,6 +20,16 @@ from tests.ground.calls import KILL, SKIP, Call
 pytestmark = pytest.mark.root
 
 UPGRADE = next(one for one in OPERATIONS if one.name == "upgrade, data moved")
+
+
+def test_a_record_knows_what_was_tried_and_not_what_failed(tmp_path: Path) -> None:
+    points = [("upgrade", "ext4", "power loss", f"call {number}, fsync") for number in range(3)]
+    first = Record.load(tmp_path / "below/record")
+    for point, violation in zip(points, ("", "it was lost", ""), strict=True):
+        first.add(point, violation)
+    with first.path.open("a") as file:
+        file.write('["cut of')
+    assert Record.load(first.path).passed == {points[0], points[2]}
 
 
 def make_two(top: Path) -> int:

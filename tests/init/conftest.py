@@ -14,8 +14,8 @@ from tests.init.worlds import WORLDS
 
 SUITE = os.environ.get("APPBOX_TEST_SUITE", "bookworm")
 
-# What runs a third time where OpenRC has busybox's shell and tools only, as on Alpine: most lines of the scripts, and all
-# that start a program of which busybox has its own. All tests do with APPBOX_TEST_BUSYBOX=all.
+# What runs a third time where OpenRC has busybox's shell and tools only, as on Alpine: most lines of the scripts, and
+# all that start a program of which busybox has its own. All tests do with APPBOX_TEST_BUSYBOX=all.
 ON_BUSYBOX = (
     "test_what_busybox_has_is_all_that_there_is[busybox]",
     "test_kill_9_leads_to_exactly_one_server[busybox-server]",
@@ -61,7 +61,7 @@ def host(request: pytest.FixtureRequest, appbox_layer: Callable[[roots.Root], Pa
     images.ensure("redis")
     images.ensure("busybox")
     world = WORLDS[request.param]
-    root = alpine.ensure(SUITE) if world.init == "busybox" else roots.ensure(world.init, SUITE)
+    root = alpine.ensure(SUITE) if world.init == "busybox" else roots.ensure(world.init, world.suite or SUITE)
     with machine.Machine(root, [appbox_layer(root)]) as booted:
         booted.boot()
         yield Host(booted, world)

@@ -53,7 +53,7 @@ def test_a_start_is_complete_when_the_service_is_healthy_and_a_sick_one_is_resta
     if host.systemd:
         # While it asks again, once a second, it is not listed.
         listed = ["systemctl", "--failed", "--plain"]
-        host.machine.wait_until(lambda: "job:health.service" in host.run(listed).out, 20, "its failed unit")
+        host.machine.wait_until(lambda: "job:health.service" in host.init(listed).out, 20, "its failed unit")
     well(host, "job", yes=True)
     wait_for(host, "job", "healthy")
     host.control("stop", "job")
@@ -83,10 +83,10 @@ def test_an_unhealthy_service_is_stopped_or_only_shown(host: Host) -> None:
     if host.systemd:
         # It has not failed while the next check runs.
         listing = ["systemctl", "--failed", "--plain"]
-        host.machine.wait_until(lambda: "odd:health.service" in host.run(listing).out, 10, "the mark")
+        host.machine.wait_until(lambda: "odd:health.service" in host.init(listing).out, 10, "the mark")
     host.appbox("remove", "odd")
     if host.systemd:
-        assert "odd" not in host.run(["systemctl", "--all", "--plain"]).out
+        assert "odd" not in host.init(["systemctl", "--all", "--plain"]).out
 
 
 def test_a_service_that_never_gets_healthy_fails_to_start(host: Host) -> None:

@@ -11,12 +11,12 @@ from tests.init.host import Host, script_manifest
 STAY = "trap 'exit 0' TERM; echo x >>/data/starts; while :; do sleep 0.1; done"
 CALL = """
 import json, os, sys
-from appbox import hooks
+from appbox import hooks, session
 from appbox.errors import AppboxError
-from appbox.store.root import Root
 where, limit, *command = sys.argv[1:]
-open("/run/me", "w").write(str(os.getpid()))
-with Root() as root:
+session.choose_owner(session.MYSELF if os.geteuid() else "")
+with session.Options().open_root() as root:
+    open("/tmp/me", "w").write(str(os.getpid()))
     try:
         if where == "sweep":
             found = hooks.sweep(root, "job")
@@ -58,7 +58,7 @@ def end(process: subprocess.Popen[bytes]) -> None:
 def kill(host: Host) -> None:
     """Kill appbox while a command runs in the service's place; it runs on."""
     killed = begin(host, "sleep 4321; echo x >>/data/never")
-    host.run(["kill", "-9", host.machine.read("/run/me")])
+    host.run(["kill", "-9", host.machine.read("/tmp/me")])
     end(killed)
     assert [p for p in host.machine.processes() if "4321" in p.words]
 

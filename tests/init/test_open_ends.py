@@ -12,10 +12,11 @@ STAY = "trap 'exit 0' TERM; while :; do sleep 0.1; done"
 
 
 HOLD = """
-import time
+import os, time
+from appbox import session
 from appbox.host.start_lock import StartLock
-from appbox.store.root import Root
-with Root() as root:
+session.choose_owner(session.MYSELF if os.geteuid() else "")
+with session.Options().open_root() as root:
     lock = StartLock(root, "timed")
     lock.take()
     print("held")
@@ -91,25 +92,26 @@ def test_nobody_starts_or_judges_a_service_half_way(host: Host) -> None:
     # A health check that falls into a pause says nothing of the service.
     check = {"exec": ["sh", "-c", "[ ! -e /data/bad ] || { sleep 1; false; }"], "interval": 3600, "start_period": 0}
     host.apply(script_manifest(STAY, name="calm", health={**check, "retries": 5}))
-    run, place = [f"{host.containers}/calm/run", "health"], "/run/appbox/calm"
+    run, place = [f"{host.containers}/calm/run", "health"], f"{host.places.runs}/calm"
 
     def failures() -> int:
         return int(host.machine.read(f"{place}/health").split()[1])
 
     host.machine.path(f"{host.containers}/calm/data/data/bad").write_text("")
-    host.machine.run(run)
+    host.run(run)
     assert failures() == 1
-    during = host.machine.start(run)
+    during = host.start(run)
     asking = lambda: any(tuple(p.words) == ("sleep", "1") for p in host.machine.processes())  # noqa: E731
     host.machine.wait_until(asking, 10, "the check")
     host.machine.write(f"{place}/paused", "")
     during.communicate(timeout=20)
     assert during.returncode == 0
     assert failures() == 1
-    held = "mkdir -p /run/appbox/.held; echo pause >/run/appbox/.held/calm; runc pause calm"
-    host.machine.run(["sh", "-c", held])
-    host.machine.run(run)
-    host.machine.run(["runc", "resume", "calm"])
+    held = f"{host.places.runs}/.held"
+    host.run(["sh", "-c", f"mkdir -p {held}; echo pause >{held}/calm"])
+    host.oci("pause", "calm")
+    host.run(run)
+    host.oci("resume", "calm")
     assert failures() == 1
     # When its snapshots are taken is no reason to start a service again.
     server = status(host, "calm")["pid"]
@@ -118,13 +120,13 @@ def test_nobody_starts_or_judges_a_service_half_way(host: Host) -> None:
         host.apply(script_manifest(STAY, name="calm", health={**check, "retries": 5}, **table))
         assert status(host, "calm")["pid"] == server
         if host.systemd:
-            active = host.run(["systemctl", "is-active", "calm:snapshot.timer"], check=False).out
+            active = host.init(["systemctl", "is-active", "calm:snapshot.timer"], check=False).out
             assert active == ("active\n" if when else "inactive\n")
         assert host.appbox("plan", f"{host.services}/calm.toml").out == "nothing to do\n"
     # While appbox changes a job's version or its data nobody starts it; its time has come when that is done.
     host.apply(script_manifest("echo ran >>/data/ran", name="timed", service={"schedule": "daily", "restart": "no"}))
-    holder = host.machine.start(["/usr/local/appbox/bin/python", "-c", HOLD])
-    lock = host.machine.path("/run/appbox/timed")
+    holder = host.start(["/usr/local/appbox/bin/python", "-c", HOLD])
+    lock = host.machine.path(f"{host.places.runs}/timed")
     host.machine.wait_until(lambda: any(p.read_text().endswith("change\n") for p in lock.glob("lock.*")), 10, "it")
     if host.systemd:
         host.control("start", "timed")

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from tests.ground import images
+from tests.ground.roots import USER_ID
 from tests.init.host import Host, script_manifest
 from tests.init.test_images import wait_for
 
@@ -93,6 +94,7 @@ def plants_are_harmless(host: Host) -> None:
         (upper / place).symlink_to(f"{host.home}/trap/" + place.rpartition("/")[2])
     (bundle(host) / "work/work/#1").mkdir(parents=True, exist_ok=True)
     (bundle(host) / "work/work/#1/a/b/c/d").mkdir(parents=True)
+    host.give_all(f"{host.containers}/job-debian/work/work", f"{host.containers}/job-debian/upper")
     host.control("start", "job")
     assert starts(host) == 4
     assert host.data("job", "hostname") == "job\n"
@@ -182,8 +184,10 @@ mv /data/new /data/seen
 
 
 def test_volumes_of_every_kind(host: Host) -> None:
-    host.run(["mkdir", "-p", "/srv/ro/sub"])
-    host.run(["mount", "-t", "tmpfs", "tmpfs", "/srv/ro/sub"])
+    host.machine.run(["mkdir", "-p", "/srv/ro/sub"])
+    host.machine.run(["mount", "-t", "tmpfs", "tmpfs", "/srv/ro/sub"])
+    if host.ordinary:
+        host.machine.run(["install", "-d", "-o", str(USER_ID), "/srv/shared"])
     volumes = {
         "in": {"path": "/shared/in"},
         "shared": {"path": "/shared", "source": "/srv/shared", "owner": "0:0"},

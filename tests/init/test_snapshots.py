@@ -37,8 +37,9 @@ def on_xfs(host: Host, place: Path) -> Iterator[None]:
     try:
         host.run(["mkdir", "-p", host.containers])
         if not host.machine.exists(name):
-            host.run(["mknod", name, "b", "7", name.removeprefix("/dev/loop")])
-        host.run(["mount", "-t", "xfs", name, host.containers])
+            host.machine.run(["mknod", name, "b", "7", name.removeprefix("/dev/loop")])
+        host.machine.run(["mount", "-t", "xfs", name, host.containers])
+        host.give(host.containers)
         yield
     finally:
         subprocess.run(["losetup", "--detach", name], check=True)  # once nobody has it mounted any more
@@ -87,7 +88,9 @@ def test_a_running_service_is_kept_and_brought_back(host: Host, tmp_path: Path) 
         host.appbox("snapshot", "--live", "job")
         assert [one["state"] for one in snapshots(host)[3:]] == ["stopped", "live"]
         # A command that was killed together with all that waited for it: the next one lets the service go on.
-        host.run(["sh", "-c", "mkdir -p /run/appbox/.held; echo pause >/run/appbox/.held/job; runc pause job"])
+        held = f"{host.places.runs}/.held"
+        host.run(["sh", "-c", f"mkdir -p {held}; echo pause >{held}/job"])
+        host.oci("pause", "job")
         error = host.appbox("apply", host.services).err
         assert "job: resumed, since a command that had paused it was killed" in error
         goes_on(host)
@@ -118,4 +121,4 @@ def test_a_running_service_is_kept_and_brought_back(host: Host, tmp_path: Path) 
         host.appbox("remove", "above")
         host.appbox("remove", "--purge", "job")
         assert not host.machine.exists(f"{host.containers}/.snapshots/job")
-        host.run(["umount", host.containers])
+        host.machine.run(["umount", host.containers])

@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.ground.sandbox import Result, run
+from tests.ground.sandbox import Result, Sandbox, run
 
 UID = 60_001
 PASSWD = f"root:x:0:0:root:/root:/bin/sh\ndora:x:{UID}:{UID}::/mnt/dora:/bin/sh\nmax:x:60002:60002::/mnt/max:/bin/sh\n"
 HOME = f"install -d -m 0700 -o {UID} -g {UID} /mnt/dora"
 RANGE = "dora:500000:65536\n"
 AS_USER = (
-    "import importlib, os, pkgutil, sys, appbox\n"
+    "import encodings.utf_8_sig, importlib, os, pkgutil, sys, appbox\n"  # later that user could not read them
     "from appbox import cli\n"
     "for module in pkgutil.walk_packages(appbox.__path__, 'appbox.'):\n"
     "    module.name.endswith('__main__') or importlib.import_module(module.name)\n"
@@ -64,15 +63,18 @@ class World:
 
     def run(self, *words: str, code: int = 0, **environ: str) -> Result:
         """Run appbox there as root."""
-        return self._run([sys.executable, "-m", "appbox", *words], code, environ)
+        return self.start([sys.executable, "-m", "appbox", *words], code, environ)
 
     def run_as_user(self, *words: str, code: int = 0, **environ: str) -> Result:
         """Run appbox there as dora."""
-        return self._run([sys.executable, "-c", AS_USER, *words], code, environ)
+        return self.start([sys.executable, "-c", AS_USER, *words], code, environ)
 
-    def _run(self, words: list[str], code: int, environ: dict[str, str]) -> Result:
+    def start(self, words: list[str], code: int = 0, environ: Mapping[str, str] | None = None) -> Result:
+        """Run a program there."""
         script = "\n".join(("set -e", *self.setup, 'exec "$@"'))
-        result = run(["unshare", "--mount", "sh", "-c", script, "sh", *words], code=code, env={**os.environ, **environ})
+        result = run(
+            ["unshare", "--mount", "sh", "-c", script, "sh", *words], code=code, env={**os.environ, **(environ or {})}
+        )
         assert "Traceback" not in result.err, result
         assert "internal error" not in result.err, result
         return result
@@ -121,7 +123,7 @@ def test_a_bare_host_and_each_of_its_cures(world: World) -> None:
     ):
         assert line in bare.out
     script = f"{sys.executable} -m appbox doctor --user dora --fix --yes -q && tail -n 9 /etc/subuid /etc/subgid"
-    fixed = world._run(["sh", "-c", script], 0, {})
+    fixed = world.start(["sh", "-c", script])
     assert fixed.out.count("apk add shadow-uidmap") == 1
     assert "max:100000:65536\ndora:165536:65536\n" in fixed.out
     assert "# none\ndora:100000:65536\n" in fixed.out
@@ -138,6 +140,19 @@ def test_a_cure_that_does_not_work_is_said(world: World) -> None:
     assert "appbox: apt-get" in result.err
     assert "failed: E: no network" in result.err
     assert "missing  newuidmap:         newuidmap is not installed" in world.run("doctor", "--user", "dora", code=8).out
+
+
+def test_nothing_is_done_without_a_yes(world: World) -> None:
+    """On a terminal each cure is asked for; what it would do stands above the question."""
+    world.home()
+    world.file("/etc/subuid", "")
+    doctor = f"{sys.executable} -m appbox doctor --user dora --fix"
+    script = f"echo n | script -qec '{doctor}' /dev/null; wc -c </etc/subuid"
+    result = world.start(["sh", "-c", script])
+    assert "→ echo dora:100000:65536 >>/etc/subuid" in result.out
+    assert "Do this? [y/N]:" in result.out
+    assert "after that" not in result.out
+    assert result.out.endswith("0\n")
 
 
 def test_a_prepared_user(world: World) -> None:
@@ -322,11 +337,12 @@ def test_a_manifest_that_is_refused(world: World) -> None:
         (("doctor", "/nowhere.toml"), 1, "/nowhere.toml: cannot be read"),
     ],
 )
-def test_wrong_command_lines(world: World, words: tuple[str, ...], code: int, message: str) -> None:
-    result = world.run(*words, code=code)
+def test_wrong_command_lines(tmp_path: Path, words: tuple[str, ...], code: int, message: str) -> None:
+    sandbox = Sandbox(tmp_path)
+    result = sandbox.appbox(*words, code=code, root=False)
     assert message in result.err
     assert len(result.err.splitlines()) == 1
-    assert json.loads(world.run("--json", *words, code=code).out)["error"]["exit"] == code
+    assert sandbox.appbox("--json", *words, code=code, root=False).data()["error"]["exit"] == code
 
 
 def test_only_root_mends_and_looks_at_others(world: World) -> None:
@@ -338,4 +354,4 @@ def test_only_root_mends_and_looks_at_others(world: World) -> None:
 def test_what_a_killed_doctor_left_is_removed(world: World) -> None:
     world.setup += ["mount -t tmpfs -o mode=0755 tmpfs /opt", "mkdir -p /opt/.appbox-doctor-999999999/rootfs/dev"]
     script = f"{sys.executable} -m appbox doctor -q; ls -A /opt"
-    assert ".appbox-doctor" not in world._run(["sh", "-c", script], 0, {}).out
+    assert ".appbox-doctor" not in world.start(["sh", "-c", script]).out

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import signal
 import threading
 import time
 from pathlib import Path
 
 import pytest
 
-from appbox.doctor import ids_file, mending
+from appbox.doctor import becoming, ids_file, mending, probe_host
 from appbox.doctor.values import GiveIds, NewFile, Run
 from appbox.errors import AppboxError, HostLacks
 from appbox.host.facts import IdRange
@@ -105,3 +106,39 @@ def test_programs_that_fail_say_why() -> None:
         mending.carry_out(Run(("sh", "-c", "echo no such thing >&2; exit 3")))
     with pytest.raises(HostLacks, match="nosuchprogram is not installed"):
         mending.carry_out(Run(("nosuchprogram", "-y")))
+
+
+def test_settings_of_openrc_are_read_as_openrc_reads_them(root: Root) -> None:
+    """The last plain assignment counts, and rc.conf.d comes after rc.conf; what is no such thing is passed over."""
+    etc(root, "rc.conf").write_text(
+        '#rc_cgroup_mode="hybrid"\nrc_cgroup_mode="legacy" # ours\nrc_cgroup_controllers=\'cpu\nrc_x=$(reboot)\n'
+    )
+    etc(root, "runlevels/sysinit").mkdir(parents=True)
+    found = probe_host.openrc(root)
+    assert (found.mode, found.controllers, found.in_runlevel) == ("legacy", "", False)
+    etc(root, "rc.conf.d").mkdir()
+    etc(root, "rc.conf.d/appbox.conf").write_text('rc_cgroup_mode="unified"\nrc_cgroup_controllers="cpu io"\n')
+    etc(root, "runlevels/sysinit/cgroups").symlink_to("/etc/init.d/cgroups")
+    found = probe_host.openrc(root)
+    assert (found.mode, found.controllers, found.in_runlevel) == ("unified", "cpu io", True)
+
+
+def test_looking_as_somebody_else() -> None:
+    """Root is given up for good; a child that fails, or is ended, is an error of one sentence."""
+    assert becoming.as_user(60_001, 60_002, lambda: {"ids": [*os.getresuid(), *os.getresgid(), *os.getgroups()]}) == {
+        "ids": [60_001] * 3 + [60_002] * 3
+    }
+
+    def refused() -> dict[str, object]:
+        os.setuid(0)
+        return {}
+
+    with pytest.raises(AppboxError, match=r"what the user id 60001 may do cannot be seen: .*not permitted"):
+        becoming.as_user(60_001, 60_001, refused)
+
+    def killed() -> dict[str, object]:
+        os.kill(os.getpid(), signal.SIGKILL)
+        return {}
+
+    with pytest.raises(AppboxError, match="it was ended by signal 9"):
+        becoming.as_user(60_001, 60_001, killed)

@@ -131,7 +131,7 @@ def test_a_copy_leaves_the_old_version_its_data(box: Sandbox) -> None:
 
 def test_an_image_that_a_tag_meant_before_comes_back(box: Sandbox) -> None:
     for way in ("copy", "move"):
-        upgrade = {"upgrade": {"data": way}}
+        upgrade: dict[str, Any] = {"upgrade": {"data": way}}
         box.apply(**upgrade)
         put(box, way)
         box.image("1.0", *members(b"moved" + way.encode()))

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 import subprocess
+import sys
 import threading
 from collections import Counter
 from dataclasses import dataclass
@@ -23,6 +24,9 @@ pytestmark = pytest.mark.root
 
 FEW, MORE, MOST = 10, 30, 50
 """Numbers of services. From one to the next are as many, so that what each costs can be compared."""
+
+TIMES_OF_LOADING = {"plan": 6, "apply": 6, "status": 2}
+"""How many times what loading its libraries takes a run over a hundred services without changes may take."""
 
 _CALL = re.compile(r"(?:\d+ +)?(\w+)\((.*)")
 _CHANGES = re.compile(
@@ -93,6 +97,40 @@ def test_a_run_without_changes_writes_nothing_starts_nothing_and_costs_the_same_
     before = box.snapshot(times=True)
     _calls(box, "apply", box.services)
     assert box.snapshot(times=True) == before
+
+
+def _seconds(commands: dict[str, list[str]]) -> dict[str, float]:
+    """Return the least processor time of each of some commands, run by turns: others load the machine, too."""
+    env = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
+
+    def once(words: list[str]) -> float:
+        with subprocess.Popen(words, env=env, stdout=subprocess.DEVNULL) as process:
+            _, status, usage = os.wait4(process.pid, 0)
+            process.returncode = os.waitstatus_to_exitcode(status)
+        assert process.returncode == 0, words
+        return usage.ru_utime + usage.ru_stime
+
+    for words in commands.values():
+        once(words)  # Python leaves there what it compiles
+    rounds = [{name: once(words) for name, words in commands.items()} for _ in range(4)]
+    return {name: min(took[name] for took in rounds) for name in commands}
+
+
+def test_a_hundred_services_are_planned_in_a_few_times_what_loading_the_libraries_takes(tmp_path: Path) -> None:
+    box = Sandbox(tmp_path)
+    for number in range(100):
+        box.manifest(f"s{number:02}")
+    box.appbox("apply", box.services)
+    took = _seconds(
+        {
+            "loading": [sys.executable, "-c", "import typer, pydantic, jinja2, tomli_w; pydantic.BaseModel"],
+            "plan": box.command("plan", box.services),
+            "apply": box.command("apply", box.services),
+            "status": box.command("status"),
+        }
+    )
+    for verb, times in TIMES_OF_LOADING.items():
+        assert took[verb] < times * took["loading"], took
 
 
 @dataclass

@@ -22,6 +22,7 @@ COMMANDS = (
     *("check", "plan", "apply", "status", "render", "remove", "start", "stop", "restart"),
     *("reload", "logs", "exec", "shell", "run", "verify", "writes", "init", "schema", "image"),
     *("lock", "outdated", "export", "import", "snapshot", "restore", "history", "rollback", "prune"),
+    "doctor",
 )
 IMAGE_COMMANDS = ("unpack", "copy", "inspect", "diff", "tags")
 
@@ -91,6 +92,12 @@ def test_every_command_has_help_with_an_example(capsys: Captured) -> None:
         code, out, _ = end(capsys, *words, "--help")
         assert code == 0
         assert re.search(rf"Examples?: appbox {' '.join(words)}", re.sub(r"\s+", " ", out)), words
+
+
+def test_only_the_command_that_is_asked_for_is_made_and_all_where_there_is_none_of_that_name() -> None:
+    made = {name: set(commands.command(name).commands) for name in ("plan", "image", "plna", "")}  # type: ignore[attr-defined]
+    every = set(typer.main.get_command(commands.app).commands)  # type: ignore[attr-defined]
+    assert made == {"plan": {"plan"}, "image": {"image"}, "plna": every, "": every}
 
 
 @pytest.mark.parametrize(("words", "names"), [((), COMMANDS), (("image",), IMAGE_COMMANDS)])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from appbox import plan as plans
@@ -52,6 +54,19 @@ def test_the_way_is_what_the_manifest_says_or_the_file_system_can(
     for action in plan.actions:
         if isinstance(action, CopyData):
             assert (action.origin, action.how) == ("web-1.0", "copy" if "copy" in policy else "clone")
+
+
+@pytest.mark.parametrize("version", ["1.0", "2.0"])
+def test_a_move_of_which_only_the_note_is_left_is_ended_first(version: str) -> None:
+    moving = 'data = "move"'
+    host = installed(moving)
+    host.carry_out(host.plan(service("2.0", moving)))
+    host.versions["web-2.0"] = replace(host.versions["web-2.0"], carry="web-2.0")
+    plan = host.plan(service(version, moving))
+    assert plan.actions[0].sentence == "end the move of the volumes to web-2.0/data"
+    assert "make-volume" not in [action.kind for action in plan.actions]
+    host.carry_out(plan)
+    assert list(host.data) == [f"web-{version}"]
 
 
 def test_a_rollback_finds_what_the_way_promised() -> None:

@@ -61,6 +61,7 @@ def test_actions_say_what_they_do() -> None:
         "note that its data has the format 2",
         "remove the old version web-0; data of its own stays",
         "note that its manifest is /etc/services/web.toml",
+        "write the image's manifest and configuration to web-1/.image again",
         "stop and remove it (web-1); its data stays",
     ]
 

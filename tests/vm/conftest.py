@@ -19,6 +19,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if here in item.path.parents:
             item.add_marker(pytest.mark.vm)
+            item.add_marker(pytest.mark.timeout(3600))  # minutes, unless the processors are shared with others
             item.add_marker(pytest.mark.xdist_group(item.callspec.params["guest"]))  # type: ignore[attr-defined]
 
 

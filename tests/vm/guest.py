@@ -99,7 +99,7 @@ class Account:
 
     def appbox(self, *words: str, code: int = 0) -> Result:
         """Run appbox, which has to end with `code`."""
-        result = self.run(["appbox", *self.options, *words], check=False, timeout=120)
+        result = self.run(["appbox", *self.options, *words], check=False, timeout=300)
         if result.code != code or "Traceback" in result.err:
             raise CommandError(result)
         return result
@@ -107,7 +107,7 @@ class Account:
     def manifest(self, **tables: Any) -> str:
         """Write the manifest of a server that has every write on the disk before it says OK; return its path."""
         file = f"/srv/services/{self.service}.toml"  # everybody may read it
-        args = ["redis-server", "--port", str(self.port), "--appendonly", "yes", "--appendfsync", "always"]
+        args = ["redis-server", "--port", str(self.port), "--hz", "1", "--appendonly", "yes", "--appendfsync", "always"]
         content = {
             "name": self.service,
             "image": system.IMAGE,
@@ -131,7 +131,7 @@ class Account:
 
     def wait_for_pong(self) -> None:
         """Wait until the server answers."""
-        self.guest.wait_until(lambda: self.redis("ping") == "PONG", 200, f"PONG from {self.user}'s server")
+        self.guest.wait_until(lambda: self.redis("ping") == "PONG", 600, f"PONG from {self.user}'s server")
 
     def write(self, key: str, value: str) -> None:
         """Have the server acknowledge a value."""
