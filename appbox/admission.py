@@ -14,7 +14,7 @@ from typing import Final
 
 from appbox import policy
 from appbox.errors import AppboxError, Refused
-from appbox.host import trusted
+from appbox.host import owners, trusted
 from appbox.host.facts import IdRange
 from appbox.oci.cache import Cache
 from appbox.oci.digest import Digest
@@ -148,9 +148,10 @@ def _read_host(root: Root, path: str, limit: int) -> bytes:
     except OSError as error:
         raise _unreadable(path, error.strerror or str(error)) from error
     info = os.fstat(fd)
-    if info.st_uid != 0 or info.st_mode & 0o002 or (info.st_mode & 0o020 and info.st_gid != 0):
+    whose = owners.of(info, fd)
+    if not whose.trusted or owners.others_may_write(info, whose):
         os.close(fd)
-        raise _unsafe(path, f"it belongs to {info.st_uid}:{info.st_gid} and has the mode {info.st_mode & 0o7777:04o}")
+        raise _unsafe(path, f"it belongs to the user id {whose.outside} and has the mode {info.st_mode & 0o7777:04o}")
     return files.read_descriptor(fd, limit, where=path)
 
 

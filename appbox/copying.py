@@ -61,7 +61,7 @@ def copy(options: Options, asked: Request) -> None:
     """Copy an image and say what was copied. Nothing is left of a copy that failed."""
     if isinstance(asked.destination.image, DockerArchive):
         refuse_existing(asked.destination.image.path)
-    with options.open_root() as root:
+    with options.open_root(services=False) as root:
         pinned = asked.source.digest is not None
         demands = admission.load(root, asked.policy).demands(asked.source.image, pinned=pinned)
         cache = Cache(cache_path(root))

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from appbox import container, health, needs
+from appbox import container, health, needs, owner, unprivileged
 from appbox.host.facts import Cgroups, Facts
 from appbox.locked import Asking
 from appbox.toml_source import Path
@@ -26,7 +26,11 @@ class Lack:
 
 def missing(locked: Asking, facts: Facts) -> Iterator[Lack]:
     """Yield what the host of `facts` lacks for a manifest; not much is known of one that does not run."""
-    for key, what, hint in (*needs.borrowed(locked, facts), *needs.lacks(locked, facts)):
+    for key, what, hint in (
+        *unprivileged.lacks(locked, facts),
+        *needs.borrowed(locked, facts),
+        *needs.lacks(locked, facts),
+    ):
         yield Lack(key, what, hint)
     if facts.abilities is not None:
         for demand in _DEMANDS:
@@ -53,12 +57,25 @@ def _limits(locked: Asking, facts: Facts) -> Iterator[Lack]:
         if getattr(locked.manifest.resources, key) is None:
             continue
         at = ("resources", key)
-        if controller not in cgroups.controllers:
+        if cgroups.given and controller not in cgroups.controllers:
+            yield Lack(at, *_not_given(cgroups, controller))
+        elif controller not in cgroups.controllers:
             yield Lack(at, _no_controller(cgroups, controller), _all_controllers(facts))
         elif key == "memory_swap" and not cgroups.swap:
             yield Lack(at, "the kernel does not count swap", "boot it with swapaccount=1")
         elif key == "io_weight" and not cgroups.io_weight:
             yield Lack(at, "the kernel has no weights for disks", "modprobe bfq, or take the key out")
+
+
+def _not_given(cgroups: Cgroups, controller: str) -> tuple[str, str]:
+    """Return why a limit of an ordinary user's service would be none, and who can mend that."""
+    own = owner.current()
+    name = own.name if own else ""
+    if cgroups.given == "nothing":
+        hint = f"let root's init system run it: appbox --user {name} apply; or take the key out"
+        return "no limit can be set: nobody has given you a cgroup of your own", hint
+    hint = f"let root do: appbox doctor --user {name} --fix; or take the key out"
+    return f"no limit can be set: your systemd was not given the cgroup controller {controller}", hint
 
 
 def _no_controller(cgroups: Cgroups, controller: str) -> str:

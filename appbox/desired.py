@@ -32,6 +32,7 @@ from appbox import (
     secrets,
     sharing,
     supervision,
+    unprivileged,
     volumes,
     writable,
 )
@@ -96,6 +97,7 @@ def build(locked: Locked, facts: Facts, base: int, rootfs: RootfsFacts | None) -
     shown = live.build(locked, rootfs, able=live.able(facts))
     configs = _configs(locked, facts, IdRange(base, size), user, rootfs)
     configs += _secrets(locked, IdRange(base, size), user, rootfs)
+    unprivileged.refuse_owners(locked, found)
     unit = supervision.unit(locked, facts)
     ids = IdRange(base, size)
     contained = _container(locked, bundle, mapped, base, user, found, rootfs)

@@ -199,7 +199,7 @@ def _secrets(found: Portable) -> Iterator[Secret]:
         elif secret.command is not None:
             yield Secret(name, "command", secret.command[0])
         else:
-            yield Secret(name, "age", secrets.AGE_KEY)
+            yield Secret(name, "age", paths.AGE_KEY)
 
 
 def _required(found: Portable) -> tuple[str, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from appbox import container, devices, idmaps, reaper, rlimits, timezone
+from appbox import container, devices, idmaps, reaper, rlimits, timezone, unprivileged
 from appbox.host.facts import Facts, IdRange
 from appbox.locked import Locked
 from appbox.oci.rootfs import RootfsFacts
@@ -56,6 +56,7 @@ def notes(locked: Locked, facts: Facts, volumes: tuple[VolumeSpec, ...], ids: Id
     if mapped:
         yield from idmaps.notes(locked, volumes, ids, facts)
     yield from devices.notes(_devices(locked), mapped=mapped)
+    yield from unprivileged.notes(locked, facts, volumes)
 
 
 def _devices(locked: Locked) -> tuple[Device, ...]:

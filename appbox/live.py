@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
-from appbox import volumes
+from appbox import owner, volumes
 from appbox.host.facts import Facts
 from appbox.locked import Locked
 from appbox.manifest import Config
@@ -89,8 +89,10 @@ def notes(locked: Locked, facts: Facts) -> list[str]:
     """Return what the operator should know of files that this kernel cannot replace."""
     calm = sorted(path for path, table in locked.manifest.config.items() if table.on_change != "restart")
     if calm and not able(facts):
-        named = ", ".join(calm)
-        return [f"changes of {named} restart the service: a running container sees new files from Linux 5.12 on"]
+        why = "a running container sees new files from Linux 5.12 on"
+        if owner.current() is not None:
+            why = "only root can let a running container see new files"
+        return [f"changes of {', '.join(calm)} restart the service: {why}"]
     return []
 
 

@@ -21,7 +21,8 @@ from appbox.toml_source import Path
 class HostSource:
     """What is at a volume's path on the host; ids are the host's. `empty`: a directory without any entry.
 
-    `file_system` is the kind of what it lies on, where that matters: for somebody's files.
+    `file_system` is the kind of what it lies on, where that matters: for somebody's files. An ordinary user's services
+    have ids of the container: `own` says that it belongs to the user or one of these, and `whose` says in words whose.
     """
 
     directory: bool
@@ -29,6 +30,8 @@ class HostSource:
     uid: int
     gid: int
     file_system: str = ""
+    own: bool = True
+    whose: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -53,7 +53,11 @@ def lacks(locked: Asking, facts: Facts) -> Iterator[Need]:
 
 def _runtime(facts: Facts, able: Abilities) -> Iterator[Need]:
     if able.no_runtime:
-        yield (), "neither runc nor crun is installed, and services run through one of them", facts.distribution.hint("runc")
+        yield (
+            (),
+            "neither runc nor crun is installed, and services run through one of them",
+            facts.distribution.hint("runc"),
+        )
     if able.runtime is not None and (why := runtimes.unsafe(able.runtime)):
         yield (), f"{able.runtime} is too old to run anything safely: {why}", "install runc 1.1.12 or later"
 
@@ -104,4 +108,6 @@ def _limits(locked: Asking, facts: Facts, able: Abilities) -> Iterator[Need]:
             continue
         if most is not None and value > most:
             hint = f"take at most {most}, or start the host's init with CAP_SYS_RESOURCE and higher limits"
+            if owner.current() is not None:
+                hint = f"take at most {most}, which is your own hard limit"
             yield ("resources", name), "is more than this host can give a service", hint

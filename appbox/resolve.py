@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from appbox import policy
+from appbox import owner, policy
 from appbox.admission import Demands, Policies
 from appbox.errors import AppboxError, Missing, Refused, Unavailable
 from appbox.host import borrow, mounts, trusted
@@ -312,13 +312,29 @@ def _host_source(root: Root, path: str, service: IdRange) -> HostSource | None:
     """Return what is at a volume's path on the host now, None when there is nothing; Refused for an unsafe path."""
     with trusted.walk(root.fd, path, service) as place:
         if place.found is None:
+            if owner.current() is not None and not os.access(".", os.W_OK | os.X_OK, dir_fd=place.parent):
+                raise Refused("is missing, and only root can make it", where=path, hint="take a place of your own")
             return None
         info = place.found
         directory = stat.S_ISDIR(info.st_mode)
+        if owner.current() is not None:
+            return _own_source(place, info)
         empty = directory and not set(_entries(place)) - {"lost+found"}
         theirs = not empty and not service.base <= info.st_uid < service.end
         kind = mounts.file_system(info.st_dev) if theirs and service.base else ""
         return HostSource(directory, empty, info.st_uid, info.st_gid, kind)
+
+
+def _own_source(place: Place, info: os.stat_result) -> HostSource:
+    """Return what an ordinary user's services find at a path of the host. What is another's counts as not empty."""
+    own = place.whose.uid == info.st_uid
+    if own:
+        whose = f"{f'{info.st_uid}:{info.st_gid}' if info.st_uid else 'root'} of the service"
+    else:
+        whose = "root of the host" if place.whose.outside == 0 else f"the user id {place.whose.outside}"
+    directory = stat.S_ISDIR(info.st_mode)
+    empty = own and directory and not set(_entries(place)) - {"lost+found"}
+    return HostSource(directory, empty, info.st_uid, info.st_gid, own=own, whose=whose)
 
 
 def _entries(place: Place) -> list[str]:

@@ -20,8 +20,6 @@ from appbox.tables import Secret
 FOLDER: Final = "secrets"
 LIMIT: Final = 1 << 20
 """Bytes of one secret."""
-AGE_KEY: Final = "/etc/appbox/age.key"
-"""The identity file of the host that age decrypts with."""
 
 Kind = Literal["file", "command", "age"]
 
@@ -88,5 +86,5 @@ def notes(locked: Locked) -> Iterator[str]:
         elif table.command is not None:
             how = f"is what {quoted(table.command[0])} prints"
         else:
-            how = f"is {table.age}, decrypted with {AGE_KEY}"
+            how = f"is {table.age}, decrypted with {paths.AGE_KEY}"
         yield f"secret {name} {how} at each start; a running service gets a new one when it is restarted"

@@ -97,7 +97,7 @@ def _of_manifest(locked: Locked, bundle: str, user: User | None, rootfs: RootfsF
             seed=kind != "tmpfs" and volume.seed == "if-empty",
             read_only=volume.read_only,
             make=kind == "data" or (kind == "host" and there is None),
-            take=there is not None and there.directory and there.empty,
+            take=there is not None and there.directory and there.empty and there.own,
             reason="the manifest names it",
             size=volume.size,
         )

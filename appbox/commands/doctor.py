@@ -12,7 +12,6 @@ from appbox.commands.root import app, options_of
 from appbox.errors import UsageError
 
 
-
 @app.command(epilog="Examples: appbox doctor; appbox doctor services/; sudo appbox doctor --user alice --fix")
 def doctor(
     context: typer.Context,

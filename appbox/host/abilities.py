@@ -30,6 +30,7 @@ def gather(manifests: Sequence[Manifest]) -> Abilities:
         pasta=_pasta() if any(one.network.mode == "pasta" for one in manifests) else "",
         cgroups=cgroups.gather() if any(limits(manifest.resources) for manifest in manifests) else None,
         manager=_manager(),
+        first_port=kernel.first_port() if owner.current() else 0,
         live_mounts=replace_mount.possible() if any(map(_calm, manifests)) else True,
         secrets=secret_sources.gather(manifests),
         programs=_programs() if any(one.health or one.service.notify for one in manifests) else None,

@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Iterator
 from typing import Final
 
-from appbox import reaper, timezone
+from appbox import owner, reaper, timezone
 from appbox.devices import NUMBERS, Found, Node, parse
 from appbox.errors import Refused
-from appbox.host import process, trusted
+from appbox.host import owners, process, trusted
 from appbox.host.facts import IdRange
 from appbox.host.inside import read_inside
+from appbox.host.owners import Whose
 from appbox.locked import Borrowed
 from appbox.manifest import Manifest
 from appbox.oci import elf
@@ -44,6 +46,8 @@ def _device(root: Root, path: str) -> Found:
         if place.found is not None and stat.S_ISDIR(place.found.st_mode):
             return _directory(path, place)
         node = _node(path, place.found) if place.found is not None else None
+        if node is not None and place.found is not None and not _usable(path, place.found, place.whose):
+            return Found(problem=f"you may not open {path}, which is not yours and has the mode {node.mode:04o}")
     if node is not None:
         return Found((node,))
     if place.found is not None:
@@ -57,13 +61,23 @@ def _directory(path: str, place: trusted.Place) -> Found:
     fd = os.open(place.name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=place.parent)
     try:
         entries = sorted(os.listdir(fd))
-        found = [_node(f"{path}/{name}", os.lstat(name, dir_fd=fd)) for name in entries]
+        seen = [(f"{path}/{name}", info, owners.at(name, fd, info)) for name, info in _looked(entries, fd)]
+        found = [_node(path, info) for path, info, whose in seen if _usable(path, info, whose)]
     finally:
         os.close(fd)
     nodes = tuple(node for node in found if node is not None)
     if not nodes or len(nodes) > _NODES:
         return Found(problem=f"{path} has {len(nodes) or 'no'} devices in it")
     return Found(nodes)
+
+
+def _looked(names: list[str], fd: int) -> Iterator[tuple[str, os.stat_result]]:
+    return ((name, os.lstat(name, dir_fd=fd)) for name in names)
+
+
+def _usable(path: str, info: os.stat_result, whose: Whose) -> bool:
+    """Return whether a service may open a device: root's may open all, an ordinary user's what the user may."""
+    return owner.current() is None or owners.usable(path, info, whose)
 
 
 def _node(path: str, info: os.stat_result) -> Node | None:
@@ -92,7 +106,12 @@ def _is_usable(root: Root, path: str, architecture: str) -> bool:
         return False
     try:
         info = os.fstat(fd)
-        if not stat.S_ISREG(info.st_mode) or info.st_uid != 0 or info.st_mode & 0o022 or not info.st_mode & 0o001:
+        if (
+            not stat.S_ISREG(info.st_mode)
+            or owners.user(info, fd) != 0
+            or info.st_mode & 0o022
+            or not info.st_mode & 0o001
+        ):
             return False
         program = elf.program(os.pread(fd, elf.HEAD, 0))
     finally:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from appbox import owner
 from appbox.host.facts import Cgroups
 from appbox.store import files
 
@@ -28,7 +29,10 @@ class Usage:
 
 
 def gather() -> Cgroups:
-    """Return what the control groups of this host can limit."""
+    """Return what the control groups of this host can limit, or what an ordinary user was given of them."""
+    own = owner.current()
+    if own is not None and not own.by_root:
+        return _given(own.uid)
     controllers = files.read_if_present(f"{ROOT}/cgroup.controllers", _LIMIT)
     if controllers is None:
         return _version_1()
@@ -38,6 +42,24 @@ def gather() -> Cgroups:
         # Only a group that limits memory could have the file.
         swap=not _somewhere("memory.max") or _somewhere("memory.swap.max"),
         io_weight=_somewhere("io.weight", "io.bfq.weight", "io.cost.qos"),
+    )
+
+
+def _given(uid: int) -> Cgroups:
+    """Return what the systemd of an ordinary user may use: it is in this cgroup, which root's systemd made for it.
+
+    Without one nobody makes any for the user's services; and of version 1 nothing can be given away safely.
+    """
+    top = f"{ROOT}/user.slice/user-{uid}.slice/user@{uid}.service"
+    controllers = files.read_if_present(f"{top}/cgroup.controllers", _LIMIT)
+    if controllers is None:
+        return Cgroups(given="nothing")
+    limited = glob.glob(f"{top}/memory.max")
+    return Cgroups(
+        controllers=frozenset(controllers.decode(errors="replace").split()),
+        swap=not limited or bool(glob.glob(f"{top}/memory.swap.max")),
+        io_weight=any(glob.glob(f"{top}/{name}") for name in ("io.weight", "io.bfq.weight")),
+        given="some",
     )
 
 

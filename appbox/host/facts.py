@@ -42,12 +42,14 @@ class Cgroups:
     """What the control groups of a host can limit: version 2 alone (`unified`), or version 1.
 
     `controllers` go by their names in version 2. `swap` and `io_weight` say whether the kernel has files for them.
+    `given`: they are what an ordinary user was given of them; "nothing" where nobody gives a user any.
     """
 
     unified: bool = True
     controllers: frozenset[str] = frozenset()
     swap: bool = True
     io_weight: bool = True
+    given: Literal["", "some", "nothing"] = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +74,9 @@ class Abilities:
     the asked-for kernel parameters that a container would not have. `cgroups` is None when no
     manifest asks for limits, and `programs`, which health checks need, when no manifest has one. `live_mounts`: the
     kernel can replace a file that a running container sees. `secrets` maps what manifests read secrets with, files of
-    the host and "age", to what is wrong with it, "" if nothing. `manager` is what is wrong with the user's own systemd: there is none, or it ends with the
-    last login. `pasta` is what is wrong with pasta, "" if nothing.
+    the host and "age", to what is wrong with it, "" if nothing. `manager` is what is wrong with the user's
+    own systemd: there is none, or it ends with the last login. `pasta` is what is wrong with pasta, "" if nothing. `first_port` is the lowest one on which an ordinary
+    user may listen; 0 for root's services.
     """
 
     runtime: Runtime | None = None
@@ -91,6 +94,7 @@ class Abilities:
     live_mounts: bool = True
     secrets: Mapping[str, str] = field(default_factory=dict)
     manager: Literal["", "missing", "brief"] = ""
+    first_port: int = 0
 
 
 @dataclass(frozen=True, slots=True)

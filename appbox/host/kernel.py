@@ -7,7 +7,7 @@ import re
 from collections.abc import Collection, Sequence
 from typing import Final
 
-from appbox import container
+from appbox import container, owner
 from appbox.host import process, runc
 from appbox.manifest import Manifest
 from appbox.oci import runtimes
@@ -75,9 +75,12 @@ def profiles() -> frozenset[str] | None:
 
 
 def hard_limits() -> dict[str, int]:
-    """Return the hard limits of process 1, which every service's are at most; unlimited ones are left out."""
+    """Return the hard limits of who starts services, which theirs are at most; unlimited ones are left out.
+
+    That is process 1, or an ordinary user's systemd; without one, whoever starts them by hand.
+    """
     found = {}
-    for line in _text("/proc/1/limits").splitlines():
+    for line in _text(f"/proc/{_starter()}/limits").splitlines():
         name = _LIMITS.get(line[:26].strip())
         numbers = line[26:].split()
         if name is not None and len(numbers) > 1 and numbers[1].isdigit():
@@ -85,8 +88,25 @@ def hard_limits() -> dict[str, int]:
     return found
 
 
+def _starter() -> str:
+    """Return the number of the process that starts services; systemd's own group is init.scope (systemd.special(7))."""
+    own = owner.current()
+    if own is None or own.by_root:
+        return "1"
+    group = f"/sys/fs/cgroup/user.slice/user-{own.uid}.slice/user@{own.uid}.service/init.scope"
+    return next(iter(_text(f"{group}/cgroup.procs").split()), "self")
+
+
+def first_port() -> int:
+    """Return the lowest port on which an ordinary user may listen (ip-sysctl.rst, ip_unprivileged_port_start)."""
+    text = _text("/proc/sys/net/ipv4/ip_unprivileged_port_start").strip()
+    return int(text) if text.isdigit() else 1024
+
+
 def raises_limits() -> bool:
-    """Return whether process 1 may give its children higher limits than its own (CAP_SYS_RESOURCE)."""
+    """Return whether services may be given higher limits than process 1 has (CAP_SYS_RESOURCE); a user's may not."""
+    if owner.current() is not None:
+        return False
     for line in _text("/proc/1/status").splitlines():
         if line.startswith("CapEff:"):
             return bool(int(line.split()[1], 16) >> _CAP_SYS_RESOURCE & 1)
@@ -116,7 +136,7 @@ def _not_settable(names: Collection[str], *, mapped: bool) -> set[str]:
     if not names or unshare is None:
         return set()
     paths = {f"/proc/sys/{name.replace('.', '/')}": name for name in sorted(names)}
-    words = [unshare, "--net", "--ipc", "--uts", *(["--user", "--map-root-user"] if mapped else [])]
+    words = [unshare, "--net", "--ipc", "--uts", *(["--user", "--map-root-user"] if mapped or owner.current() else [])]
     done = process.run([*words, "--", "/bin/sh", "-c", _LOOK, "sh", *paths])
     return {paths[line] for line in done.out.splitlines() if line in paths} if done.code == 0 else set()
 

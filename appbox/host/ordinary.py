@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import stat
+import time
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Final
@@ -19,6 +20,8 @@ from appbox.host.subids import User
 from appbox.owner import Owner, extents
 from appbox.units.model import PATH
 
+_PATIENCE: Final = 10.0
+"""Seconds within which systemd has to have made a directory."""
 SHARED_MEMORY: Final = "/dev/shm"  # noqa: S108 - it is looked at who made the directory there
 
 
@@ -39,11 +42,10 @@ def named(name: str) -> Owner:
 def make_runtime(user: User) -> None:
     """Make /run/user/UID as a login would: the user's own, 0700, in memory. Root alone may write to its parent."""
     path = f"/run/user/{user.uid}"
-    systemctl = process.find("systemctl")
-    if not runtime_fault(path, user.uid):
+    if os.path.isdir("/run/systemd/system"):
+        _hold_runtime(user.uid, path)
         return
-    if os.path.isdir("/run/systemd/system") and systemctl:
-        process.run([systemctl, "start", f"user-runtime-dir@{user.uid}.service"])
+    if not runtime_fault(path, user.uid):
         return
     os.makedirs("/run/user", 0o755, exist_ok=True)
     try:
@@ -51,6 +53,17 @@ def make_runtime(user: User) -> None:
         os.chown(path, user.uid, user.gid)
     except FileExistsError:
         pass  # `find` says what is wrong with it
+
+
+def _hold_runtime(uid: int, path: str) -> None:
+    """Have systemd make it, and keep it while this process lives: it removes one that nobody needs."""
+    unit = f"user-runtime-dir@{uid}.service"
+    wanted = [f"--property={key}={unit}" for key in ("Requires", "After")]
+    run = process.need("systemd-run", "systemd runs on this host")
+    process.keep([run, "--scope", "--quiet", "--collect", *wanted, "cat"])
+    deadline = time.monotonic() + _PATIENCE
+    while runtime_fault(path, uid) and time.monotonic() < deadline:
+        time.sleep(0.01)
 
 
 def find(environ: Mapping[str, str], uid: int | None = None) -> Owner:

@@ -38,7 +38,9 @@ def answer(owner: Owner, request: Mapping[str, Any]) -> dict[str, Any]:
         return {"result": _TASKS[str(request["task"])](owner, kind, request)}
     except AppboxError as error:
         return {"error": error.as_dict()}
-    except (KeyError, TypeError, ValueError) as error:
+    except OSError as error:
+        return {"error": AppboxError(error.strerror or str(error), where=str(error.filename or "")).as_dict()}
+    except (KeyError, IndexError, TypeError, ValueError, RecursionError) as error:
         return {"error": Refused("root does no such thing for a user", why=str(error)).as_dict()}
 
 

@@ -283,6 +283,24 @@ def start_with(argv: Sequence[str], *, stdin: int) -> Started:
         raise HostLacks("cannot be started", where=argv[0], why=error.strerror or str(error)) from error
 
 
+_kept: list[subprocess.Popen[bytes]] = []
+
+
+def keep(argv: Sequence[str]) -> None:
+    """Start a program that reads its input to the end, which comes with the end of this process."""
+    _kept.append(
+        subprocess.Popen(
+            list(argv),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            env=environment(),
+            cwd="/",
+            start_new_session=True,
+        )
+    )
+
+
 def become(argv: Sequence[str], extra: Mapping[str, str] | None = None) -> NoReturn:
     """Replace this process by a program, so that nothing of appbox stays behind."""
     if _outside is not None:

@@ -18,6 +18,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from appbox import owner
 from appbox.errors import AppboxError
 from appbox.host import runc, syscalls
 
@@ -37,7 +38,12 @@ class Replacement:
 
 
 def possible() -> bool:
-    """Return whether the kernel can do it at all: mount_setattr(2), Linux 5.12."""
+    """Return whether it can be done at all: mount_setattr(2), Linux 5.12.
+
+    What an ordinary user's container has mounted can be changed within its own user namespace alone, not from ours.
+    """
+    if owner.current() is not None:
+        return False
     try:
         syscalls.set_mount_attributes(-1, 0)
     except OSError as error:

@@ -14,8 +14,10 @@ from typing import Final
 from appbox.errors import Refused
 from appbox.host import process, trusted
 from appbox.host.facts import IdRange
+from appbox.host.trusted import Place
 from appbox.manifest import Manifest
-from appbox.secrets import AGE_KEY, LIMIT
+from appbox.secrets import LIMIT
+from appbox.store import paths
 
 AGE: Final = "age"
 _NOBODY: Final = IdRange(0, 0)
@@ -34,8 +36,8 @@ def gather(manifests: Iterable[Manifest]) -> dict[str, str]:
 def _age() -> str:
     if process.find(AGE) is None:
         return "age is not installed"
-    problem = look(AGE_KEY)
-    return f"{AGE_KEY} {problem}" if problem else ""
+    problem = look(paths.AGE_KEY)
+    return f"{paths.AGE_KEY} {problem}" if problem else ""
 
 
 def look(path: str) -> str:
@@ -43,7 +45,7 @@ def look(path: str) -> str:
     root = os.open("/", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         with trusted.walk(root, path, _NOBODY) as place:
-            return _wrong(place.found)
+            return _wrong(place)
     except Refused as error:
         return f"cannot be trusted: {error.where}: {error.why or error.what}"
     except PermissionError:
@@ -52,13 +54,14 @@ def look(path: str) -> str:
         os.close(root)
 
 
-def _wrong(found: os.stat_result | None) -> str:
+def _wrong(place: Place) -> str:
+    found = place.found
     if found is None:
         return "is missing"
     if not stat.S_ISREG(found.st_mode):
         return "is no regular file"
-    if found.st_uid != 0:
-        return f"belongs to the user id {found.st_uid}, who can change it"
+    if not place.whose.trusted:
+        return f"belongs to the user id {place.whose.outside}, who can change it"
     if found.st_mode & _BY_OTHERS:
         return "may be written by others than root"
     return f"is larger than {LIMIT} bytes" if found.st_size > LIMIT else ""

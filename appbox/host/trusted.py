@@ -1,5 +1,7 @@
 """Walking to a path of the host that only root can have changed: what a service could redirect is refused.
 
+Where appbox works for an ordinary user, that one is trusted like root.
+
 A volume's source is mounted by name at each start. If a service, or a user, could put a symlink somewhere on the way,
 the service would be given another part of the host (CVE-2017-1002101 is that fault elsewhere). So every directory on
 the way belongs to root, nobody else may write to it, and symlinks are root's own. In a sticky directory such as /tmp
@@ -15,8 +17,11 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Final
 
+from appbox import owner
 from appbox.errors import Refused
+from appbox.host import owners
 from appbox.host.facts import IdRange
+from appbox.host.owners import Whose
 
 _DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _LINKS: Final = 40
@@ -27,13 +32,15 @@ _LINKS: Final = 40
 class Place:
     """Where a path leads: the open directory that holds its last component, and that component, None if missing.
 
-    `missing` are the components that do not exist; the open directory is then the last one that does.
+    `missing` are the components that do not exist; the open directory is then the last one that does. `whose` it is
+    that was found; nobody's is root's.
     """
 
     parent: int
     name: str
     found: os.stat_result | None
     missing: tuple[str, ...] = ()
+    whose: Whose = owners.ROOTS
 
 
 @contextmanager
@@ -53,7 +60,7 @@ def walk(root: int, path: str, service: IdRange) -> Iterator[Place]:
                 done, folders = done[:-1], folders[:-1] or folders
                 continue
             here = "/" + "/".join((*done, part))
-            found = _look(folders[-1], here, part, service)
+            found, whose = _look(folders[-1], here, part, service)
             if found is not None and stat.S_ISLNK(found.st_mode):
                 links += 1
                 target = _target(folders[-1], part, here, links)
@@ -62,7 +69,7 @@ def walk(root: int, path: str, service: IdRange) -> Iterator[Place]:
                     done, folders = [], folders[:1]
                 continue
             if found is None or not todo:
-                yield Place(folders[-1], part, found, (part, *todo) if found is None else ())
+                yield Place(folders[-1], part, found, (part, *todo) if found is None else (), whose)
                 return
             folders.append(_opened(stack, _enter(folders[-1], part, here)))
             done.append(part)
@@ -106,29 +113,30 @@ def _enter(fd: int, part: str, path: str) -> int:
         raise Refused("is not a directory", where=path) from error
 
 
-def _look(fd: int, path: str, part: str, service: IdRange) -> os.stat_result | None:
-    """Return what `part` is in an open directory, None if missing, if nobody but root can have put it there."""
+def _look(fd: int, path: str, part: str, service: IdRange) -> tuple[os.stat_result | None, Whose]:
+    """Return what `part` is in an open directory, and whose, if nobody but root can have put it there."""
     folder = os.fstat(fd)
+    here = owners.of(folder, fd)
     above = os.path.dirname(path)
-    if folder.st_uid != 0:
-        raise _unsafe(above, f"it belongs to the user id {folder.st_uid}, who could put a link in its place")
+    if not here.trusted:
+        raise _unsafe(above, f"it belongs to the user id {here.outside}, who could put a link in its place")
     try:
         found = os.stat(part, dir_fd=fd, follow_symlinks=False)
+        whose = owners.at(part, fd, found)
     except FileNotFoundError:
-        found = None
-    if _others_may_write(folder) and found is not None:
+        return None, owners.ROOTS
+    if owners.others_may_write(folder, here):
         if not folder.st_mode & stat.S_ISVTX:
             raise _unsafe(above, "others than root may write to it, and put a link there")
-        if found.st_uid != 0 and not service.base <= found.st_uid < service.end:
-            raise _unsafe(path, f"it belongs to the user id {found.st_uid}, who could put a link in its place")
-    if found is not None and stat.S_ISLNK(found.st_mode) and found.st_uid != 0:
-        raise _unsafe(path, f"it is a symlink of the user id {found.st_uid}, who can change where it leads")
-    return found
-
-
-def _others_may_write(info: os.stat_result) -> bool:
-    return bool(info.st_mode & stat.S_IWOTH or (info.st_mode & stat.S_IWGRP and info.st_gid != 0))
+        if not whose.trusted and not service.base <= whose.uid < service.end:
+            raise _unsafe(path, f"it belongs to the user id {whose.outside}, who could put a link in its place")
+    if stat.S_ISLNK(found.st_mode) and not whose.trusted:
+        raise _unsafe(path, f"it is a symlink of the user id {whose.outside}, who can change where it leads")
+    return found, whose
 
 
 def _unsafe(path: str, why: str) -> Refused:
-    return Refused("cannot be on the way to a volume", where=path, why=why, hint="use a path that only root can change")
+    hint = "use a path that only root can change"
+    if owner.current() is not None:
+        hint = "use a path that only root and you can change"
+    return Refused("cannot be on the way to a volume", where=path, why=why, hint=hint)

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from appbox.errors import AppboxError, HostLacks
-from appbox.host import process
+from appbox.host import owners, process
 from appbox.host.process import Result
 
 TIMEOUT = 60.0  # seconds; one that asks a person for a passphrase needs some
@@ -57,8 +57,17 @@ def find(program: str, search: str) -> str | None:
 def _trusted(path: str) -> bool:
     """Tell whether a file can be run, and only root or this user may have put or changed it."""
     try:
-        file, folder = os.stat(path), os.stat(os.path.dirname(path))
+        file, folder = _look(path), _look(os.path.dirname(path))
     except OSError:
         return False
-    own = all(info.st_uid in (0, os.geteuid()) and not info.st_mode & 0o022 for info in (file, folder))
-    return own and stat.S_ISREG(file.st_mode) and os.access(path, os.X_OK)
+    return bool(file and folder and stat.S_ISREG(file.st_mode)) and os.access(path, os.X_OK)
+
+
+def _look(path: str) -> os.stat_result | None:
+    """Return what a file is, None for one that others may have changed."""
+    fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
+    try:
+        info = os.fstat(fd)
+        return info if owners.user(info, fd) in {0, os.geteuid()} and not info.st_mode & 0o022 else None
+    finally:
+        os.close(fd)

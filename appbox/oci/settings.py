@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
+from appbox import owner
 from appbox.errors import sentence
 
 Helper: TypeAlias = Callable[[Sequence[str], bytes], str]
@@ -51,12 +52,18 @@ def _environ() -> dict[str, str]:
     return dict(os.environ)
 
 
+def _uid() -> int:
+    """Return who asks: within a user's own namespace that is the user, whom the process there takes for root."""
+    own = owner.current()
+    return os.geteuid() if own is None else own.uid
+
+
 @dataclass(frozen=True, slots=True)
 class Settings:
     """`etc` holds containers/registries.conf, containers/certs.d and docker/certs.d."""
 
     environ: Mapping[str, str] = field(default_factory=_environ, hash=False)
-    uid: int = field(default_factory=os.geteuid)
+    uid: int = field(default_factory=_uid)
     etc: str = "/etc"
     helper: Helper | None = None  # instead of running the program
     timing: Timing = field(default_factory=Timing)
@@ -65,7 +72,8 @@ class Settings:
 
     def home(self) -> str:
         """Return the home directory, "/root" when the environment names none (cron, init scripts)."""
-        return self.environ.get("HOME") or "/root"
+        own = owner.current()
+        return self.environ.get("HOME") or ("/root" if own is None else own.home)
 
     def certificates(self, names: Iterable[str]) -> list[str]:
         """Return the directories that may have certificates for a host, as podman and docker look for them."""

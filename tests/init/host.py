@@ -18,6 +18,7 @@ from tests.ground.machine import CommandError, Machine, Result
 from tests.init.worlds import OF_HOST, RUNTIME_DIRECTORY, RUNTIMES, World
 
 PORT = 6390
+AWAY = "/usr/local/lib/away"  # where the other runtime is
 SUBIDS = 100_000  # the first subordinate id of useradd(8)
 CONTAINERS = OF_HOST.containers
 IMAGES = "oci:/var/cache/appbox-dev/images"
@@ -64,9 +65,9 @@ class Host:
 
     def _settle(self) -> None:
         """Leave the machine one runtime, and let its user's services run without a login."""
-        others = [name for name in RUNTIMES if name != self.runtime]
-        if self.world.init != "busybox":
-            self.machine.run(["sh", "-c", 'for name; do rm -f "$(command -v "$name")"; done', "sh", *others])
+        for name in RUNTIMES:
+            if name != self.runtime and self.world.init != "busybox":
+                self.machine.run(["sh", "-c", f'mkdir -p {AWAY} && mv "$(command -v {name})" {AWAY}/'])
         if self.ordinary and self.systemd:
             self.machine.run(["loginctl", "enable-linger", roots.USER])
         self._wait_for_manager()

@@ -106,7 +106,8 @@ def test_a_service_that_never_gets_healthy_fails_to_start(host: Host) -> None:
     missing = script_manifest(STAY, health={"exec": ["nope"], "start_period": 600})
     missing["service"] = {"restart_delay": 0, "restart_limit": "1000/60s"}
     error = host.apply(missing, code=1).err
-    assert 'is unhealthy: the command cannot be started: exec: "nope": executable file not found in $PATH' in error
+    words = {"runc": 'exec: "nope": executable file not found in $PATH', "crun": "executable file `nope` not found"}
+    assert f"is unhealthy: the command cannot be started: {words[host.runtime]}" in error
     assert time.monotonic() - began < 60
     # Where the init system tries again at once, that try still runs when the manifest is repaired.
     host.apply({**missing, "health": {"exec": ["true"]}})

@@ -15,6 +15,7 @@ import pytest
 from appbox import secrets
 from appbox.oci import runtime_spec
 from appbox.oci.users import User
+from appbox.store import paths
 from appbox.units import model, render
 
 pytestmark = [pytest.mark.root, pytest.mark.runc]
@@ -250,7 +251,7 @@ def test_a_file_that_is_missing_is_named_in_words(service: Secretive) -> None:
 @pytest.fixture
 def key() -> Iterator[str]:
     """Make the host's identity file for age, and return whom to encrypt for."""
-    path = Path(secrets.AGE_KEY)
+    path = Path(paths.AGE_KEY)
     before = path.read_bytes() if path.exists() else None
     path.parent.mkdir(parents=True, exist_ok=True)
     path.unlink(missing_ok=True)
@@ -278,8 +279,8 @@ def test_age_decrypts_with_the_key_of_the_host(service: Secretive, key: str, arm
 
 
 def test_a_start_without_the_key_says_so(service: Secretive) -> None:
-    if Path(secrets.AGE_KEY).exists():
-        pytest.fail(f"{secrets.AGE_KEY} is there; these tests make their own")
+    if Path(paths.AGE_KEY).exists():
+        pytest.fail(f"{paths.AGE_KEY} is there; these tests make their own")
     service.found = [("age", b"age-encryption.org/v1\n")]
     service.make()
     assert b"is encrypted, and /etc/appbox/age.key is missing" in service.run().stderr

@@ -1,0 +1,130 @@
+"""Units of the system that run an ordinary user's services: root writes them for the user, and nothing else."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import tomli_w
+
+from tests.ground import roots
+from tests.init.host import PORT, Host, redis_manifest
+
+ASK = """
+import json, sys
+from appbox import session
+from appbox.host import privileged
+from appbox import owner
+session.choose_owner(sys.argv[1])
+own = owner.current()
+asked = json.load(sys.stdin)
+print(json.dumps([privileged.answer(own, one) for one in asked]))
+"""
+"""What a process of the user's could have root do: it has the other end of a socket, and may send anything."""
+
+BY_ROOT = pytest.mark.parametrize("host", roots.INITS, indirect=True)
+
+
+def apply_for_user(host: Host) -> str:
+    """Have root make a service for the user; return the path of its unit."""
+    host.machine.write(f"/home/{roots.USER}/redis.toml", tomli_w.dumps(redis_manifest()))
+    host.machine.run(["appbox", "--user", roots.USER, "apply", f"/home/{roots.USER}/redis.toml"])
+    return "/etc/systemd/system/cache.service" if host.systemd else "/etc/init.d/cache"
+
+
+def ask(host: Host, *asked: dict[str, object]) -> list[dict[str, object]]:
+    """Ask root's side as a process of the user's may."""
+    words = [f"{roots.VENV}/bin/python", "-c", ASK, roots.USER]
+    found: list[dict[str, object]] = json.loads(host.machine.run(words, input=json.dumps(asked)).out)
+    return found
+
+
+@BY_ROOT
+def test_a_users_service_is_run_by_the_systems_init(host: Host) -> None:
+    path = apply_for_user(host)
+    host.wait_for_pong()
+    (server,) = [p for p in host.machine.processes() if p.words[0] == f"redis-server *:{PORT}"]
+    assert server.user > 100_000  # a subordinate id of the user's
+    plan = host.machine.run(["appbox", "--user", roots.USER, "plan", f"/home/{roots.USER}/redis.toml"]).out
+    assert "nothing to do" in plan
+    host.machine.reboot(hard=True)
+    host.wait_for_pong()
+    assert host.machine.exists(path)
+    assert not host.machine.exists("/opt/containers/cache")
+    host.machine.run(["appbox", "--user", roots.USER, "remove", "cache", "--purge", "--yes"])
+    assert not host.machine.exists(path)
+    host.machine.wait_until(lambda: not [p for p in host.machine.processes() if "cache" in p.cgroup], 10, "its end")
+
+
+@BY_ROOT
+def test_root_takes_only_what_it_would_write_itself(host: Host) -> None:
+    path = apply_for_user(host)
+    kind = "systemd" if host.systemd else "openrc"
+    text = host.machine.read(path)
+    mode = 0o644 if host.systemd else 0o755
+    host.write_manifest(redis_manifest("other", 6395))
+    host.machine.run(["appbox", "apply", "/root/services/other.toml"])
+    good = {"kind": kind, "task": "write", "path": path, "text": text, "mode": mode, "declared": text}
+    evil = text.replace(f"{roots.USER}", "root")
+    line = "ExecStartPre=+/bin/touch /run/evil\n" if host.systemd else "touch /run/evil\n"
+    asked = [
+        {**good, "text": text + line},
+        {**good, "text": text + line, "declared": text + line},
+        {**good, "text": evil, "declared": evil},
+        {**good, "mode": 0o4755},
+        {**good, "path": path.replace("cache", "evil")},
+        {**good, "path": "/etc/passwd"},
+        {**good, "path": path.replace("cache", "../../tmp/cache")},
+        {**good, "declared": "# {}\n"},
+        {
+            **good,
+            "text": text.replace("cache", "other"),
+            "declared": text.replace("cache", "other"),
+            "path": path.replace("cache", "other"),
+        },
+        {"kind": kind, "task": "remove", "name": "other", "path": path.replace("cache", "other")},
+        {"kind": kind, "task": "remove", "name": "cache", "path": "/etc/passwd"},
+        {"kind": kind, "task": "enable", "name": "other", "link": None},
+        {"kind": kind, "task": "enable", "name": "cache", "link": {"path": "/etc/evil", "target": "/etc/passwd"}},
+        {"kind": kind, "task": "service", "method": "stop", "arguments": ["other"], "options": {}},
+        {"kind": kind, "task": "service", "method": "stop", "arguments": ["dbus"], "options": {}},
+        {"kind": kind, "task": "service", "method": "stop", "arguments": ["-h"], "options": {}},
+        {"kind": kind, "task": "service", "method": "_ctl", "arguments": ["poweroff"], "options": {}},
+        {"kind": kind, "task": "service", "method": "stop", "arguments": [], "options": {}},
+        {"kind": "none", "task": "write"},
+        {"kind": kind, "task": "shell"},
+        {},
+    ]
+    before = host.files(("/etc",))
+    answers = ask(host, *asked)
+    assert [one for one, answer in zip(asked, answers, strict=True) if "error" not in answer] == []
+    assert host.files(("/etc",)) == before
+    assert not host.machine.exists("/run/evil")
+    host.wait_for_pong(6395)
+    assert ask(host, good) == [{"result": None}]
+
+
+@BY_ROOT
+def test_a_unit_of_roots_is_not_a_users_to_change(host: Host) -> None:
+    host.apply(redis_manifest())
+    host.machine.write(f"/home/{roots.USER}/redis.toml", tomli_w.dumps(redis_manifest()))
+    words = ["appbox", "--user", roots.USER, "apply", f"/home/{roots.USER}/redis.toml"]
+    done = host.machine.run(words, check=False)
+    assert done.code in (1, 6)
+    assert "it runs a service of root" in done.err
+    host.wait_for_pong()
+
+
+@BY_ROOT
+def test_whom_root_cannot_work_for_is_said(host: Host) -> None:
+    for words, said in (
+        (["--user", "root"], "root is no ordinary user"),
+        (["--user", "nobody-knows"], "no such user"),
+        (["--user"], "name one: --user NAME"),
+        (["--root", "/mnt", "--user", roots.USER], "a user's services are made on the running host"),
+    ):
+        done = host.machine.run(
+            ["appbox", *words, "status"] if words[-1] != "--user" else ["appbox", "status", *words], check=False
+        )
+        assert done.code in (2, 8), done
+        assert said in done.err
