@@ -141,7 +141,10 @@ def _pasta(locked: Asking, facts: Facts) -> Iterator[Lack]:
     problem = facts.abilities.pasta if facts.abilities else ""
     if problem and locked.manifest.network.mode == "pasta":
         hint = "modprobe tun" if "tun" in problem else "install the package passt"
-        yield Lack(("network", "mode"), problem, f'{hint}, or take mode = "bridge"')
+        if "may not" in problem:
+            hint = "let root do: chmod 0666 /dev/net/tun; and at each boot by a udev rule: see appbox doctor"
+        other = '"host"' if owner.current() else '"bridge"'
+        yield Lack(("network", "mode"), problem, f"{hint}; or take mode = {other}")
 
 
 def _cron(locked: Asking, facts: Facts) -> Iterator[Lack]:

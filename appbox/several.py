@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager
 from typing import Final, Protocol
 
 from appbox import apply as applying
-from appbox import dependencies, recovery, resolve, upgrading
+from appbox import dependencies, finishing, resolve, upgrading
 from appbox import removal as removing
 from appbox.actions import Action, Start, Unpack
 from appbox.errors import AppboxError
@@ -194,11 +194,11 @@ class _Run:
             return Outcome(name, "failed", self._failed[name])
         if name in self._interrupted and one.plan.desired.directory != self._interrupted[name].target.directory:
             # It takes another way than the killed run, which may have copied data for where it was going.
-            recovery.drop_copy(self._root, self._interrupted[name])
+            finishing.drop_copy(self._root, self._interrupted[name])
         if not one.plan.actions:
             if name in self._interrupted:
                 applying.own_now(self._root, one.plan.observed)
-                recovery.wake(self._root, self._planned.facts.init, self._interrupted[name])
+                finishing.wake(self._root, self._planned.facts.init, self._interrupted[name])
                 journal.remove(self._root, name)
             return Outcome(name, "unchanged")
         if why := self._obstacle(one):
@@ -218,7 +218,7 @@ class _Run:
         finally:
             del self._works[name]  # and with it all that the image's files were told by
         if name in self._interrupted:
-            recovery.wake(self._root, self._planned.facts.init, self._interrupted[name])
+            finishing.wake(self._root, self._planned.facts.init, self._interrupted[name])
         return Outcome(name, "done")
 
     def _remove(self, one: Removal) -> Outcome:

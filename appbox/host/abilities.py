@@ -52,6 +52,8 @@ def _pasta() -> str:
         return "pasta is not installed"
     if not os.path.exists("/dev/net/tun"):
         return "there is no /dev/net/tun, with which pasta makes the service's interface"
+    if owner.current() is not None and not os.access("/dev/net/tun", os.R_OK | os.W_OK):
+        return "you may not open /dev/net/tun, with which pasta makes the service's interface"
     return ""
 
 
