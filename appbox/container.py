@@ -27,7 +27,7 @@ _LOW_PORTS: Final = "net.ipv4.ip_unprivileged_port_start"
 
 
 def is_mapped(manifest: Manifest) -> bool:
-    """Return whether the service has ids of the host that are its own. All services of an ordinary user have the user's."""
+    """Return whether the service has ids of the host that are its own; those of an ordinary user have the user's."""
     return manifest.security.userns != "host" and owner.current() is None
 
 

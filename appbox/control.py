@@ -7,7 +7,7 @@ import time
 from typing import TYPE_CHECKING, Final, NoReturn
 
 from appbox.errors import AppboxError, HostLacks, UsageError
-from appbox.host import gather, process, runc, services
+from appbox.host import delegated, gather, process, runc, services
 from appbox.host.facts import InitKind
 from appbox.session import Options
 from appbox.status import unknown
@@ -87,8 +87,10 @@ def _ready(options: Options, root: Root, name: str) -> InitKind:
 def enter(options: Options, name: str, command: list[str]) -> NoReturn:
     """Become a program inside a running service; its exit code is ours."""
     with options.open_root() as root:
-        _ready(options, root, name)
+        init = _ready(options, root, name)
     terminal = sys.stdin.isatty() and sys.stdout.isatty()
+    if init != "none" and delegated.wanted():
+        delegated.join(init, name)
     runc.enter(name, command, terminal=terminal)
 
 

@@ -130,7 +130,8 @@ def _secrets(locked: Asking, facts: Facts) -> Iterator[Lack]:
     wrong = facts.abilities.secrets if facts.abilities else {}
     for name, secret in locked.manifest.secrets.items():
         if secret.file is not None and (why := wrong.get(secret.file)):
-            hint = "put it there" if why == "is missing" else f"chown root and chmod 0400 {secret.file}"
+            mend = f"chmod 0400 {secret.file}" if owner.current() else f"chown root and chmod 0400 {secret.file}"
+            hint = "put it there" if why == "is missing" else mend
             yield Lack(("secrets", name, "file"), f"{secret.file} {why}", hint)
         if secret.age is not None and (why := wrong.get("age")):
             hint = facts.distribution.hint("age") if "installed" in why else "age-keygen -o makes one; chmod 0400 it"

@@ -32,7 +32,6 @@ class AppboxError(Exception):
         """Return the error as JSON data: exit, what, where, why, hint."""
         return {"exit": self.exit_code, "what": self.what, "where": self.where, "why": self.why, "hint": self.hint}
 
-
     @staticmethod
     def of(data: Mapping[str, Any]) -> AppboxError:
         """Return the error that `as_dict` made data of."""

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from appbox import image_limits
+from appbox import image_limits, owner
 from appbox.errors import AppboxError, Locked, UsageError, printable
 from appbox.host.inside import remove_tree
 from appbox.layers import unpack_image
@@ -170,7 +170,8 @@ def _mounted(directory: str) -> AppboxError:
 
 def _parse_map(text: str) -> IdMap:
     if not text:
-        return IdMap(0, 65536)
+        own = owner.current()
+        return IdMap(0, 65536 if own is None else min(own.count, 65536))
     parts = text.split(":")
     numbers = [int(p) for p in parts if p.isascii() and p.isdigit() and len(p) <= 10]
     if len(numbers) != 2 or len(parts) != 2 or numbers[1] < 1 or sum(numbers) > _MAP_LIMIT:

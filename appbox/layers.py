@@ -8,6 +8,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Self
 
+from appbox import owner
 from appbox.errors import Refused, Unavailable
 from appbox.host.inside import remove_tree
 from appbox.oci.arrival import StartedOverError
@@ -99,6 +100,7 @@ def unpack_image(
             root_fd,
             idmap,
             durable=durable,
+            devices="create" if owner.current() is None else "empty",
             recorder=recorder,
             limits=limits,
             progress=lambda *_: check() if check else None,

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import BinaryIO, Final
 
+from appbox import owner
 from appbox.errors import AppboxError, printable
 from appbox.host import process, services
 from appbox.store import paths
@@ -203,7 +204,11 @@ def from_journal(name: str, wanted: Wanted) -> Iterator[Line]:
     argv += [f"--since=@{int(wanted.since)}"] if wanted.since is not None and wanted.lines is None else []
     argv += ["--follow"] if wanted.follow else []
     field = services.journal_field("UNIT")
-    units = (f"{field}={unit}.service" for unit in (name, f"{name}:health"))  # either matches
+    units = [f"{field}={unit}.service" for unit in (name, f"{name}:health")]  # either matches
+    own = owner.current()
+    if own is not None and not own.by_root:
+        # Of a process that has ended meanwhile, the journal no longer knows which unit of a user it was in.
+        units += ["+", f"_UID={own.uid}", f"SYSLOG_IDENTIFIER={name}", "_TRANSPORT=stdout"]
     with process.stream([*argv, *units]) as output:
         yield from _younger(map(_entry, output), wanted.since)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from appbox import owner, rlimits
+from appbox import devices, owner, rlimits
 from appbox.host.facts import Abilities, Facts
 from appbox.locked import Asking
 from appbox.oci import runtimes
@@ -28,6 +28,9 @@ def borrowed(locked: Asking, facts: Facts) -> Iterator[Need]:
     for index, device in enumerate(found.devices):
         if device.problem:
             yield ("security", "devices", index), device.problem, "ls -l /dev shows what there is"
+        elif owner.current() and not {"r", "w"} <= {*devices.parse(locked.manifest.security.devices[index]).access}:
+            message = "an ordinary user cannot take reading or writing from a service alone"
+            yield ("security", "devices", index), message, "take its access out, and give the node itself another mode"
     if process.init and not found.reaper:
         message = "this host has no static init to start as process 1 (tini-static, catatonit or docker-init)"
         yield ("process", "init"), message, facts.distribution.hint("tini")

@@ -26,6 +26,7 @@ def writing(options: Options, root: Root, *, wait: float | None, own: Collection
     Those are about to be planned anew, which finishes them. `wait` is as in `store.lock.exclusive`.
     """
     with lock.exclusive(root, wait, lambda holder: _waiting(options, holder)):
+        id_map.record(root)
         for sentence in (*holding.recover(root), *recover(options, root, own)):
             if options.verbosity >= 0:  # with --json, too: standard output stays one document
                 sys.stderr.write(f"{sentence}\n")

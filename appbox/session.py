@@ -41,11 +41,17 @@ class Options:
     def open_root(self, *, services: bool = True) -> Root:
         """Open the root that the options name.
 
-        Where services are looked at, an ordinary user is root from then on, in a namespace of the user's own.
+        Where services are looked at, an ordinary user is root from then on, in a namespace of the user's own. HostLacks
+        when the user's ids are not those any more to which the files of the services belong.
         """
         if services:
             _become_owner()
-        return Root(self.root)
+        root = Root(self.root)
+        if services and owner.current() is not None:
+            from appbox.store import id_map  # noqa: PLC0415 - root does without
+
+            id_map.refuse_changed(root)
+        return root
 
     def colored(self, stream: TextIO) -> bool:
         """Return whether to write colours to a stream (https://no-color.org)."""
@@ -91,6 +97,13 @@ def choose_owner(user: str, root: str = "/") -> None:
         if user not in {MYSELF, found.name}:
             raise UsageError("only root can work for another user", where=f"--user {user}")
         owner.use(found)
+
+
+def leave_root() -> None:
+    """Be the user for whom root works, from now on: nothing that is in the user's places is read or written as root."""
+    found = owner.current()
+    if found is not None and found.by_root:
+        _become_owner()
 
 
 def _become_owner() -> None:

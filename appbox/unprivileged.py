@@ -38,11 +38,24 @@ def lacks(locked: Asking, facts: Facts) -> Iterator[Need]:
     if security.apparmor not in {"", "unconfined"}:
         message = "only root sees which AppArmor profiles are loaded, and only root's services are put under one"
         yield ("security", "apparmor"), message, "take the key out"
+    if security.rootfs == "persistent" and (why := _no_overlay(facts)):
+        yield (
+            ("security", "rootfs"),
+            f"no overlay can be mounted, which keeps what is written apart: {why}",
+            _EVERYWHERE,
+        )
     first = facts.abilities.first_port if facts.abilities else 0
     for index, port in enumerate(locked.manifest.network.ports):
         if port.host_port < first:
             message = f"port {port.host_port} is root's: an ordinary user may listen from {first} on"
             yield ("network", "ports", index), message, f"take another port, or {_lower(port.host_port)}"
+
+
+_NOT_KEPT = 'take rootfs = "overlay", or another file system for XDG_DATA_HOME'
+
+
+def _no_overlay(facts: Facts) -> str:
+    return facts.abilities.no_overlay if facts.abilities else ""
 
 
 def _instead_of_bridge(locked: Asking) -> str:
@@ -86,6 +99,8 @@ def notes(locked: Locked, facts: Facts, volumes: tuple[VolumeSpec, ...]) -> Iter
         yield f'security.userns = "host" changes nothing: root in the service is {_name(own)} on the host'
     if own.alone:
         yield f"there are no ids but {_name(own)}'s own in the service, and no users but root: see appbox doctor"
+    if why := _no_overlay(facts):
+        yield f"each start copies all files of the image, which takes time and as much disk again: no overlay ({why})"
     yield from _ports(locked, facts)
     for volume in volumes:
         yield from _source(locked, volume)

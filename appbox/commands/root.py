@@ -9,7 +9,7 @@ from typing import Annotated, Final, cast
 import typer
 
 from appbox.errors import UsageError
-from appbox.session import Options, as_json, choose_owner
+from appbox.session import Options, as_json, choose_owner, leave_root
 
 app: Final = typer.Typer(
     name="appbox",
@@ -91,4 +91,5 @@ def _global(  # noqa: PLR0917
         raise UsageError(f"{color!r} is not known", where="--color", hint="choose auto, always or never")
     if context.invoked_subcommand != "doctor":  # which says what is wrong with a user for whom nothing can be kept
         choose_owner(user, root)
+        leave_root()
     context.obj = Options(root, init, json, -1 if quiet else verbose, color, user)

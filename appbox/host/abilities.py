@@ -12,6 +12,7 @@ from appbox.host import cgroups, kernel, networks, process, replace_mount, secre
 from appbox.host.facts import Abilities
 from appbox.manifest import Manifest
 from appbox.resources import limits
+from appbox.store import paths
 
 
 def gather(manifests: Sequence[Manifest]) -> Abilities:
@@ -31,6 +32,7 @@ def gather(manifests: Sequence[Manifest]) -> Abilities:
         cgroups=cgroups.gather() if any(limits(manifest.resources) for manifest in manifests) else None,
         manager=_manager(),
         first_port=kernel.first_port() if owner.current() else 0,
+        no_overlay=kernel.no_overlay(paths.CONTAINERS),
         live_mounts=replace_mount.possible() if any(map(_calm, manifests)) else True,
         secrets=secret_sources.gather(manifests),
         programs=_programs() if any(one.health or one.service.notify for one in manifests) else None,

@@ -11,9 +11,9 @@ from typing import Any, cast
 
 from appbox import owner
 from appbox.errors import AppboxError
-from appbox.host import process
+from appbox.host import process, runc
 from appbox.host.facts import InitKind
-from appbox.host.services import OpenRC, State, reload_by_script
+from appbox.host.services import OpenRC, State, in_own_words, reload_by_script
 from appbox.units.files import Link, UnitFile
 
 
@@ -38,6 +38,11 @@ def enable(kind: InitKind, name: str, link: Link | None) -> None:
     _ask(kind, "enable", name=name, link=None if link is None else asdict(link))
 
 
+def join(kind: InitKind, name: str) -> None:
+    """Have the process outside, which is about to become a command in a container, moved into its cgroup."""
+    _ask(kind, "join", name=name)
+
+
 class Delegated:
     """The control of the host's init system, through root."""
 
@@ -50,11 +55,17 @@ class Delegated:
 
     def start(self, name: str) -> None:
         """See `Services`."""
-        self._do("start", name)
+        self._begin("start", name)
 
     def stop(self, name: str) -> None:
-        """See `Services`."""
-        self._do("stop", name)
+        """See `Services`; root's side ends no container, whose state is the user's to write."""
+        try:
+            self._do("stop", name)
+        except AppboxError:
+            if self.kind != "openrc" or self.state(name) == "active":
+                raise
+            runc.end(name)
+            self.forget(name)
 
     def prepare(self, name: str, *, units: bool) -> None:
         """See `Services`."""
@@ -62,11 +73,11 @@ class Delegated:
 
     def start_again(self, name: str) -> None:
         """See `Services`."""
-        self._do("start_again", name)
+        self._begin("start_again", name)
 
     def restart(self, name: str) -> None:
         """See `Services`."""
-        self._do("restart", name)
+        self._begin("restart", name)
 
     def reload_service(self, name: str) -> None:
         """See `Services`; the user's own run script does it."""
@@ -101,6 +112,14 @@ class Delegated:
         if self.kind == "openrc":
             return OpenRC().log_tail(name, lines, after)
         return [str(line) for line in self._do("log_tail", name, lines, after)]
+
+    def _begin(self, method: str, name: str) -> None:
+        """Have root start it; what the service said of a failure stands in files that root's side does not open."""
+        mark = self.log_mark(name)
+        try:
+            self._do(method, name)
+        except AppboxError as error:
+            raise in_own_words(self, name, error, mark) from error
 
     def _do(self, method: str, *arguments: object, **options: object) -> Any:
         return _ask(self.kind, "service", method=method, arguments=arguments, options=options)

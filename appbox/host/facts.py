@@ -68,15 +68,16 @@ class Abilities:
     """What a live host can do, as far as the manifests at hand depend on it; `host.abilities` finds it out.
 
     Nothing is known of a root that does not run: None in `Facts`, and nothing is refused then.
-    `runtime` is None when it did not say what it is; `kernel` is major and minor version. `apparmor` are the profiles
-    that are loaded, None without AppArmor. `hard_limits` are the rlimits of process 1 by their names in a manifest;
-    `raises_limits` says whether it may give more, `open_files` what the kernel has at most. `no_sysctls` are those of
-    the asked-for kernel parameters that a container would not have. `cgroups` is None when no
-    manifest asks for limits, and `programs`, which health checks need, when no manifest has one. `live_mounts`: the
-    kernel can replace a file that a running container sees. `secrets` maps what manifests read secrets with, files of
-    the host and "age", to what is wrong with it, "" if nothing. `manager` is what is wrong with the user's
-    own systemd: there is none, or it ends with the last login. `pasta` is what is wrong with pasta, "" if nothing. `first_port` is the lowest one on which an ordinary
-    user may listen; 0 for root's services.
+    `runtime` is None when it did not say what it is; `kernel` is major and minor version. `apparmor` are the
+    profiles that are loaded, None without AppArmor. `hard_limits` are the rlimits of process 1 by their names in a
+    manifest; `raises_limits` says whether it may give more, `open_files` what the kernel has at most. `no_sysctls`
+    are those of the asked-for kernel parameters that a container would not have. `cgroups` is None when no manifest
+    asks for limits, and `programs`, which health checks need, when no manifest has one. `live_mounts`: the kernel
+    can replace a file that a running container sees. `secrets` maps what manifests read secrets with, files of the
+    host and "age", to what is wrong with it, "" if nothing. `manager` is what is wrong with the user's own systemd:
+    there is none, or it ends with the last login. `pasta` is what is wrong with pasta, "" if nothing. `first_port`
+    is the lowest one on which an ordinary user may listen; 0 for root's services. `no_overlay` is why an ordinary
+    user can mount none over the files of an image, "" if that can be done.
     """
 
     runtime: Runtime | None = None
@@ -95,6 +96,7 @@ class Abilities:
     secrets: Mapping[str, str] = field(default_factory=dict)
     manager: Literal["", "missing", "brief"] = ""
     first_port: int = 0
+    no_overlay: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,6 +36,12 @@ _LIMITS: Final = {
 _CAP_SYS_RESOURCE: Final = 24
 _PROFILES: Final = "/sys/kernel/security/apparmor/profiles"
 _LOOK: Final = 'for path; do [ -e "$path" ] && [ -w "$path" ] || echo "$path"; done'
+_NO_OVERLAY: Final = 9
+_OVERLAY: Final = f"""
+mount -n -t tmpfs appbox "$1" && mkdir "$1/u" "$1/w" "$1/m" || exit 1
+options=lowerdir=$2,upperdir=$1/u,workdir=$1/w,userxattr,index=off,xino=off
+mount -n -i -t overlay -o "$options" appbox "$1/m" || exit {_NO_OVERLAY}
+"""
 _INTERFACE: Final = re.compile(r"net\.(ipv4|ipv6|mpls)\.(conf|neigh)\.(?!all\.|default\.)")
 """Parameters of one network interface, which the container gets only when it starts."""
 
@@ -139,6 +145,20 @@ def _not_settable(names: Collection[str], *, mapped: bool) -> set[str]:
     words = [unshare, "--net", "--ipc", "--uts", *(["--user", "--map-root-user"] if mapped or owner.current() else [])]
     done = process.run([*words, "--", "/bin/sh", "-c", _LOOK, "sh", *paths])
     return {paths[line] for line in done.out.splitlines() if line in paths} if done.code == 0 else set()
+
+
+def no_overlay(folder: str) -> str:
+    """Return why an ordinary user can mount no overlay over what is in a directory, "" if it can be done or for root.
+
+    It is tried in namespaces that are made for the question and are gone with it. What cannot be asked is no.
+    """
+    own, unshare = owner.current(), process.find("unshare")
+    if own is None or unshare is None:
+        return ""
+    while not os.path.isdir(folder):
+        folder = os.path.dirname(folder)
+    done = process.run([unshare, "-U", "-r", "-m", "/bin/sh", "-c", _OVERLAY, "sh", own.runtime, folder])
+    return done.message if done.code == _NO_OVERLAY else ""
 
 
 def throttles() -> tuple[str, ...]:

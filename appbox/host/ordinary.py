@@ -36,7 +36,7 @@ def named(name: str) -> Owner:
     if not user.name:
         raise UsageError("this host has no such user", where=f"--user {name}")
     make_runtime(user)
-    return replace(find({}, user.uid), by_root=True)
+    return replace(find({"XDG_RUNTIME_DIR": f"/run/user/{user.uid}"}, user.uid), by_root=True)
 
 
 def make_runtime(user: User) -> None:

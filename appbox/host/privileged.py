@@ -7,12 +7,14 @@ units that were made for the user are touched.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import os
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from appbox.errors import AppboxError, Refused
-from appbox.host import gather, services
+from appbox.host import cgroups, gather, services
 from appbox.host.facts import InitKind
 from appbox.owner import Owner
 from appbox.store import unitfiles
@@ -29,12 +31,19 @@ _OF_NAME: Final = frozenset(
     }
 )
 """What may be asked of the init system for one service; `reload` concerns all."""
+_NETWORK: Final = "net"
+"""The host's network, as services name it; no unit is called that."""
+_MADE: Final = tuple(
+    f"/run/systemd/{folder}" for folder in ("generator", "generator.early", "generator.late", "transient")
+)
 
 
 def answer(owner: Owner, request: Mapping[str, Any]) -> dict[str, Any]:
     """Do what a process of `owner` asks for; return {"result": …}, or {"error": …} as `AppboxError.as_dict` has it."""
     try:
         kind = _KINDS[str(request["kind"])]
+        if kind != _running():
+            raise ValueError(f"no {kind} runs here")
         return {"result": _TASKS[str(request["task"])](owner, kind, request)}
     except AppboxError as error:
         return {"error": error.as_dict()}
@@ -44,12 +53,20 @@ def answer(owner: Owner, request: Mapping[str, Any]) -> dict[str, Any]:
         return {"error": Refused("root does no such thing for a user", why=str(error)).as_dict()}
 
 
+def _running() -> InitKind:
+    """Return the init system that runs: files for another one would be taken by whoever reads them, too."""
+    with Root() as root:
+        return gather.detect_init(root)
+
+
 def _write(owner: Owner, kind: InitKind, request: Mapping[str, Any]) -> None:
     unit = declared.unit_of(str(request["declared"]))
     _refuse_other(owner, kind, unit.name)
     file = UnitFile(str(request["path"]), str(request["text"]), int(request["mode"]))
     if not _is_of(owner, unit) or file not in (systemd if kind == "systemd" else openrc).render(unit):
         raise Refused("is no unit that appbox makes for this user", where=file.path)
+    for name in sorted({*unit.requires, *unit.wants} - {_NETWORK}):
+        _refuse_needed(owner, kind, unit.name, name)
     with Root() as root:
         unitfiles.write(root, file)
 
@@ -93,8 +110,24 @@ def _service(owner: Owner, kind: InitKind, request: Mapping[str, Any]) -> Any:
         return control.reload()
     if method not in _OF_NAME:
         raise ValueError(f"no {method}")
+    if any(type(one) is not int or one < 0 for one in arguments[1:]) or {type(one) for one in options.values()} - {bool}:
+        raise ValueError(f"no such {method}")  # a text might be an option of a program
     _refuse_other(owner, kind, _name({"name": arguments[0]}), there=True)
     return getattr(control, method)(*arguments, **options)
+
+
+def _join(owner: Owner, kind: InitKind, request: Mapping[str, Any]) -> None:
+    """Move this process, which is about to become a command of the user's, into the cgroup of a container.
+
+    On cgroup v2 only: there the user may not do it from where root's commands run (cgroups(7), Delegation).
+    """
+    name = _name(request)
+    _refuse_other(owner, kind, name, there=True)
+    for unit in services.cgroups_of(kind, name):
+        with contextlib.suppress(OSError):
+            with open(f"{cgroups.ROOT}/{unit}/{name}/cgroup.procs", "w", encoding="ascii") as file:
+                file.write(str(os.getpid()))
+            return
 
 
 def _name(request: Mapping[str, Any]) -> str:
@@ -108,6 +141,7 @@ def _refuse_other(owner: Owner, kind: InitKind, name: str, *, there: bool = Fals
     """Raise Refused for a service whose unit was not made for this user; `there`: it has to have one."""
     with Root() as root:
         found = unitfiles.read(root, kind, name)
+        _refuse_generated(root, name)
     own = places.files_of(kind, name)[0]
     if own not in found:
         if there or found:
@@ -127,9 +161,31 @@ def _refuse_other(owner: Owner, kind: InitKind, name: str, *, there: bool = Fals
         )
 
 
+def _refuse_generated(root: Root, name: str) -> None:
+    """Raise Refused for a unit that was made at boot or until the next one (systemd.unit(5), Unit File Load Path)."""
+    for folder in _MADE:
+        path = f"{folder}/{name}.service"
+        if root.exists(path):
+            raise Refused(f"the unit name {name} is taken", where=path, hint="give the service another name")
+
+
+def _refuse_needed(owner: Owner, kind: InitKind, service: str, name: str) -> None:
+    """Raise Refused for what a user's service may not have started: units of root's do anything, as poweroff does."""
+    try:
+        _refuse_other(owner, kind, name)
+    except AppboxError as error:
+        raise Refused(
+            f"cannot have {name} started",
+            where=service,
+            why=f"{error.where} is not made for the user {owner.name}",
+            hint=f"take {name} out of service.requires and service.wants; service.after may name it",
+        ) from error
+
+
 _TASKS: Final[Mapping[str, Callable[[Owner, InitKind, Mapping[str, Any]], Any]]] = {
     "write": _write,
     "remove": _remove,
     "enable": _enable,
     "service": _service,
+    "join": _join,
 }

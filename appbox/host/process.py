@@ -66,6 +66,8 @@ def need(program: str, why: str, hint: str = "") -> str:
 def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
     """Return a small clean environment for programs of the host."""
     own = owner.current()
+    if own is not None and own.by_root and _outside is None:
+        own = None  # root's own programs, which may start services of others
     kept = {key: os.environ[key] for key in ("TERM", "LANG", "TZ") if key in os.environ}
     home = {"HOME": own.home, "USER": own.name, "XDG_RUNTIME_DIR": own.runtime} if own else {"HOME": "/root"}
     return {**kept, "PATH": ":".join(SEARCH), "LC_ALL": "C", **home, **(extra or {})}

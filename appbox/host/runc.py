@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -102,11 +101,16 @@ def beside(name: str) -> list[str]:
     The kernel lets an ordinary user move a process only below a common cgroup of the user's own (cgroups(7)); a login
     session is outside of it, and the runtime passes over that. So the user's systemd starts it, in a scope of its own.
     """
+    return [*scope(), *program(name)]
+
+
+def scope() -> list[str]:
+    """Return the words that start a program where it may join a container's cgroup, if that takes any."""
     own = owner.current()
     run = process.find("systemd-run") if own is not None and not own.by_root else None
     if own is None or run is None or not os.path.exists(f"{own.runtime}/systemd/private"):
-        return program(name)
-    return [run, "--user", "--scope", "--quiet", "--collect", "--", *program(name)]
+        return []
+    return [run, "--user", "--scope", "--quiet", "--collect", "--"]
 
 
 def program(name: str) -> list[str]:

@@ -11,6 +11,7 @@ import stat
 from collections.abc import Iterable
 from typing import Final
 
+from appbox import owner
 from appbox.errors import Refused
 from appbox.host import process, trusted
 from appbox.host.facts import IdRange
@@ -63,5 +64,5 @@ def _wrong(place: Place) -> str:
     if not place.whose.trusted:
         return f"belongs to the user id {place.whose.outside}, who can change it"
     if found.st_mode & _BY_OTHERS:
-        return "may be written by others than root"
+        return f"may be written by others than {'root' if owner.current() is None else 'you'}"
     return f"is larger than {LIMIT} bytes" if found.st_size > LIMIT else ""

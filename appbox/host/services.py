@@ -195,6 +195,14 @@ def systemctl() -> list[str]:
     return [program] if _system() else [program, "--user"]
 
 
+def cgroups_of(kind: InitKind, name: str) -> list[str]:
+    """Return where the cgroup of a service's unit may be, relative to where they are mounted; OpenRC has two ways."""
+    if kind != "systemd":
+        return [f"openrc.{name}", name]
+    argv = [*systemctl(), "show", "--property=ControlGroup", "--value", f"{name}.service"]
+    return [found] if (found := process.run(argv).out.strip().strip("/")) else []
+
+
 def journal_field(name: str) -> str:
     """Return the journal's field for what a unit wrote (systemd.journal-fields(7))."""
     return f"_SYSTEMD_{name}" if _system() else f"_SYSTEMD_USER_{name}"
@@ -204,6 +212,15 @@ def _system() -> bool:
     """Return whether units are the system's: the host's own services', and those of users for whom root works."""
     own = owner.current()
     return own is None or own.by_root
+
+
+def _blind() -> bool:
+    """Return whether this is root for a user: what the user can write is left to the process that has nothing of root's.
+
+    A log may be a symlink to what only root can read, a container's state may name anybody's process.
+    """
+    own = owner.current()
+    return own is not None and own.by_root and process.outside() is None
 
 
 class OpenRC:
@@ -233,7 +250,7 @@ class OpenRC:
         try:
             self._rc(name, "stop")
         except AppboxError:
-            if self.state(name) == "active":
+            if self.state(name) == "active" or _blind():
                 raise
             runc.end(name)
             self.forget(name)
@@ -282,6 +299,8 @@ class OpenRC:
 
     def log_mark(self, name: str) -> int:
         """Return the size of the log file in bytes."""
+        if _blind():
+            return 0
         try:
             return os.stat(paths.log_file(name)).st_size
         except OSError:
@@ -293,6 +312,8 @@ class OpenRC:
 
     def log_tail(self, name: str, lines: int, after: int = 0) -> list[str]:
         """Return the last lines of the log file, which is a new one when it has become smaller."""
+        if _blind():
+            return []
         try:
             with open(paths.log_file(name), "rb") as file:
                 end = file.seek(0, 2)
@@ -390,7 +411,7 @@ def of_kind(kind: InitKind) -> Services:
 
 def reload_by_script(name: str) -> None:
     """Call the run script itself, as the units do: what a failing command says is then known. It is waited for."""
-    result = process.run([f"{paths.CONTAINERS}/{name}/run", "reload"], timeout=_TIMEOUT)
+    result = process.run([*runc.scope(), f"{paths.CONTAINERS}/{name}/run", "reload"], timeout=_TIMEOUT)
     if result.code != 0:
         why = result.message.removeprefix(f"appbox: {name}: ")
         raise AppboxError("cannot be reloaded", where=name, why=why, hint=_hint((name,)))
@@ -439,12 +460,24 @@ def _why(control: Services, verb: str, units: tuple[str, ...], result: process.R
     return _last_words(control, name, after) or " | ".join(own) or result.message
 
 
+def in_own_words(control: Services, name: str, error: AppboxError, after: int = 0) -> AppboxError:
+    """Return the error of a start that root did for this process, with the reason that the service itself gives."""
+    try:
+        _refuse_unhealthy(control, (name,), after)
+    except AppboxError as found:
+        return found
+    said = _last_words(control, name, after) if control.kind == "openrc" else ""
+    return AppboxError.of({**error.as_dict(), "why": said or error.why})
+
+
 def _limit(verb: str) -> float:
     return _START_TIMEOUT if verb in {"start", "restart"} else _TIMEOUT
 
 
 def _refuse_unhealthy(control: Services, units: tuple[str, ...], after: int = 0) -> None:
     """Raise AppboxError for a service that did not become healthy, with the last words that it wrote."""
+    if _blind():
+        return
     for name in (unit.removesuffix(".service") for unit in units):
         found = health_state.load(name)
         if found is not None and found.state == "unhealthy":

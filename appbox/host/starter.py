@@ -5,8 +5,8 @@ runs in a container of the user's, and enter its namespaces; from within appbox'
 
 `serve` is the process outside. It takes requests from `Outside`, the client within, at a socket: one JSON object each,
 with the descriptors that the program gets and one through which its end is told (unix(7), SCM_RIGHTS). Both are the
-same program of the same user, so that neither has to distrust the other; where root serves a user, it starts programs as
-that user, and `host.privileged` judges what else is asked of it.
+same program of the same user, so that neither has to distrust the other; where root serves a user, it starts programs
+as that user, and `host.privileged` judges what else is asked of it.
 """
 
 from __future__ import annotations
@@ -165,12 +165,18 @@ def serve(line: socket.socket, own: process.Identity | None = None, answer: Answ
     """
     wanted: list[Any] | None = None
     while True:
-        size, fds, _, _ = socket.recv_fds(line, 4, _FDS)
+        size, fds, _, _ = socket.recv_fds(line, 4, _FDS, socket.MSG_CMSG_CLOEXEC)
         if len(size) < 4:
             return wanted
-        data = _exactly(line, int.from_bytes(size, "big"))
-        request = json.loads(data)
-        told = socket.socket(fileno=fds[0])
+        try:
+            request = json.loads(_exactly(line, int.from_bytes(size, "big")))
+            _refuse_half(request, fds)
+            told = socket.socket(fileno=fds[0])
+        except (ValueError, LookupError, TypeError, RecursionError, OSError):
+            for fd in fds:
+                os.close(fd)
+            line.shutdown(socket.SHUT_RDWR)  # nothing of ours sends that
+            return None
         if request["do"] == "become":
             wanted = [request["argv"], request["env"]]
             told.close()
@@ -178,11 +184,20 @@ def serve(line: socket.socket, own: process.Identity | None = None, answer: Answ
             with told:
                 info = os.fstat(fds[1])
                 os.close(fds[1])
-                told.send(json.dumps([info.st_uid, info.st_gid]).encode())
+                with contextlib.suppress(BrokenPipeError):
+                    told.send(json.dumps([info.st_uid, info.st_gid]).encode())
         elif request["do"] == "privileged":
             threading.Thread(target=_answer, args=(request["asked"], told, answer), daemon=True).start()
         else:
             threading.Thread(target=_start, args=(request, told, fds[1:], own), daemon=True).start()
+
+
+def _refuse_half(request: Mapping[str, Any], fds: Sequence[int]) -> None:
+    """Raise for a request without what its kind needs."""
+    needed = {"start": ("argv", "env", "session"), "become": ("argv", "env"), "privileged": ("asked",), "owner": ()}
+    missing = [key for key in needed[request["do"]] if key not in request]
+    if missing or len(fds) < {"start": 4, "owner": 2}.get(request["do"], 1):
+        raise ValueError("half a request")
 
 
 def _answer(asked: Mapping[str, Any], told: socket.socket, answer: Answer | None) -> None:
@@ -207,7 +222,8 @@ def _exactly(line: socket.socket, size: int) -> bytes:
 def _start(request: Mapping[str, Any], told: socket.socket, fds: Sequence[int], own: process.Identity | None) -> None:
     with told:
         try:
-            child = process.spawn(request["argv"], request["env"], fds[0], fds[1], fds[2], request["session"], own)
+            session = request["session"] or own is not None  # nobody else is to write into root's terminal
+            child = process.spawn(request["argv"], request["env"], fds[0], fds[1], fds[2], session, own)
         except OSError as error:
             told.send(json.dumps({"errno": error.errno}).encode())
             return

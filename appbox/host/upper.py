@@ -4,9 +4,9 @@ The upper layer belongs to a service that may be running and hostile. Each direc
 one above it, nothing but directories and plain files is opened, and no symlink is followed. What vanishes while it is
 looked at is left out.
 
-A whiteout is a character device 0:0; a directory with the attribute `trusted.overlay.opaque` hides the whole one below
-(kernel documentation, filesystems/overlayfs.rst). A file that was opened for writing, or is above one that was, has
-been copied up: it is listed only where it differs.
+A whiteout is a character device 0:0; a directory with the attribute `trusted.overlay.opaque`, or `user.overlay.opaque`
+where it is an ordinary user's, hides the whole one below (kernel documentation, filesystems/overlayfs.rst). A file that
+was opened for writing, or is above one that was, has been copied up: it is listed only where it differs.
 """
 
 from __future__ import annotations
@@ -19,12 +19,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final, Literal
 
+from appbox import owner
+
 Change = Literal["added", "changed", "deleted"]
 
 DEPTH: Final = 100
 """Levels of directories that are looked at; what is deeper is not, and is said not to be."""
 
-_OPAQUE: Final = "trusted.overlay.opaque"
 _KINDS: Final = {
     stat.S_IFDIR: "directory",
     stat.S_IFREG: "file",
@@ -289,18 +290,23 @@ def _attributes(now: os.stat_result, was: os.stat_result) -> Iterator[str]:
 
 
 def _xattrs(fd: int) -> dict[str, bytes]:
-    """Return the attributes that belong to the file; the overlay has its own among `trusted.`."""
-    found = {}
+    """Return the attributes that belong to the file, without those of the overlay."""
+    found, own = {}, _prefix()
     with contextlib.suppress(OSError):
         for name in os.listxattr(fd):
-            if not name.startswith("trusted."):
+            if not name.startswith(("trusted.", own)):
                 found[name] = os.getxattr(fd, name)
     return found
 
 
+def _prefix() -> str:
+    """Return how the overlay's own attributes begin: a user's are mounted with `userxattr`."""
+    return "trusted.overlay." if owner.current() is None else "user.overlay."
+
+
 def _is_opaque(fd: int) -> bool:
     try:
-        return os.getxattr(fd, _OPAQUE) == b"y"
+        return os.getxattr(fd, f"{_prefix()}opaque") == b"y"
     except OSError:
         return False
 

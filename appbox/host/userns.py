@@ -59,9 +59,17 @@ def enter(owner: Owner) -> None:
 
 
 def _drop_privileges(owner: Owner) -> None:
-    """Be the user, with the user's groups, and nothing of root's: not even a directory that only root can reach."""
+    """Be the user, with the user's groups, and nothing of root's: not even a directory that only root can reach.
+
+    In a session of its own: a process may put words into its session's terminal as if they were typed, and what root's
+    shell reads there it executes (ioctl_tty(2), TIOCSTI).
+    """
+    here = os.path.realpath(".") if os.path.exists(".") else "/"
     os.chdir("/")
+    os.setsid()
     process.become_user(_identity(owner))
+    with contextlib.suppress(OSError):
+        os.chdir(here)
     syscalls.be_traceable()  # or newuidmap would take this process for somebody else's
     for name in [name for name in os.environ if name.startswith("XDG_") or name in {"MAIL", "SUDO_USER"}]:
         del os.environ[name]
@@ -80,7 +88,7 @@ def _flush() -> None:
 def _stay(owner: Owner, child: int, line: socket.socket, made: int) -> NoReturn:
     """Be the process outside until the one within has ended, and end as it did."""
     for number in _FORWARDED:
-        signal.signal(number, lambda number, _: _forward(child, number))
+        signal.signal(number, lambda number, _: _forward(child, number, alone=owner.by_root))
     if os.read(made, 1):
         line.sendall(_mapped(owner, child).encode())
     os.close(made)
@@ -92,11 +100,11 @@ def _stay(owner: Owner, child: int, line: socket.socket, made: int) -> NoReturn:
         wanted = starter.serve(line)
     _, status = os.waitpid(child, 0)
     code = os.waitstatus_to_exitcode(status)
-    if wanted is not None and code == 0:
+    if wanted is not None and code == 0 and owner.by_root:
+        code = _run_as(_identity(owner), wanted[0], wanted[1])
+    elif wanted is not None and code == 0:
         for number in _FORWARDED:
             signal.signal(number, signal.SIG_DFL)
-        if owner.by_root:
-            process.become_user(_identity(owner))
         try:
             os.execve(wanted[0][0], wanted[0], wanted[1])  # noqa: S606 - that is the point
         except OSError as error:
@@ -110,9 +118,21 @@ def _stay(owner: Owner, child: int, line: socket.socket, made: int) -> NoReturn:
     os._exit(code if code >= 0 else 128 - code)
 
 
-def _forward(child: int, number: int) -> None:
-    """Pass a signal on that was meant for both; a terminal has sent it to both itself."""
-    if number != signal.SIGINT:
+def _run_as(identity: process.Identity, argv: list[str], env: dict[str, str]) -> int:
+    """Run a program as a user, in a session of its own (see `_drop_privileges`), and return how it ended."""
+    try:
+        program = process.spawn(argv, env, None, None, None, True, identity)
+    except OSError as error:
+        sys.stderr.write(f"appbox: {argv[0]}: cannot be started: {error.strerror}\n")
+        return 8
+    for number in (*_FORWARDED, signal.SIGWINCH):
+        signal.signal(number, lambda number, _: _forward(program.pid, number, alone=True))
+    return program.wait()
+
+
+def _forward(child: int, number: int, *, alone: bool) -> None:
+    """Pass a signal on that was meant for both; unless it is `alone` in its session, a terminal has sent it to both."""
+    if alone or number != signal.SIGINT:
         with contextlib.suppress(ProcessLookupError):
             os.kill(child, number)
 

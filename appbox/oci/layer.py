@@ -178,6 +178,7 @@ def _owner(entry: Entry, idmap: IdMap) -> Refused:
         "the owner is outside the range of ids",
         where=entry.shown,
         why=f"{entry.uid}:{entry.gid} is not within 0 to {idmap.size - 1}",
+        hint="you have no subordinate ids; appbox doctor says what to do" if idmap.size == 1 else "",
     )
 
 

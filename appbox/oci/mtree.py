@@ -5,7 +5,8 @@ The form is the one that all readers agree on (NetBSD's and FreeBSD's mtree(8), 
 What could be taken for something else (white space, control characters, `#`, `\\`, glob characters, bytes that are no
 UTF-8) is written as `\\ooo`, three octal digits. Ids and modes are those on disk. Extended attributes are written as
 go-mtree does (`xattr.NAME=BASE64`), which the BSDs' mtree does not know. `nlink` stands at everything but directories,
-where it would depend on the file system.
+where it would depend on the file system. An empty file that stands for a device or a fifo of the image, which only root
+of the host may make, has a tag that says for which: `tags=appbox-char-1-3`.
 
 Reading is strict: a line that `line` would not have written may be of a damaged or a forged file, and is refused.
 """
@@ -49,6 +50,7 @@ _LINE: Final = re.compile(
     rb" uid=(?P<uid>0|[1-9][0-9]{0,9}) gid=(?P<gid>0|[1-9][0-9]{0,9})"
     rb" time=(?P<time>0|-?[1-9][0-9]{0,18})\.(?P<nano>[0-9]{9})"
     rb"(?: size=(?P<size>0|[1-9][0-9]{0,18}) sha256digest=(?P<digest>[0-9a-f]{64}))?"
+    rb"(?: tags=appbox-(?P<instead>char|block|fifo)-(?P<first>0|[1-9][0-9]{0,9})-(?P<second>0|[1-9][0-9]{0,9}))?"
     rb"(?: link=(?P<link>" + _WORD + rb"))?"
     rb"(?: device=native,(?P<major>0|[1-9][0-9]{0,9}),(?P<minor>0|[1-9][0-9]{0,9}))?"
     rb"(?P<xattrs>(?: xattr\.[^\x00-\x20\x7f=]+=[A-Za-z0-9+/]*={0,2})*)"
@@ -71,7 +73,8 @@ class Node(NamedTuple):
 
     `path` is relative to the root, which itself is empty. `mtime` is in nanoseconds since 1970; `digest` is the SHA-256
     of a file's content; `link` a symlink's target; `xattrs` are sorted by name. `nlink` is 0 for directories, and
-    `size`, `digest`, `link` and `device` (major, minor) are empty where they mean nothing.
+    `size`, `digest`, `link` and `device` (major, minor) are empty where they mean nothing. `instead` is what an empty
+    file stands for, with the numbers in `device`.
     """
 
     path: bytes
@@ -86,6 +89,7 @@ class Node(NamedTuple):
     device: tuple[int, int] = (0, 0)
     nlink: int = 0
     xattrs: tuple[tuple[str, bytes], ...] = ()
+    instead: Kind | None = None
 
 
 def order(path: bytes) -> bytes:
@@ -98,6 +102,8 @@ def line(node: Node) -> bytes:
     words = [common(node.kind, node.mode, node.uid, node.gid), f"time={time(node.mtime)}"]
     if node.kind is Kind.FILE:
         words += [f"size={node.size}", f"sha256digest={node.digest.hex()}"]
+        if node.instead is not None:
+            words.append(instead(node.instead, *node.device))
     elif node.kind is Kind.SYMLINK:
         words.append(f"link={escaped(node.link)}")
     elif node.kind is not Kind.DIRECTORY and node.kind is not Kind.FIFO:
@@ -130,6 +136,11 @@ def time(mtime: int) -> str:
 def device(major: int, minor: int) -> str:
     """Return a device number in the one form that is the same for all readers."""
     return f"native,{major},{minor}"
+
+
+def instead(kind: Kind, major: int, minor: int) -> str:
+    """Return the word of an empty file that stands for a device or a fifo, whose numbers are 0."""
+    return f"tags=appbox-{TYPES[kind]}-{major}-{minor}"
 
 
 def attributes(xattrs: Iterable[tuple[str, bytes]]) -> str:
@@ -193,9 +204,29 @@ def parse_line(text: bytes) -> Node:
     found = _LINE.fullmatch(text)
     if found is None:
         raise ValueError("it is malformed")
-    path, kind_name, mode, uid, gid, seconds, nano, size, digest, link, major, minor, xattrs, nlink = found.groups()
+    (
+        path,
+        kind_name,
+        mode,
+        uid,
+        gid,
+        seconds,
+        nano,
+        size,
+        digest,
+        was,
+        first,
+        second,
+        link,
+        major,
+        minor,
+        xattrs,
+        nlink,
+    ) = found.groups()
     kind = _KINDS.get(kind_name)
     if kind is None or {key for key in _OPTIONAL if found[key] is not None} != _FIELDS[kind]:
+        raise ValueError("it is malformed")
+    if was is not None and (kind is not Kind.FILE or size != b"0"):
         raise ValueError("it is malformed")
     node = Node(
         path=_path(path) if path else b"",
@@ -207,9 +238,10 @@ def parse_line(text: bytes) -> Node:
         size=int(size or 0),
         digest=binascii.unhexlify(digest or b""),
         link=unescaped(link or b""),
-        device=(int(major or 0), int(minor or 0)),
+        device=(int(major or first or 0), int(minor or second or 0)),
         nlink=int(nlink or 0),
         xattrs=_xattrs(xattrs) if xattrs else (),
+        instead=_KINDS[was] if was is not None else None,
     )
     if line(node) != text:
         raise ValueError("it is not written as it should be")

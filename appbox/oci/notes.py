@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
 _EVERYWHERE: Final = range(2**31 * 10**9)
 """Times, in nanoseconds, that every file system with nanoseconds can hold; others are clamped by the kernel."""
-_EMPTY: Final = hashlib.sha256(b"").digest()
 
 
 class Notes:
@@ -44,7 +43,7 @@ class Notes:
             size = entry.sparse.size if entry.sparse is not None else entry.size
             self._recorder.file(path, entry.mode, uid, gid, mtime, size, content.digest(), self._kept(entry))
         elif empty:
-            self._recorder.file(path, entry.mode, uid, gid, mtime, 0, _EMPTY)
+            self._recorder.placeholder(path, entry.kind, entry.mode, uid, gid, mtime, entry.major, entry.minor)
         else:
             self._recorder.special(path, entry.kind, entry.mode, uid, gid, mtime, entry.major, entry.minor)
 

@@ -59,6 +59,9 @@ class Record(NamedTuple):
     text: bytes
 
 
+_EMPTY: Final = hashlib.sha256(b"").hexdigest()
+
+
 @dataclass(frozen=True, slots=True)
 class Written:
     """A manifest that was written: the digest and size of its bytes, and how many things it lists."""
@@ -131,6 +134,13 @@ class Recorder:
         """A device or a fifo was made."""
         more = "" if kind is Kind.FIFO else f" device={mtree.device(major, minor)}"
         self._note(path, f"{self._prefix(kind, mode, uid, gid)}{mtree.time(mtime)}{more}")
+
+    def placeholder(  # noqa: PLR0917
+        self, path: bytes, kind: Kind, mode: int, uid: int, gid: int, mtime: int, major: int = 0, minor: int = 0
+    ) -> None:
+        """An empty file was made in the place of a device or a fifo, which only root of the host may make."""
+        words = f"{self._prefix(Kind.FILE, mode, uid, gid)}{mtree.time(mtime)} size=0 sha256digest={_EMPTY}"
+        self._note(path, f"{words} {mtree.instead(kind, major, minor)}")
 
     def linked(self, path: bytes, target: bytes) -> None:
         """`path` was made as another name of what `target` is now, whatever becomes of `target` later."""

@@ -15,6 +15,7 @@ from appbox.units.model import Check, RestartLimit, StopSignal, Unit, When
 
 _BEGIN: Final = "# "
 _LIMIT: Final = 16_384
+_PLAIN: Final[dict[str, type]] = {"str": str, "int": int, "bool": bool}
 
 
 def line(unit: Unit) -> str:
@@ -28,14 +29,19 @@ def unit_of(text: str) -> Unit:
     if not last.startswith(f"{_BEGIN}{{") or len(last) > _LIMIT:
         raise ValueError("it does not say what it was made from")
     try:
-        return _unit(json.loads(last.removeprefix(_BEGIN)))
+        found = _unit(json.loads(last.removeprefix(_BEGIN)))
     except (TypeError, KeyError, AttributeError, RecursionError) as error:
         raise ValueError("it does not say what it was made from") from error
+    if line(found) != f"{last}\n":  # something left out, said twice, or written otherwise
+        raise ValueError("it does not say what it was made from as appbox does")
+    return found
 
 
 def _unit(data: dict[str, Any]) -> Unit:
     if data.keys() != {field.name for field in fields(Unit)}:
         raise ValueError("it was made by another version of appbox")
+    for field in fields(Unit):
+        _refuse_other_kind(str(field.type), field.name, data[field.name])
     made: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in data.items()}
     made["restart_limit"] = RestartLimit(**data["restart_limit"])
     made["stop_signal"] = StopSignal(**data["stop_signal"])
@@ -44,3 +50,13 @@ def _unit(data: dict[str, Any]) -> Unit:
     if data["check"] is not None:
         made["check"] = Check(**{**data["check"], "limit": RestartLimit(**data["check"]["limit"])})
     return Unit(**made)
+
+
+def _refuse_other_kind(kind: str, name: str, value: Any) -> None:
+    """Raise ValueError for a value that is of another type than its field; the values with types of their own look."""
+    if kind == "tuple[str, ...]":
+        right = isinstance(value, list) and all(isinstance(one, str) for one in value)
+    else:
+        right = kind not in _PLAIN or type(value) is _PLAIN[kind]
+    if not right:
+        raise ValueError(f"{name} cannot be {str(value)[:80]!r}")

@@ -229,6 +229,10 @@ class Host:
 
     # Everything
 
+    def runs(self, words: str) -> bool:
+        """Tell whether anything with this command line runs, in whichever cgroup."""
+        return self.machine.run(["pgrep", "-f", "-x", words], check=False).code == 0
+
     def traces(self, name: str) -> list[str]:
         """Return what runs or is mounted for a service: processes, containers, cgroups, mounts."""
         below = [p for p in self.machine.processes() if name in p.cgroup or any(name in word for word in p.words)]

@@ -25,7 +25,7 @@ def wait_for(host: Host, name: str, words: list[str], answer: str, timeout: floa
 
 
 @pytest.mark.parametrize("name", ["redis", "valkey"])
-@pytest.mark.parametrize("process", [{}, {"user": "image"}], ids=["default", "user"])
+@pytest.mark.parametrize("process", [{}, {"user": "image"}], ids=["default", "itself"])
 def test_redis_and_valkey(host: Host, name: str, process: dict[str, str]) -> None:
     images.ensure(name)
     process = dict.fromkeys(process, name)

@@ -101,8 +101,7 @@ def test_nobody_starts_or_judges_a_service_half_way(host: Host) -> None:
     host.run(run)
     assert failures() == 1
     during = host.start(run)
-    asking = lambda: any(tuple(p.words) == ("sleep", "1") for p in host.machine.processes())  # noqa: E731
-    host.machine.wait_until(asking, 10, "the check")
+    host.machine.wait_until(lambda: host.runs("sleep 1"), 10, "the check")
     host.machine.write(f"{place}/paused", "")
     during.communicate(timeout=20)
     assert during.returncode == 0

@@ -75,7 +75,10 @@ def test_every_key_of_the_process_reaches_the_container(host: Host) -> None:
     if host.ordinary:
         # All services of a user are in the one range of the user's ids.
         del manifest["security"]["userns"]
-        expected, mapping = {**EXPECTED, "map": f"0 {USER_ID} 1 1 {SUBIDS} 65536"}, []
+        assert "cannot take reading or writing" in host.apply(manifest, code=8).err
+        manifest["security"]["devices"] = ["/dev/odd:/dev/box/odd"]
+        expected = {**EXPECTED, "map": f"0 {USER_ID} 1 1 {SUBIDS} 65536", "written": "yes"}
+        mapping = []
     host.apply(manifest)
     host.machine.wait_until(lambda: host.has_data("report", "up"), 20, "the report")
     seen = {name: host.data("report", name).strip() for name in REPORTED}

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from tests.ground import images
-from tests.ground.roots import USER_ID
 from tests.init.host import Host, script_manifest
 from tests.init.test_images import wait_for
 
@@ -184,16 +183,15 @@ mv /data/new /data/seen
 
 
 def test_volumes_of_every_kind(host: Host) -> None:
-    host.machine.run(["mkdir", "-p", "/srv/ro/sub"])
-    host.machine.run(["mount", "-t", "tmpfs", "tmpfs", "/srv/ro/sub"])
-    if host.ordinary:
-        host.machine.run(["install", "-d", "-o", str(USER_ID), "/srv/shared"])
+    top = f"{host.home}/srv" if host.ordinary else "/srv"
+    host.run(["mkdir", "-p", f"{top}/ro/sub"])
+    host.machine.run(["mount", "-t", "tmpfs", "tmpfs", f"{top}/ro/sub"])
     volumes = {
         "in": {"path": "/shared/in"},
-        "shared": {"path": "/shared", "source": "/srv/shared", "owner": "0:0"},
+        "shared": {"path": "/shared", "source": f"{top}/shared", "owner": "0:0"},
         "data": {"path": "/data"},
         "t": {"path": "/t", "tmpfs": True, "size": "2M", "mode": "1770", "owner": "0:5"},
-        "ro": {"path": "/ro", "source": "/srv/ro", "read_only": True},
+        "ro": {"path": "/ro", "source": f"{top}/ro", "read_only": True},
     }
     for name in ("one", "two"):
         more = {"volumes": volumes, "config": {"/data/deep/conf": {"text": ""}}}
@@ -205,5 +203,5 @@ def test_volumes_of_every_kind(host: Host) -> None:
         assert lines[-3:] == ["/t 1770 0:5", "/shared 755 0:0", "2048"]
         places = ["/data", "/data/deep/conf", "/ro", "/ro/sub", "/shared", "/shared/in", "/t"]
         assert [line.split()[1] for line in lines[:-3]] == places
-    assert sorted(p.name for p in host.machine.path("/srv/shared").iterdir()) == ["in", "mine-one", "mine-two"]
+    assert sorted(p.name for p in host.machine.path(f"{top}/shared").iterdir()) == ["in", "mine-one", "mine-two"]
     assert "nothing to do" in host.appbox("apply", host.services).out

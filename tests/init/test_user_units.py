@@ -45,6 +45,8 @@ def test_a_users_service_is_run_by_the_systems_init(host: Host) -> None:
     host.wait_for_pong()
     (server,) = [p for p in host.machine.processes() if p.words[0] == f"redis-server *:{PORT}"]
     assert server.user > 100_000  # a subordinate id of the user's
+    words = ["appbox", "--user", roots.USER, "exec", "cache", "cat", "/proc/self/cgroup"]
+    assert "0::/\n" in host.machine.run(words).out  # in the container's own cgroup, and so within its limits
     plan = host.machine.run(["appbox", "--user", roots.USER, "plan", f"/home/{roots.USER}/redis.toml"]).out
     assert "nothing to do" in plan
     host.machine.reboot(hard=True)
@@ -67,7 +69,7 @@ def test_root_takes_only_what_it_would_write_itself(host: Host) -> None:
     good = {"kind": kind, "task": "write", "path": path, "text": text, "mode": mode, "declared": text}
     evil = text.replace(f"{roots.USER}", "root")
     line = "ExecStartPre=+/bin/touch /run/evil\n" if host.systemd else "touch /run/evil\n"
-    asked = [
+    asked: list[dict[str, object]] = [
         {**good, "text": text + line},
         {**good, "text": text + line, "declared": text + line},
         {**good, "text": evil, "declared": evil},

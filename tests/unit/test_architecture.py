@@ -33,6 +33,7 @@ ONLY = {
     "cryptography": {"appbox.oci.signature"},
     "rich": {"appbox.progress"},
     "typer": {
+        "appbox.commands.__init__",
         "appbox.commands.data",
         "appbox.commands.doctor",
         "appbox.commands.images",
@@ -188,6 +189,7 @@ PURE = {
     "appbox.units.places",
     "appbox.units.render",
     "appbox.units.systemd",
+    "appbox.unprivileged",
     "appbox.values",
     "appbox.variables",
     "appbox.volumes",

@@ -5,7 +5,9 @@ from __future__ import annotations
 import errno
 import json
 import os
+import pwd
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,9 +15,9 @@ import typer.main
 from hypothesis import given
 from hypothesis import strategies as st
 
-from appbox import __version__, cli, commands, explain
+from appbox import __version__, cli, commands, explain, owner
 from appbox.errors import AppboxError, HostLacks
-from appbox.store import state
+from appbox.store import paths, state
 
 MANIFEST = 'name = "web"\nimage = "docker.io/library/web"\nversion = "1"\n[network]\nmode = "host"\n'
 COMMANDS = (
@@ -164,9 +166,105 @@ def test_without_a_command_there_is_help(capsys: Captured, words: tuple[str, ...
     assert (code, json.loads(out)["error"]["what"]) == (2, "missing command")
 
 
-def test_what_is_not_there_yet_is_said(capsys: Captured) -> None:
-    code, _, err = end(capsys, "--user", "status")
-    assert (code, err) == (8, "appbox: --user: services of ordinary users are not supported yet\n")
+@pytest.fixture
+def no_owner() -> Iterator[None]:
+    """Leave this process to the host, whatever a command line says."""
+    yield
+    owner.use(None)
+
+
+@pytest.mark.parametrize(
+    ("words", "front", "rest"),
+    [
+        ("--user", "--user=.", ""),
+        ("status --user", "--user=.", "status"),
+        ("status --user alice", "--user alice", "status"),
+        ("--user alice status", "--user alice", "status"),
+        ("status --user=alice web", "--user=alice", "status web"),
+        ("exec web ls --user alice", "", "exec web ls --user alice"),
+        ("exec --user alice web ls --user bob", "--user alice", "exec web ls --user bob"),
+        ("check -- --user alice", "", "check -- --user alice"),
+        ("plan --user alice x --json", "--user alice --json", "plan x"),
+    ],
+)
+def test_root_names_the_user_wherever_it_likes(
+    monkeypatch: pytest.MonkeyPatch, words: str, front: str, rest: str
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    assert cli.global_first(words.split()) == (front.split(), rest.split())
+
+
+@pytest.mark.parametrize(
+    ("words", "front", "rest"),
+    [
+        ("--user status", "--user=.", "status"),
+        ("status --user", "--user=.", "status"),
+        ("status --user web", "--user=.", "status web"),
+        ("--user ME status", "--user ME", "status"),
+        ("status --user ME", "--user ME", "status"),
+        ("--user --json status", "--user=. --json", "status"),
+        ("--user=web status", "--user=web", "status"),
+    ],
+)
+def test_an_ordinary_user_need_not_say_the_own_name(
+    monkeypatch: pytest.MonkeyPatch, words: str, front: str, rest: str
+) -> None:
+    me = pwd.getpwall()[-1]
+    monkeypatch.setattr(os, "geteuid", lambda: me.pw_uid)
+    front, rest, words = (text.replace("ME", me.pw_name) for text in (front, rest, words))
+    assert cli.global_first(words.split()) == (front.split(), rest.split())
+
+
+def test_a_user_without_a_password_entry_has_no_name_to_say(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 2_000_000_011)
+    assert cli.global_first(["--user", "status"]) == (["--user=."], ["status"])
+
+
+@pytest.mark.usefixtures("no_owner")
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("status --user", "--user: root is no ordinary user; name one: --user NAME"),
+        ("--user=. status", "--user: root is no ordinary user; name one: --user NAME"),
+        ("--user root status", "--user root: root is no ordinary user; leave --user out"),
+        ("status --user 0", "--user 0: root is no ordinary user; leave --user out"),
+        ("--user no-such-user status", "no-such-user: this host has no such user; getent passwd lists"),
+        ("--user 2000000011 status", "2000000011: this host has no such user"),
+        ("--root /r --user nobody status", "--root: a user's services are made on the running host; leave it out"),
+    ],
+)
+def test_root_has_to_name_an_ordinary_user(
+    capsys: Captured, monkeypatch: pytest.MonkeyPatch, words: str, said: str
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    code, out, err = end(capsys, *words.split())
+    assert (code, out) == (2, "")
+    assert err.startswith(f"appbox: {said}")
+    assert owner.current() is None
+    code, out, _ = end(capsys, "--json", *words.split())
+    assert (code, json.loads(out)["error"]["exit"]) == (2, 2)
+
+
+@pytest.mark.usefixtures("no_owner")
+def test_nobody_but_root_works_for_another_user(
+    capsys: Captured, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    tmp_path.chmod(0o700)
+    for name in ("HOME", "XDG_RUNTIME_DIR"):
+        monkeypatch.setenv(name, str(tmp_path))
+    for name in ("XDG_DATA_HOME", "XDG_CONFIG_HOME", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    code, out, err = end(capsys, "--user=no-such-user", "check", str(tmp_path))
+    assert (code, out) == (2, "")
+    assert err == "appbox: --user no-such-user: only root can work for another user\n"
+    (tmp_path / "web.toml").write_text(MANIFEST)
+    assert end(capsys, "--user", "check", str(tmp_path))[0] == 0
+    found = owner.current()
+    assert found is not None
+    assert f"{tmp_path}/.local/share/appbox/containers" == paths.CONTAINERS
+    assert end(capsys, "check", str(tmp_path))[0] == 0  # the next command line says for itself
+    assert owner.current() is None
 
 
 def test_check_says_which_manifests_are_right(capsys: Captured, tmp_path: Path) -> None:

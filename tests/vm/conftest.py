@@ -1,4 +1,4 @@
-"""One host per init for all tests of a run, and the log of what happened on it, told at the end."""
+"""One host for all tests of a class, and the log of what happened on it, told at the end."""
 
 from __future__ import annotations
 
@@ -7,26 +7,24 @@ from pathlib import Path
 
 import pytest
 
-from tests.vm import system
 from tests.vm.guest import Guest
 
 LOG = "vm-log"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what is below this directory; what is on one host stays in one process."""
+    """Mark what is below this directory."""
     here = Path(__file__).parent
     for item in items:
         if here in item.path.parents:
             item.add_marker(pytest.mark.vm)
             item.add_marker(pytest.mark.timeout(3600))  # minutes, unless the processors are shared with others
-            item.add_marker(pytest.mark.xdist_group(item.callspec.params["guest"]))  # type: ignore[attr-defined]
 
 
-@pytest.fixture(scope="module", params=sorted(system.SYSTEMS))
+@pytest.fixture(scope="class")
 def guest(request: pytest.FixtureRequest) -> Iterator[Guest]:
     """Return a booted host on which appbox was installed."""
-    with Guest(request.param) as booted:
+    with Guest(request.cls.init) as booted:
         with booted.step("booted"):
             booted.boot()
         booted.install()

@@ -18,54 +18,60 @@ GREEDY_SCRIPT = "return #string.rep('x', 268435456)"
 GREEDY = "dd if=/dev/zero of=/dev/null bs=256M count=1; echo ended with $?"
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="class")
 def accounts(guest: Guest) -> list[Account]:
     """Return those who have a service on the host."""
     return []
 
 
-def test_a_service_of_root_has_its_limits(guest: Guest, accounts: list[Account]) -> None:
-    apply(Account(guest, "root", "cache", 6390), accounts)
+class Story:
+    """What happens on one host, whose init is `init`."""
+
+    def test_a_service_of_root_has_its_limits(self, guest: Guest, accounts: list[Account]) -> None:
+        apply(Account(guest, "root", "cache", 6390), accounts)
+
+    def test_a_service_of_a_user_has_its_limits(self, guest: Guest, accounts: list[Account]) -> None:
+        """The user alone does it where there is an init for users, and root does it for the user elsewhere."""
+        user = Account(guest, system.USER, "queue", 6391, options=("--user", system.USER))
+        if guest.init == "systemd":
+            guest.run(["loginctl", "enable-linger", system.USER])
+            user = Account(guest, system.USER, "queue", 6391, by=system.USER, options=("--user",))
+        apply(user, accounts)
+
+    def test_what_is_executed_in_a_service_has_its_limits(self, accounts: list[Account]) -> None:
+        executes(next(account for account in accounts if account.user == "root"))
+
+    @pytest.mark.xfail(reason="runc exec cannot enter a cgroup from that of a login, and goes on without limits")
+    def test_what_is_executed_in_a_service_of_a_user_has_its_limits(self, accounts: list[Account]) -> None:
+        executes(next(account for account in accounts if account.user != "root"))
+
+    def test_everything_is_back_after_a_reboot(self, guest: Guest, accounts: list[Account]) -> None:
+        for account in accounts:
+            account.write("before", "the reboot")
+        with guest.step("# reboot"):
+            guest.reboot()
+        all_is_well(guest, accounts)
+
+    def test_everything_is_back_after_a_power_cut(self, guest: Guest, accounts: list[Account]) -> None:
+        for account in accounts:
+            account.write("before", "the power cut")
+            guest.say(f"{account.user}: set before 'the power cut' → OK; the power is cut")
+        guest.power_off()
+        with guest.step("booted again"):
+            guest.boot()
+        all_is_well(guest, accounts)
+        for account in accounts:
+            # Without the registry, which does not run.
+            assert account.appbox("apply", account.manifest(resources=LIMITS)).out == "nothing to do\n"
+            guest.say(f"{account.user}: appbox apply: nothing to do")
 
 
-def test_a_service_of_a_user_has_its_limits(guest: Guest, accounts: list[Account]) -> None:
-    """The user alone does it where there is an init for users, and root does it for the user elsewhere."""
-    user = Account(guest, system.USER, "queue", 6391, options=("--user", system.USER))
-    if guest.init == "systemd":
-        guest.run(["loginctl", "enable-linger", system.USER])
-        user = Account(guest, system.USER, "queue", 6391, by=system.USER, options=("--user",))
-    apply(user, accounts)
+class TestSystemd(Story):
+    init = "systemd"
 
 
-def test_what_is_executed_in_a_service_has_its_limits(accounts: list[Account]) -> None:
-    executes(next(account for account in accounts if account.user == "root"))
-
-
-@pytest.mark.xfail(reason="runc exec cannot enter a cgroup from that of a login, and goes on without limits")
-def test_what_is_executed_in_a_service_of_a_user_has_its_limits(accounts: list[Account]) -> None:
-    executes(next(account for account in accounts if account.user != "root"))
-
-
-def test_everything_is_back_after_a_reboot(guest: Guest, accounts: list[Account]) -> None:
-    for account in accounts:
-        account.write("before", "the reboot")
-    with guest.step("# reboot"):
-        guest.reboot()
-    all_is_well(guest, accounts)
-
-
-def test_everything_is_back_after_a_power_cut(guest: Guest, accounts: list[Account]) -> None:
-    for account in accounts:
-        account.write("before", "the power cut")
-        guest.say(f"{account.user}: set before 'the power cut' → OK; the power is cut")
-    guest.power_off()
-    with guest.step("booted again"):
-        guest.boot()
-    all_is_well(guest, accounts)
-    for account in accounts:
-        # Without the registry, which does not run.
-        assert account.appbox("apply", account.manifest(resources=LIMITS)).out == "nothing to do\n"
-        guest.say(f"{account.user}: appbox apply: nothing to do")
+class TestOpenrc(Story):
+    init = "openrc"
 
 
 def apply(account: Account, accounts: list[Account]) -> None:

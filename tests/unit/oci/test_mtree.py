@@ -28,7 +28,7 @@ common = {
     "xattrs": xattrs,
 }
 links = st.integers(1, 70000)
-nothing = {key: st.just(Node._field_defaults[key]) for key in ("size", "digest", "link", "device", "nlink")}
+nothing = {key: st.just(Node._field_defaults[key]) for key in ("size", "digest", "link", "device", "nlink", "instead")}
 
 
 def built(kind: st.SearchStrategy[Kind], **fields: st.SearchStrategy[object]) -> st.SearchStrategy[Node]:
@@ -50,6 +50,13 @@ nodes = st.one_of(
         nlink=links,
     ),
     built(st.just(Kind.FIFO), nlink=links),
+    built(
+        st.just(Kind.FILE),
+        digest=st.binary(min_size=32, max_size=32),
+        device=st.tuples(st.integers(0, 4095), st.integers(0, 2**20 - 1)),
+        nlink=links,
+        instead=st.sampled_from([Kind.CHAR, Kind.BLOCK, Kind.FIFO]),
+    ),
 )
 
 
@@ -93,6 +100,14 @@ def test_a_line() -> None:
         b"./bin/su type=file mode=04755 uid=5 gid=6 time=-2.500000000 size=3 sha256digest=" + b"00" * 32 + b""
         b" xattr.user.a\\040b=AA== nlink=2\n"
     )
+
+
+def test_an_empty_file_says_for_which_device_it_stands() -> None:
+    node = Node(b"null", Kind.FILE, 0o666, 0, 0, 0, 0, bytes(32), device=(1, 3), nlink=1, instead=Kind.CHAR)
+    text = mtree.line(node)
+    assert b" tags=appbox-char-1-3 nlink=1\n" in text
+    with pytest.raises(ValueError, match="malformed"):
+        mtree.parse_line(text.replace(b"size=0", b"size=1"))
 
 
 ROOT = Node(b"", Kind.DIRECTORY, 0o755, 0, 0, 0)
