@@ -24,14 +24,29 @@ _PASSING_ON: Final = {"exec"}
 
 def main() -> None:
     """Run the command line and exit."""
+    _open_standard()
     code = run(sys.argv[1:])
     try:
         sys.stdout.flush()
-    except BrokenPipeError:
+    except OSError as error:
         # Who reads no further has read what it wanted: `appbox plan --json | head`. The rest has nowhere to go.
+        if not isinstance(error, BrokenPipeError):
+            sys.stderr.write(f"appbox: standard output: cannot be written: {error.strerror}\n")
+            code = code or 1
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     gc.freeze()  # Python would look for cycles in all that is left before it throws it away: a tenth of a plan
     sys.exit(code)
+
+
+def _open_standard() -> None:
+    """Let no file that is opened later become standard output, where that was closed: `appbox status >&-`."""
+    for fd in range(3):
+        try:
+            os.fstat(fd)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest number that is free, which is this one
+    sys.stdout = sys.stdout or open(1, "w", encoding="utf-8", closefd=False)
+    sys.stderr = sys.stderr or open(2, "w", encoding="utf-8", closefd=False)
 
 
 def run(arguments: list[str]) -> int:

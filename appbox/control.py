@@ -11,7 +11,7 @@ from appbox.host import delegated, gather, process, runc, services
 from appbox.host.facts import InitKind
 from appbox.session import Options
 from appbox.status import unknown
-from appbox.store import paths, state
+from appbox.store import elsewhere, paths, state
 from appbox.store.root import Root
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ def control(options: Options, name: str, verb: str) -> str:
     """Start, stop or restart a service, and return what was done as a line."""
     with options.open_root() as root:
         init = _ready(options, root, name)
+        elsewhere.refuse(root, init, name)
         control = services.of_kind(init)
         if verb == "stop":
             _end_foreground(root, name) if init == "none" else control.stop(name)
@@ -97,7 +98,7 @@ def enter(options: Options, name: str, command: list[str]) -> NoReturn:
 def foreground(options: Options, name: str) -> NoReturn:
     """Become the service's run script: nothing of appbox stays behind."""
     with options.open_root() as root:
-        _ready(options, root, name)
+        elsewhere.refuse(root, _ready(options, root, name), name)
     runc.need("services run through it")
     if runc.running(name) is not None:
         raise AppboxError("is running already", where=name, hint=f"appbox stop {name}")
@@ -110,6 +111,8 @@ def logs(options: Options, name: str, wanted: Wanted, *, stamps: bool, hooks: bo
 
     with options.open_root() as root:
         init = _ready(options, root, name)
+        if init == "systemd" and not hooks:
+            elsewhere.refuse(root, init, name)  # the journal of the system is not the user's to read
     if hooks:
         reading.show(reading.from_files(name, wanted, paths.hook_log(name)), stamps=stamps, as_json=options.json)
         return

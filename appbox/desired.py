@@ -138,7 +138,7 @@ def build(locked: Locked, facts: Facts, base: int, rootfs: RootfsFacts | None) -
             *secrets.notes(locked),
             *cni.notes(locked.attachment, facts.abilities.networking if facts.abilities else None),
             *resources.notes(locked, facts),
-            *pasta.notes(locked),
+            *pasta.notes(locked, facts),
             *sharing.notes(locked, facts.abilities.runtime if facts.abilities else None),
             *writable.notes(locked, bundle, scratch),
         ),
@@ -318,9 +318,9 @@ def _secret_mount(locked: Locked, secret: SecretSpec, bundle: str, rootfs: Rootf
 
 def _run(locked: Locked, facts: Facts, base: int, scratch: tuple[Scratch, ...]) -> File:
     notify = health.notify(locked.manifest, facts.init)
-    script = replace(
-        supervision.script(locked, base), scratch=scratch, notify=notify, runtime=supervision.runtime(facts)
-    )
+    script = supervision.script(locked, base)
+    through, runtime = pasta.through(script.pasta, facts), supervision.runtime(facts)
+    script = replace(script, scratch=scratch, notify=notify, runtime=runtime, pasta=through)
     return File("run", run_script(script).encode(), 0o755)
 
 

@@ -18,7 +18,7 @@ from appbox.errors import AppboxError, HostLacks
 from appbox.host import gather, process, runc, services
 from appbox.host.facts import InitKind
 from appbox.host.start_lock import StartLock
-from appbox.store import files, paths, state
+from appbox.store import elsewhere, files, paths, state
 from appbox.store.root import Root
 
 """A file for each service that is held, with the way in it. It is in memory: a reboot starts everything anyway."""
@@ -78,6 +78,8 @@ def held(root: Root, init: InitKind, name: str, way: Way) -> Iterator[Held]:
         finally:
             lock.give_back()
         return
+    if way == "stop":
+        elsewhere.refuse(root, init, name)
     above = ordering.running_above(root, name) if way == "stop" else ()
     with process.guard(_going_on(init, name, way)):
         _note(root, name, way)
@@ -145,6 +147,11 @@ def recover(root: Root) -> list[str]:
         init = gather.detect_init(root) if noted else "none"
         for name in noted:
             way = (files.read_if_present(name, 16, fd) or b"").decode("ascii", "replace").strip()
+            try:
+                elsewhere.refuse(root, init, name)
+            except AppboxError as error:
+                said.append(f"a killed command was holding it: {error}")
+                continue
             if not name.startswith(".") and name in state.names(root):
                 said += _go_on(init, name, way)
             files.remove(name, dir_fd=fd)

@@ -47,8 +47,8 @@ def unpack(
     options: Options, text: str, directory: str, *, id_map: str, platform: str, policy: str | None = None
 ) -> None:
     """Unpack an image to a new directory, by one rename; nothing is left of a refused one."""
-    idmap = _parse_map(id_map)
     require_root_user("appbox image unpack")
+    idmap = _parse_map(id_map)
     place = os.path.abspath(directory)
     parent, name = os.path.realpath(os.path.dirname(place)), os.path.basename(place)
     if not name:

@@ -13,6 +13,7 @@ from appbox import devices, owner, rlimits
 from appbox.host.facts import Abilities, Facts
 from appbox.locked import Asking
 from appbox.oci import runtimes
+from appbox.store import paths
 from appbox.toml_source import Path
 
 Need = tuple[Path, str, str]
@@ -47,6 +48,9 @@ def lacks(locked: Asking, facts: Facts) -> Iterator[Need]:
     yield from _runtime(facts, able)
     yield from _profile(locked, able)
     yield from _manager(facts, able)
+    if able.noexec:
+        hint = "mount it without noexec, or set XDG_DATA_HOME" if owner.current() else "mount it without noexec"
+        yield (), f"{paths.CONTAINERS} is on a file system from which no program can be started (noexec)", hint
     yield from _limits(locked, facts, able)
     for name in locked.manifest.security.sysctl:
         if name in able.no_sysctls:

@@ -16,7 +16,7 @@ from appbox.host.inside import locate_all, read_inside
 from appbox.host.runc import Running
 from appbox.oci.rootfs import TABLE_LIMIT, Node, RootfsFacts
 from appbox.plan_values import Observed
-from appbox.store import data, files, paths, seen, state, unitfiles
+from appbox.store import data, elsewhere, files, paths, seen, state, unitfiles
 from appbox.store.installed import GONE, Installed
 from appbox.store.journal import Entry, Place
 from appbox.store.root import Root
@@ -35,6 +35,7 @@ def observe(root: Root, init: InitKind, name: str, directory: str) -> Observed:
 
     Raises AppboxError when the unit's or the directory's name is taken by something else.
     """
+    elsewhere.refuse(root, init, name)
     units, links = unitfiles.read(root, init, name), unitfiles.enabled(root, init, name)
     modes = unitfiles.modes(root, units)
     current = state.load(root, name)

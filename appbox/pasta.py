@@ -6,12 +6,16 @@ from collections.abc import Iterator
 from typing import Final
 
 from appbox import hostnames
+from appbox.host.facts import Facts
 from appbox.locked import Locked
 from appbox.quantities import Port
 from appbox.units.model import Pasta
 
 RESOLVER: Final = "169.254.1.1"
 """Where pasta answers for the host's own resolver: a link-local address that no interface has."""
+
+SLIRP_RESOLVER: Final = "10.0.2.3"
+"""The same of slirp4netns(1), which has no other."""
 
 
 def options(locked: Locked) -> Pasta | None:
@@ -26,14 +30,23 @@ def options(locked: Locked) -> Pasta | None:
     )
 
 
+def through(found: Pasta | None, facts: Facts) -> Pasta | None:
+    """Return the same for slirp4netns on a host that has it alone; it resolves at an address of its own."""
+    if found is None or facts.abilities is None or not facts.abilities.slirp:
+        return found
+    return Pasta(resolver=SLIRP_RESOLVER if found.resolver else "", slirp=True)
+
+
 def _forward(port: Port) -> str:
     # Without an address pasta takes all of both families.
     address = "" if port.address == "" else f"{port.address}/"
     return f"{address}{port.host_port}:{port.container_port}"
 
 
-def notes(locked: Locked) -> Iterator[str]:
+def notes(locked: Locked, facts: Facts) -> Iterator[str]:
     """Yield what the operator should know of what pasta does otherwise than hoped for."""
+    if locked.manifest.network.mode == "pasta" and facts.abilities is not None and facts.abilities.slirp:
+        yield "slirp4netns connects it, which is slower and knows no IPv6: pasta is not installed"
     for port in locked.manifest.network.ports if locked.manifest.network.mode == "pasta" else ():
         if port.protocol == "udp" and port.host_port != port.container_port:
             yield (

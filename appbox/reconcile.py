@@ -18,7 +18,7 @@ from appbox.plan_file import PlanFile, Wish
 from appbox.planning import Planned
 from appbox.session import Options, cache_path, require_root_user
 from appbox.sources import Loaded
-from appbox.store import journal
+from appbox.store import elsewhere, journal
 from appbox.store.root import Root
 
 
@@ -227,6 +227,7 @@ def remove(
         raise AppboxError("is not installed", where=name, hint="appbox status lists what is")
     with options.open_root() as root, writing(options, root, wait=wait, own=[name]):
         init = gather.detect_init(root) if options.init == "auto" else gather.known_init(options.init)
+        elsewhere.refuse(root, init, name)
         if purge and (doomed := removal.doomed(root, name)):
             if ask is None:
                 options.say(printable(f"{name}: deleting {doomed} for good\n"))

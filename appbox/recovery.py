@@ -14,7 +14,7 @@ from appbox import holding
 from appbox.errors import AppboxError, printable
 from appbox.host.inside import remove_tree
 from appbox.session import Options
-from appbox.store import bundle, files, journal, lock, paths
+from appbox.store import bundle, elsewhere, files, id_map, journal, lock, paths
 from appbox.store.journal import Entry
 from appbox.store.root import Root
 
@@ -49,6 +49,7 @@ def recover(options: Options, root: Root, own: Collection[str] = ()) -> list[str
             said.append(f"{entry.service}: an interrupted change is taken up again")
             continue
         try:
+            elsewhere.refuse(root, finishing.init_of(options, root), entry.service)
             finishing.sweep(root, entry)
             said.append(finishing.one(options, root, entry))
         except (AppboxError, OSError) as error:

@@ -13,7 +13,19 @@ from appbox.errors import AppboxError
 from appbox.host import runc, services, unit_changes
 from appbox.host.facts import IdRange, InitKind
 from appbox.host.inside import remove_tree
-from appbox.store import addresses, bundle, failed, files, journal, paths, ranges, snapshots, state, unitfiles
+from appbox.store import (
+    addresses,
+    bundle,
+    elsewhere,
+    failed,
+    files,
+    journal,
+    paths,
+    ranges,
+    snapshots,
+    state,
+    unitfiles,
+)
 from appbox.store.installed import GONE
 from appbox.store.journal import Entry, Place
 from appbox.store.root import Root
@@ -102,6 +114,7 @@ def remove(root: Root, init: InitKind, name: str, *, purge: bool) -> Removed:
     Raises AppboxError when there is no such service, or when it does not stop.
     """
     done = Removed(name)
+    elsewhere.refuse(root, init, name)
     _refuse_shared(root, name)
     ordering.refuse_removal(root, name)
     network = _network(root, name)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
+from appbox import container
 from appbox.document import Document
 from appbox.errors import ManifestError, Problem
 from appbox.fields import quoted
@@ -88,5 +89,5 @@ def notes(locked: Locked, runtime: Runtime | None) -> Iterator[str]:
     if not name:
         return
     yield f"its network is that of {name}: it stops with {name}, and starts again when {name} does"
-    if runtime is not None and not runtime.joins_foreign_networks and locked.manifest.security.userns != "host":
+    if runtime is not None and not runtime.joins_foreign_networks and container.is_mapped(locked.manifest):
         yield f"{runtime} cannot enter it (appbox exec, runc exec): that takes runc 1.2.2 or later"

@@ -39,16 +39,16 @@ def lacks(locked: Asking, facts: Facts) -> Iterator[Need]:
         message = "only root sees which AppArmor profiles are loaded, and only root's services are put under one"
         yield ("security", "apparmor"), message, "take the key out"
     if security.rootfs == "persistent" and (why := _no_overlay(facts)):
-        yield (
-            ("security", "rootfs"),
-            f"no overlay can be mounted, which keeps what is written apart: {why}",
-            _EVERYWHERE,
-        )
+        message = f"there is no overlay, which keeps what is written apart: {why}"
+        yield ("security", "rootfs"), message, _NOT_KEPT
     first = facts.abilities.first_port if facts.abilities else 0
     for index, port in enumerate(locked.manifest.network.ports):
         if port.host_port < first:
             message = f"port {port.host_port} is root's: an ordinary user may listen from {first} on"
             yield ("network", "ports", index), message, f"take another port, or {_lower(port.host_port)}"
+    if locked.manifest.network.ports and facts.abilities is not None and facts.abilities.slirp:
+        message = "slirp4netns publishes no ports, and pasta is not installed"
+        yield ("network", "ports"), message, "install the package passt"
 
 
 _NOT_KEPT = 'take rootfs = "overlay", or another file system for XDG_DATA_HOME'
@@ -100,7 +100,7 @@ def notes(locked: Locked, facts: Facts, volumes: tuple[VolumeSpec, ...]) -> Iter
     if own.alone:
         yield f"there are no ids but {_name(own)}'s own in the service, and no users but root: see appbox doctor"
     if why := _no_overlay(facts):
-        yield f"each start copies all files of the image, which takes time and as much disk again: no overlay ({why})"
+        yield f"each start copies all files of the image, which takes time and as much disk again: {why}"
     yield from _ports(locked, facts)
     for volume in volumes:
         yield from _source(locked, volume)
@@ -123,5 +123,5 @@ def _source(locked: Locked, volume: VolumeSpec) -> Iterator[str]:
     if there is None or volume.take or volume.owner is None or (there.own and there.uid == volume.owner[0]):
         return
     what = f"{volume.source} keeps its owner, {there.whose}: in the service {volume.owner[0]}:{volume.owner[1]}"
-    how = f". {_give(volume).capitalize()}" if there.own else ""
+    how = f"; {_give(volume)}" if there.own else ""
     yield f"{what} may do there only what everybody may{how}"

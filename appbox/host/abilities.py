@@ -31,8 +31,10 @@ def gather(manifests: Sequence[Manifest]) -> Abilities:
         pasta=_pasta() if any(one.network.mode == "pasta" for one in manifests) else "",
         cgroups=cgroups.gather() if any(limits(manifest.resources) for manifest in manifests) else None,
         manager=_manager(),
+        slirp=_slirp() if any(one.network.mode == "pasta" for one in manifests) else False,
         first_port=kernel.first_port() if owner.current() else 0,
         no_overlay=kernel.no_overlay(paths.CONTAINERS),
+        noexec=kernel.no_programs(paths.CONTAINERS),
         live_mounts=replace_mount.possible() if any(map(_calm, manifests)) else True,
         secrets=secret_sources.gather(manifests),
         programs=_programs() if any(one.health or one.service.notify for one in manifests) else None,
@@ -50,13 +52,18 @@ def _manager() -> Literal["", "missing", "brief"]:
 
 
 def _pasta() -> str:
-    if process.find("pasta") is None:
+    if process.find("pasta") is None and not _slirp():
         return "pasta is not installed"
     if not os.path.exists("/dev/net/tun"):
         return "there is no /dev/net/tun, with which pasta makes the service's interface"
     if owner.current() is not None and not os.access("/dev/net/tun", os.R_OK | os.W_OK):
         return "you may not open /dev/net/tun, with which pasta makes the service's interface"
     return ""
+
+
+def _slirp() -> bool:
+    """Return whether slirp4netns has to take pasta's place: for an ordinary user it can."""
+    return owner.current() is not None and process.find("pasta") is None and process.find("slirp4netns") is not None
 
 
 def _calm(manifest: Manifest) -> bool:

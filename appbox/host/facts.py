@@ -77,7 +77,8 @@ class Abilities:
     host and "age", to what is wrong with it, "" if nothing. `manager` is what is wrong with the user's own systemd:
     there is none, or it ends with the last login. `pasta` is what is wrong with pasta, "" if nothing. `first_port`
     is the lowest one on which an ordinary user may listen; 0 for root's services. `no_overlay` is why an ordinary
-    user can mount none over the files of an image, "" if that can be done.
+    user can mount none over the files of an image, "" if that can be done. `noexec`: programs cannot be started
+    from where services are. `slirp`: slirp4netns is there, and pasta is not.
     """
 
     runtime: Runtime | None = None
@@ -97,6 +98,8 @@ class Abilities:
     manager: Literal["", "missing", "brief"] = ""
     first_port: int = 0
     no_overlay: str = ""
+    noexec: bool = False
+    slirp: bool = False
 
 
 @dataclass(frozen=True, slots=True)

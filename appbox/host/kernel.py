@@ -8,7 +8,7 @@ from collections.abc import Collection, Sequence
 from typing import Final
 
 from appbox import container, owner
-from appbox.host import process, runc
+from appbox.host import mounts, process, runc
 from appbox.manifest import Manifest
 from appbox.oci import runtimes
 from appbox.oci.runtimes import Runtime
@@ -155,10 +155,23 @@ def no_overlay(folder: str) -> str:
     own, unshare = owner.current(), process.find("unshare")
     if own is None or unshare is None:
         return ""
+    folder = _existing(folder)
+    done = process.run([unshare, "-U", "-r", "-m", "/bin/sh", "-c", _OVERLAY, "sh", own.runtime, folder])
+    if done.code != _NO_OVERLAY:
+        return ""
+    return f"the kernel lets you mount none over {mounts.file_system(os.stat(folder).st_dev) or 'what is there'}"
+
+
+def no_programs(folder: str) -> bool:
+    """Return whether the file system of a directory is mounted noexec: the run scripts are there."""
+    return bool(os.statvfs(_existing(folder)).f_flag & os.ST_NOEXEC)
+
+
+def _existing(folder: str) -> str:
+    """Return the lowest directory on the way to one that is there."""
     while not os.path.isdir(folder):
         folder = os.path.dirname(folder)
-    done = process.run([unshare, "-U", "-r", "-m", "/bin/sh", "-c", _OVERLAY, "sh", own.runtime, folder])
-    return done.message if done.code == _NO_OVERLAY else ""
+    return folder
 
 
 def throttles() -> tuple[str, ...]:

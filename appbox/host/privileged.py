@@ -110,7 +110,8 @@ def _service(owner: Owner, kind: InitKind, request: Mapping[str, Any]) -> Any:
         return control.reload()
     if method not in _OF_NAME:
         raise ValueError(f"no {method}")
-    if any(type(one) is not int or one < 0 for one in arguments[1:]) or {type(one) for one in options.values()} - {bool}:
+    numbers = all(type(one) is int and one >= 0 for one in arguments[1:])
+    if not numbers or not all(type(one) is bool for one in options.values()):
         raise ValueError(f"no such {method}")  # a text might be an option of a program
     _refuse_other(owner, kind, _name({"name": arguments[0]}), there=True)
     return getattr(control, method)(*arguments, **options)

@@ -215,7 +215,7 @@ def _system() -> bool:
 
 
 def _blind() -> bool:
-    """Return whether this is root for a user: what the user can write is left to the process that has nothing of root's.
+    """Return whether this is root for a user: what the user can write is not for root to read.
 
     A log may be a symlink to what only root can read, a container's state may name anybody's process.
     """

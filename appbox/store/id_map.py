@@ -34,10 +34,10 @@ def refuse_changed(root: Root) -> None:
         if not any(_within(made, one) for one in now):
             was = f"{made.outside} to {made.outside + made.size - 1}" if made.size > 1 else str(made.outside)
             raise HostLacks(
-                f"are not the ids with which the services of {own.name or own.uid} were made",
+                f"has no longer the ids with which the services of {own.name or own.uid} were made",
                 where=_FILES[kind],
-                why=f"their files belong to the {kind}s {was} of the host",
-                hint="restore the lines as they were; exported with them, services can be imported with others",
+                why=f"their files belong to the {kind}s {was}",
+                hint="restore the line; a service that is exported with it can be imported with another one",
             )
 
 

@@ -73,6 +73,8 @@ class Root:
                     os.mkdir(parts[depth - 1], 0o700, dir_fd=parent)
                 except FileExistsError:
                     continue  # another appbox was first
+                except OSError as error:
+                    raise OSError(error.errno, os.strerror(error.errno or 0), self.path.rstrip("/") + here) from error
                 os.chmod(parts[depth - 1], mode if depth == len(parts) else 0o755, dir_fd=parent)
                 os.fsync(parent)
 

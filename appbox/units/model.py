@@ -258,12 +258,14 @@ class Bridge:
 class Pasta:
     """What pasta(1) forwards from the host: `ADDRESS/PORT:PORT` or `PORT:PORT` each, and where it answers for names.
 
-    What comes for `resolver` goes to the host's own resolver; "" where the service has others.
+    What comes for `resolver` goes to the host's own resolver; "" where the service has others. `slirp`: slirp4netns(1)
+    takes its place, which forwards none.
     """
 
     tcp: tuple[str, ...] = ()
     udp: tuple[str, ...] = ()
     resolver: str = ""
+    slirp: bool = False
 
     def __post_init__(self) -> None:
         for forward in (*self.tcp, *self.udp):

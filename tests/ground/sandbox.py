@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import importlib
+import importlib.readers
 import io
 import json
 import os
@@ -21,6 +23,7 @@ import tomli_w
 
 import appbox
 from appbox import cli
+from appbox.host import syscalls
 from tests.ground import layers
 from tests.ground.tiny import Content
 
@@ -141,10 +144,13 @@ class Sandbox:
         for module in pkgutil.walk_packages(appbox.__path__, "appbox."):
             if not module.name.endswith("__main__"):
                 importlib.import_module(module.name)
+        for encoding in ("ascii", "utf-8-sig"):
+            codecs.lookup(encoding)
         line = ["--root", str(self.root), "--init", self.init, *map(str, words)]
         home = self.place / "home"
-        home.mkdir(exist_ok=True)
-        os.chown(home, NOBODY, NOBODY)
+        (home / "run").mkdir(0o700, parents=True, exist_ok=True)
+        for path in (home, home / "run"):
+            os.chown(path, NOBODY, NOBODY)
         with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
             pid = os.fork()
             if pid == 0:
@@ -222,8 +228,9 @@ def _become_nobody(words: list[str], home: Path, out: TextIO, err: TextIO) -> No
         os.setgroups([])
         os.setresgid(NOBODY, NOBODY, NOBODY)
         os.setresuid(NOBODY, NOBODY, NOBODY)
+        syscalls.be_traceable()  # as a process of that user's is from its start
         os.chdir("/")
-        os.environ["HOME"] = os.environ["XDG_CACHE_HOME"] = str(home)
+        os.environ |= {"HOME": str(home), "XDG_CACHE_HOME": str(home), "XDG_RUNTIME_DIR": f"{home}/run"}
         sys.stdout, sys.stderr = out, err
         code = cli.run(words)
         out.flush()

@@ -44,6 +44,11 @@ IN_WORLDS = (
     "test_kill_9_leads_to_exactly_one_server[systemd-user-crun-runtime]",
     "test_nginx_writes_its_logs_to_its_own_output[systemd-user-crun]",
     "test_services_follow_from_one_runtime_to_the_other[systemd-user]",
+    "test_a_user_has_what_is_the_users_or_roots_and_nothing_of_others[systemd-user]",
+    "test_a_user_has_what_is_the_users_or_roots_and_nothing_of_others[openrc-user]",
+    "test_without_an_overlay_each_start_has_a_copy[systemd-user]",
+    "test_slirp4netns_takes_the_place_of_pasta[openrc-user]",
+    "test_pasta_and_who_shares_its_network[systemd-user]",
 )
 
 # What is about the host itself, or about root's work for users: there is nothing in it for a user's services.

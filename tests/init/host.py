@@ -99,6 +99,9 @@ class Host:
         """Return the words that root runs for what the owner does."""
         if not self.ordinary:
             return list(words)
+        if not self.systemd and "appbox" in words:  # where a user has no init system, root's has the user's services
+            after = list(words).index("appbox") + 1
+            return [*words[:after], "--user", roots.USER, *words[after:]]
         number = str(roots.USER_ID)
         user = ["setpriv", f"--reuid={number}", f"--regid={number}", "--init-groups", "env", f"--chdir={self.home}"]
         variables = [f"HOME={self.home}", f"USER={roots.USER}", f"LOGNAME={roots.USER}"]
@@ -126,10 +129,7 @@ class Host:
 
     def appbox(self, *words: str, code: int = 0, timeout: float = 180) -> Result:
         """Run appbox, which has to end with `code`; no traceback may be seen whatever happens."""
-        if self.ordinary and not self.systemd:  # where a user has no init system, root's has the user's services
-            result = self.machine.run(["appbox", "--user", roots.USER, *words], check=False, timeout=timeout)
-        else:
-            result = self.run(["appbox", *words], check=False, timeout=timeout)
+        result = self.run(["appbox", *words], check=False, timeout=timeout)
         if result.code != code or "Traceback" in result.err:
             raise CommandError(result)
         if words[:1] == ("apply",) and code == 0:
@@ -202,9 +202,13 @@ class Host:
 
     def server(self, port: int = PORT) -> int:
         """Return the number of the one server that listens on `port`; fail when there are more or none."""
-        found = [p.pid for p in self.machine.processes() if p.words[0] == f"redis-server *:{port}"]
+        found = self.servers(port)
         assert len(found) == 1, self.machine.processes()
         return found[0]
+
+    def servers(self, port: int = PORT) -> list[int]:
+        """Return the numbers of all servers that listen on `port`."""
+        return [p.pid for p in self.machine.processes() if p.words[0] == f"redis-server *:{port}"]
 
     @property
     def least_id(self) -> int:

@@ -59,6 +59,13 @@ def test_files_are_replaced_in_the_running_container_as_the_manifest_says(host: 
     pid, mounts = first_process(host), inside(host, "cat", "/proc/1/mountinfo").count("\n")
 
     plan = host.appbox("plan", write(2)).out
+    if host.ordinary:
+        assert "only root can let a running container see new files" in plan
+        assert "restart it" in plan
+        host.appbox("apply", path)
+        assert inside(host, "cat", "/etc/app.conf", "/etc/app.d/a.conf") == "text2\na2\n"
+        assert "nothing to do" in host.appbox("apply", path).out.lower()
+        return
     assert "replace /etc/app.conf, /etc/app.d in the running container" in plan
     assert "reload it" in plan
     assert "restart it" not in plan

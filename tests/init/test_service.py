@@ -140,7 +140,7 @@ def test_reload_and_logs(host: Host) -> None:
     host.appbox("reload", "job")
     host.machine.wait_until(lambda: "heard HUP" in host.appbox("logs", "job").out, 10, "the signal")
     time.sleep(1)
-    host.run(["sh", "-c", "kill $(pgrep -f '[a]ppbox logs -f')"])
+    host.machine.run(["sh", "-c", "kill $(pgrep -f '[a]ppbox.* logs -f')"])
     followed = follower.communicate(timeout=30)[0].decode()
     assert "tick" in followed
     assert "heard HUP" in followed

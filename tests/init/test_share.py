@@ -38,7 +38,9 @@ def side(**tables: Any) -> dict[str, Any]:
 
 
 def connect(host: Host) -> None:
-    """Give the machine an interface to somewhere, as pasta wants to find one."""
+    """Give the machine an interface to somewhere, as pasta wants to find one, and let users have tun and low ports."""
+    host.machine.run(["chmod", "0666", "/dev/net/tun"])
+    host.machine.run(["sysctl", "-q", "-w", "net.ipv4.ip_unprivileged_port_start=53"])
     for words in (
         "link add up0 type veth peer name down0",
         "address add 192.0.2.2/24 dev up0",
@@ -48,7 +50,7 @@ def connect(host: Host) -> None:
         "route add default via 192.0.2.1",
         "-6 route add default via 2001:db8::1 dev up0",
     ):
-        host.run(["ip", *words.split()])
+        host.machine.run(["ip", *words.split()])
 
 
 def page(host: Host, address: str = PAGE) -> str:
@@ -57,13 +59,13 @@ def page(host: Host, address: str = PAGE) -> str:
 
 def first(host: Host, name: str) -> int:
     """Return the number of a service's first process, 0 when it does not run."""
-    found = host.run(["runc", "state", name], check=False)
+    found = host.oci("state", name, check=False)
     return int(json.loads(found.out)["pid"]) if found.code == 0 else 0
 
 
 def network(host: Host, name: str) -> str:
     """Return the network namespace of a service, "" when it does not run. A number may come again when one is gone."""
-    return host.run(["readlink", f"/proc/{first(host, name)}/ns/net"], check=False).out.strip()
+    return host.machine.run(["readlink", f"/proc/{first(host, name)}/ns/net"], check=False).out.strip()
 
 
 def share(host: Host) -> bool:

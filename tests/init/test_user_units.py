@@ -130,3 +130,117 @@ def test_whom_root_cannot_work_for_is_said(host: Host) -> None:
         )
         assert done.code in (2, 8), done
         assert said in done.err
+
+
+@BY_ROOT
+def test_root_reads_and_starts_nothing_for_a_user_that_the_user_could_not(host: Host) -> None:
+    path = apply_for_user(host)
+    kind = "systemd" if host.systemd else "openrc"
+    other = "openrc" if host.systemd else "systemd"
+    text = host.machine.read(path)
+    host.write_manifest(redis_manifest("other", 6395))
+    host.machine.run(["appbox", "apply", "/root/services/other.toml"])
+    log = f"/home/{roots.USER}/.local/share/appbox/log/cache.log"
+    host.machine.run(["sh", "-c", f"mkdir -p {log.rpartition('/')[0]}; rm -f {log}; ln -s /etc/shadow {log}"])
+    tail = {"task": "service", "method": "log_tail", "options": {}}
+    declared = json.loads(text.rstrip().rpartition("\n")[2].removeprefix("# "))
+    needing = [{**declared, "name": "evil", key: ["other"]} for key in ("requires", "wants")]
+    asked: list[dict[str, object]] = [
+        {**tail, "kind": kind, "arguments": ["cache", "--cursor-file=/run/evil", 0]},
+        {**tail, "kind": kind, "arguments": ["cache", 5, "0"]},
+        {**tail, "kind": kind, "arguments": ["cache", -1, 0]},
+        {**tail, "kind": kind, "method": "schedule", "arguments": ["cache"], "options": {"on": "--help"}},
+        {**tail, "kind": other, "arguments": ["cache", 5, 0]},
+        {"kind": other, "task": "write", "path": path, "text": text, "mode": 0o755, "declared": text},
+        *(written(host, kind, unit) for unit in needing),
+    ]
+    assert [answer for answer in ask(host, *asked) if "error" not in answer] == []
+    (answer,) = ask(host, {**tail, "kind": kind, "arguments": ["cache", 5, 0]})
+    assert roots.USER not in str(answer)
+    assert not host.machine.exists("/run/evil")
+    assert not host.machine.exists(path.replace("cache", "evil"))
+    # One of the user's own may be required.
+    own = {**declared, "name": "second", "requires": ["cache"]}
+    assert ask(host, written(host, kind, own)) == [{"result": None}]
+
+
+def written(host: Host, kind: str, unit: dict[str, object]) -> dict[str, object]:
+    """Return the request that has a unit written as appbox makes it."""
+    program = f"""
+import json, sys
+from appbox import session
+session.choose_owner({roots.USER!r})
+from appbox.units import declared, {"systemd" if kind == "systemd" else "openrc"} as kind
+one = kind.render(declared.unit_of("# " + sys.stdin.read()))[0]
+print(json.dumps({{"path": one.path, "text": one.text, "mode": one.mode, "declared": one.text}}))
+"""
+    text = json.dumps(unit, ensure_ascii=True, sort_keys=True)
+    made = host.machine.run([f"{roots.VENV}/bin/python", "-c", program], input=text).out
+    return {"kind": kind, "task": "write", **json.loads(made)}
+
+
+@BY_ROOT
+def test_what_root_does_for_a_user_is_done_as_the_user(host: Host) -> None:
+    """Also where no service is looked at, and without a terminal of root's, into which a process could put words."""
+    home = f"/home/{roots.USER}"
+    host.machine.write(f"{home}/s/cache.toml", tomli_w.dumps(redis_manifest()))
+    script = f"mkdir -p /root/hidden; chown -R {roots.USER} {home}/s; ln -sfn /root/hidden {home}/.cache"
+    host.machine.run(["sh", "-c", script])
+    for words in (["lock", f"{home}/s"], ["image", "inspect", str(redis_manifest()["image"])]):
+        assert host.machine.run(["appbox", "--user", roots.USER, *words], check=False).code != 0
+    assert host.machine.run(["ls", "-A", "/root/hidden"]).out == ""
+    host.machine.run(["sh", "-c", f"rm {home}/.cache; cd {home}/s; appbox --user {roots.USER} apply cache.toml"])
+    host.wait_for_pong()
+    words = [f"{roots.VENV}/bin/python", "-c", SESSIONS, roots.USER]
+    own, roots_ = host.machine.run(words).out.split()
+    assert own != roots_
+    done = host.machine.run(["appbox", "--user", roots.USER, "exec", "cache", "sh", "-c", "exit 7"], check=False)
+    assert done.code == 7
+
+
+SESSIONS = """
+import os, sys
+from appbox import session
+before = os.getsid(0)
+session.choose_owner(sys.argv[1])
+session.leave_root()
+assert os.getuid() == 0 and open("/proc/self/uid_map").read().split()[:2] != ["0", "0"]
+print(os.getsid(0), before)
+"""
+
+
+@BY_ROOT
+def test_one_service_has_one_unit(host: Host) -> None:
+    """Root's init system and the user's own would start two servers on one data directory, or stop neither."""
+    path = apply_for_user(host)
+    host.wait_for_pong()
+    own = f"HOME=/home/{roots.USER} XDG_RUNTIME_DIR=/run/user/1000 appbox"
+    for words in (f"apply /home/{roots.USER}/redis.toml", "stop cache", "run cache", "remove cache --purge --yes"):
+        done = host.machine.run(as_user(f"{own} {words}"), check=False)
+        assert done.code == 1
+        assert f"{path} is its unit" in done.err
+        assert "for good" not in done.out
+    assert "running" in host.machine.run(as_user(f"{own} status")).out
+    assert host.machine.exists(path)
+    host.wait_for_pong()
+
+
+@BY_ROOT
+def test_other_subordinate_ids_are_refused_before_anything_is_touched(host: Host) -> None:
+    apply_for_user(host)
+    host.wait_for_pong()
+    words = ["appbox", "--user", roots.USER, "apply", f"/home/{roots.USER}/redis.toml"]
+    before = host.machine.read("/etc/subgid")
+    host.machine.write("/etc/subgid", f"{roots.USER}:700000:65536\n")
+    done = host.machine.run(words, check=False)
+    assert done.code == 8
+    assert "has no longer the ids" in done.err
+    host.machine.write("/etc/subgid", f"{before}{roots.USER}:900000:100\n")
+    assert host.machine.run(words, check=False).code == 0
+    host.machine.write("/etc/subgid", before)
+    host.wait_for_pong()
+
+
+def as_user(script: str) -> list[str]:
+    """Return the words that run a script as the user."""
+    return ["setpriv", f"--reuid={roots.USER}", f"--regid={roots.USER}", "--init-groups", "sh", "-c", script]

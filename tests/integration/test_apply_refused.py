@@ -19,7 +19,7 @@ import pytest
 from tests.ground import layers
 from tests.ground.registry import free_port
 from tests.ground.rootfs import mounted
-from tests.ground.sandbox import APPBOX, Sandbox, members, run
+from tests.ground.sandbox import APPBOX, NOBODY, Sandbox, members, run, snapshot
 
 pytestmark = pytest.mark.root
 
@@ -264,34 +264,63 @@ def readable() -> Iterator[Sandbox]:
 
 
 def test_who_is_not_root(readable: Sandbox) -> None:
+    """An ordinary user has own services, and no right to a root that is root's."""
     box, path = readable, readable.manifest()
     before = box.snapshot()
-    for words in (["apply", path], ["remove", "web"], ["image", "unpack", f"oci:{box.images}:1.0", "/tmp/x"]):
-        error = box.appbox_as_nobody(*words, code=8).err
-        command = " ".join(map(str, words[: 1 + (words[0] == "image")]))
-        assert error.startswith(f"appbox: appbox {command} needs root; use sudo or doas")
+    unpack = ["image", "unpack", f"oci:{box.images}:1.0", "/tmp/x"]
+    for words in (["apply", path], ["plan", path], ["import", "x.tar"], unpack):
+        assert box.appbox_as_nobody(*words, code=1).err == f"appbox: {box.root}/tmp: permission denied\n"
     for words in (["start"], ["stop"], ["restart"], ["shell"], ["run"]):
-        assert "needs root" in box.appbox_as_nobody(*words, "web", code=8).err
-    assert "needs root" in box.appbox_as_nobody("exec", "web", "ls", code=8).err
+        assert "nothing is started or stopped below --root" in box.appbox_as_nobody(*words, "web", code=2).err
+    assert "nothing is started" in box.appbox_as_nobody("exec", "web", "ls", code=2).err
     assert box.appbox_as_nobody("check", path).out == f"{path}: web 1.0: ok\n"
     assert box.appbox_as_nobody("image", "inspect", f"oci:{box.images}:1.0").out
     assert box.snapshot() == before
     box.apply()
     before = box.snapshot()
-    error = box.appbox_as_nobody("status", "web", code=8).err
-    assert error == "appbox: web-1.0: permission denied; run it as root\n"
-    assert "permission denied; run it as root" in box.appbox_as_nobody("plan", path, code=8).err
-    data = box.appbox_as_nobody("--json", "status", code=8).data()
-    assert data["error"]["exit"] == 8
+    for words in (["status", "web"], ["history", "web"], ["export", "web", "-o", "x.tar"]):
+        error = box.appbox_as_nobody(*words, code=1).err
+        assert error == "appbox: web: is not installed; appbox status lists what is\n"
+    assert box.appbox_as_nobody("--json", "status").data() == []
     assert box.snapshot() == before
 
 
+def test_a_user_without_subordinate_ids_has_images_that_need_none(readable: Sandbox) -> None:
+    box = readable
+    os.chown(box.root, NOBODY, NOBODY)
+    for version in ("2.0", "3.0"):
+        box.image(version, layers.file(b"bin/app", version.encode(), mode=0o755), layers.directory(b"data"))
+    said = box.appbox_as_nobody("apply", box.manifest(), code=6).err
+    assert (
+        "/seed: the owner is outside the range of ids: 33:33 is not within 0 to 0; you have no subordinate ids" in said
+    )
+    assert box.appbox_as_nobody("status").out == "nothing is installed\n"
+    path = box.manifest(version="2.0", volumes={"data": {"path": "/data"}})
+    assert "there are no ids but nobody's own in the service" in box.appbox_as_nobody("plan", path).out
+    box.appbox_as_nobody("apply", path)
+    assert box.appbox_as_nobody("plan", path).out == "nothing to do\n"
+    own = box.place / "home"
+    places = box.root / str(own)[1:]
+    current = places / ".local/share/appbox/containers/web"
+    assert os.readlink(current) == "web-2.0"
+    assert (places / ".config/systemd/user/web.service").is_file()
+    assert {line[1] for line in snapshot(box.root).values()} == {NOBODY}
+    (current / "data/data/mine").write_text("kept")
+    box.appbox_as_nobody("apply", box.manifest(version="3.0", volumes={"data": {"path": "/data"}}))
+    assert box.appbox_as_nobody("verify").out
+    box.appbox_as_nobody("rollback", "web")
+    assert os.readlink(current) == "web-2.0"
+    box.appbox_as_nobody("remove", "web", "--purge", "--yes")
+    assert not [path for path in snapshot(box.root) if "web" in path]
+
+
 def test_without_runc(box: Sandbox) -> None:
-    """In a mount namespace of its own, in which nothing of this machine can be changed and runc is no program."""
+    """In a mount namespace of its own, in which nothing of this machine can be changed and no runtime is a program."""
     script = (
         "for dir in /opt /var/lib /etc/init.d; do mount -t tmpfs none $dir; done; "
         "for path in /usr/local/sbin /usr/local/bin /usr/sbin /usr/bin; do "
-        '[ ! -e "$path/runc" ] || mount --bind /dev/null "$path/runc"; done; exec "$@"'
+        "for name in runc crun; do "
+        '[ ! -e "$path/$name" ] || mount --bind /dev/null "$path/$name"; done; done; exec "$@"'
     )
     words = ["unshare", "--mount", "sh", "-ec", script, "sh", *APPBOX, "--init", "none", "apply", str(box.manifest())]
     error = run(words, code=8).err

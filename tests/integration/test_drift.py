@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from appbox.host import runc
+from appbox.store import paths
 from appbox.units.files import marker
 from tests.ground.sandbox import BASE, Sandbox
 
@@ -318,11 +319,18 @@ def test_a_damaged_service_does_not_hide_the_others(box: Sandbox) -> None:
     box.settled()
 
 
-def test_a_container_of_somebody_else_is_told_from_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runc, "STATE", str(tmp_path))
+@pytest.fixture
+def states(tmp_path: Path) -> Iterator[Path]:
+    """Return a directory in which runtimes keep the states of their containers."""
+    paths.use({"CONTAINER_STATES": str(tmp_path)})
+    yield tmp_path
+    paths.use()
+
+
+def test_a_container_of_somebody_else_is_told_from_ours(states: Path) -> None:
     assert runc.foreign("web") == ""
-    (tmp_path / "web").mkdir()
-    state = tmp_path / "web/state.json"
+    (states / "runc/web").mkdir(parents=True)
+    state = states / "runc/web/state.json"
     for text, words in (
         ("", ""),
         ("{", "unknown"),

@@ -19,7 +19,7 @@ from appbox.oci.platform import Platform
 from tests.ground import cosign, faulty, registry
 from tests.ground.faulty import Faulty
 from tests.ground.registry import RealRegistry
-from tests.ground.sandbox import APPBOX, Sandbox, members, snapshot
+from tests.ground.sandbox import APPBOX, NOBODY, Sandbox, members, snapshot
 from tests.ground.tiny import archive
 
 pytestmark = pytest.mark.root
@@ -304,6 +304,7 @@ def test_a_user_who_may_not_read_the_policy_gets_no_image() -> None:
         Path(place).chmod(0o755)
         shop = Shop(Sandbox(Path(place)), "127.0.0.1:1")
         shop.host_policy("require_digest = true\n").chmod(0o600)
+        os.chown(shop.box.root, NOBODY, NOBODY)
         said = shop.box.appbox_as_nobody("plan", shop.manifest(policy=None), code=1).err
         assert "policy.toml: cannot be read: Permission denied" in said
 

@@ -108,11 +108,6 @@ def test_wrong_words(here: Sandbox, code: int, words: str, said: str) -> None:
     assert not os.path.exists("x.tar")
 
 
-def test_both_need_root(here: Sandbox) -> None:
-    assert "needs root" in here.appbox_as_nobody("export", "web", "-o", "x.tar", code=8).err
-    assert "needs root" in here.appbox_as_nobody("import", "x.tar", code=8).err
-
-
 def test_data_that_belongs_to_nobody_in_the_service(here: Sandbox) -> None:
     here.apply()
     (here.current() / "data/data/stray").touch()

@@ -14,7 +14,7 @@ ALONE = "nothing was applied on this host before: run all tests of this file"
 LIMITS = {"memory": "64M", "memory_swap": "0", "cpus": 0.5, "pids": 40}
 FILES = {"memory.max": str(64 << 20), "memory.swap.max": "0", "cpu.max": "50000 100000", "pids.max": "40"}
 # What takes a quarter of a gigabyte, as a script for the server and as a command.
-GREEDY_SCRIPT = "return #string.rep('x', 268435456)"
+GREEDY_SCRIPT = "return #string.rep(string.rep('x', 1048576), 256)"
 GREEDY = "dd if=/dev/zero of=/dev/null bs=256M count=1; echo ended with $?"
 
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from appbox.units import openrc, render, systemd
 from appbox.units.limits import Limits
-from appbox.units.model import Bridge, Check, LogFiles, RunScript, Scratch, StopSignal, Unit, When
+from appbox.units.model import Bridge, Check, LogFiles, Rootless, RunScript, Scratch, StopSignal, Unit, When
 
 HEALTH: tuple[tuple[Any, Any, Any], ...] = (
     ("exec", "restart", ""),
@@ -41,6 +41,22 @@ SCRIPTS = {
         for kind, action, notify in HEALTH
     },
     "job": render.run_script(RunScript("web", "1.0", job=True, reload="command", log=LogFiles(1, 1))),
+    "crun": render.run_script(
+        RunScript(
+            "web",
+            "1.0",
+            runtime="crun",
+            check=Check("exec"),
+            shares="db",
+            limits=Limits(6 << 20, 0, 1000, 1, 1, 1),
+            reload="command",
+        )
+    ),
+    "crun-of-a-user": render.run_script(
+        RunScript(
+            "web", "1.0", runtime="crun", rootless=Rootless("0 7 1", "0 7 1"), check=Check("exec"), reload="SIGHUP"
+        )
+    ),
     "reload": render.run_script(RunScript("web", "1.0", reload="SIGRTMIN+3")),
     "init-reload": openrc.render(Unit("web", "1.0", reload=True, wants=("db", "net")))[0].text,
     "init-health": openrc.render(Unit("web", "1.0", check=Check("exec")))[0].text,
