@@ -45,8 +45,8 @@ def _open_standard() -> None:
             os.fstat(fd)
         except OSError:
             os.open(os.devnull, os.O_RDWR)  # the lowest number that is free, which is this one
-    sys.stdout = sys.stdout or open(1, "w", encoding="utf-8", closefd=False)
-    sys.stderr = sys.stderr or open(2, "w", encoding="utf-8", closefd=False)
+    sys.stdout = sys.stdout or os.fdopen(1, "w", encoding="utf-8", closefd=False)
+    sys.stderr = sys.stderr or os.fdopen(2, "w", encoding="utf-8", closefd=False)
 
 
 def run(arguments: list[str]) -> int:
@@ -54,7 +54,7 @@ def run(arguments: list[str]) -> int:
     if arguments == ["--version"]:
         from appbox import __version__  # noqa: PLC0415
 
-        print(f"appbox {__version__}")  # noqa: T201
+        sys.stdout.write(f"appbox {__version__}\n")
         return 0
     from appbox.errors import AppboxError, printable  # noqa: PLC0415
 

@@ -74,6 +74,9 @@ def _not_given(cgroups: Cgroups, controller: str) -> tuple[str, str]:
     if cgroups.given == "nothing":
         hint = f"let root's init system run it: appbox --user {name} apply; or take the key out"
         return "no limit can be set: nobody has given you a cgroup of your own", hint
+    if own and own.by_root:
+        hint = 'set rc_cgroup_mode="unified" and rc_cgroup_controllers in /etc/rc.conf, and reboot; or take the key out'
+        return f"no limit can be set: OpenRC has not turned the cgroup controller {controller} on", hint
     hint = f"let root do: appbox doctor --user {name} --fix; or take the key out"
     return f"no limit can be set: your systemd was not given the cgroup controller {controller}", hint
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import glob
+import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from appbox import owner
@@ -33,9 +34,17 @@ def gather() -> Cgroups:
     own = owner.current()
     if own is not None and not own.by_root:
         return _given(own.uid)
+    if own is not None and not os.path.isdir("/run/systemd/system"):
+        # OpenRC's script gives the user its own cgroup, in which there is what is on at the top (cgroups(7)).
+        on = files.read_if_present(f"{ROOT}/cgroup.subtree_control", _LIMIT) or b""
+        return replace(_unified(on), given="some")
     controllers = files.read_if_present(f"{ROOT}/cgroup.controllers", _LIMIT)
     if controllers is None:
         return _version_1()
+    return _unified(controllers)
+
+
+def _unified(controllers: bytes) -> Cgroups:
     return Cgroups(
         unified=True,
         controllers=frozenset(controllers.decode(errors="replace").split()),

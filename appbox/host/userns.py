@@ -120,14 +120,22 @@ def _stay(owner: Owner, child: int, line: socket.socket, made: int) -> NoReturn:
 
 def _run_as(identity: process.Identity, argv: list[str], env: dict[str, str]) -> int:
     """Run a program as a user, in a session of its own (see `_drop_privileges`), and return how it ended."""
-    try:
-        program = process.spawn(argv, env, None, None, None, True, identity)
-    except OSError as error:
-        sys.stderr.write(f"appbox: {argv[0]}: cannot be started: {error.strerror}\n")
-        return 8
+    child = os.fork()
+    if child == 0:
+        os.setsid()
+        process.become_user(identity)
+        syscalls.end_with_parent()
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # Python has passed over it
+        try:
+            os.execve(argv[0], argv, env)  # noqa: S606 - that is the point
+        except OSError as error:
+            os.write(2, f"appbox: {argv[0]}: cannot be started: {error.strerror}\n".encode())
+        finally:
+            os._exit(HostLacks.exit_code)
     for number in (*_FORWARDED, signal.SIGWINCH):
-        signal.signal(number, lambda number, _: _forward(program.pid, number, alone=True))
-    return program.wait()
+        signal.signal(number, lambda number, _: _forward(child, number, alone=True))
+    _, status = os.waitpid(child, 0)
+    return os.waitstatus_to_exitcode(status)
 
 
 def _forward(child: int, number: int, *, alone: bool) -> None:

@@ -36,7 +36,6 @@ REFUSED: dict[str, tuple[int, dict[str, Any], str]] = {
     "a bridge": (8, {"network": {"mode": "bridge"}}, "only root can connect a service to a bridge"),
     "ids of the host": (8, {"security": {"userns": {"base": 900_000, "size": 65_536}}}, "the user's ids"),
     "a device of root's": (8, {"security": {"devices": ["/dev/secret"]}}, "you may not open /dev/secret"),
-    "a limit that nobody gave": (8, {"resources": {"memory": "64M"}}, "cgroup controller memory"),
     "more open files than allowed": (8, {"resources": {"nofile": 9_000_000}}, "resources.nofile"),
 }
 
@@ -62,6 +61,9 @@ def test_a_user_has_what_is_the_users_or_roots_and_nothing_of_others(host: Host)
         found = host.appbox("plan", path, code=code).err
         assert words in found, (what, found)
     assert not host.machine.exists(f"{host.containers}/never")
+
+    limited = host.write_manifest(script("never", resources={"memory": "64M"}))
+    assert "no limit can be set: " in host.appbox("plan", limited, code=8).err
 
     secrets = {"own": {"file": f"{host.home}/own"}, "roots": {"file": "/etc/given"}, "asked": {"command": ["id", "-u"]}}
     config = {"/etc/app.conf": {"text": "one\n", "on_change": "none"}}

@@ -44,6 +44,11 @@ def test_the_own_id_is_root_and_the_others_follow_without_a_gap() -> None:
     assert " ".join(map(str, ALICE.uids)) == "0 1000 1 1 100000 65536 65537 300000 10"
 
 
+def test_an_empty_range_is_no_line() -> None:
+    found = owner.extents(1000, (IdRange(5, 0), IdRange(100_000, 2)))
+    assert found == (Extent(0, 1000, 1), Extent(1, 100_000, 2))
+
+
 @given(
     st.lists(st.builds(IdRange, st.integers(0, 2**31), st.integers(-1, 2**16)), max_size=12),
     st.integers(1, 2**31),

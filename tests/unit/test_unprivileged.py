@@ -89,6 +89,15 @@ def test_root_is_told_nothing_of_it() -> None:
 
 
 @pytest.mark.usefixtures("alice")
+def test_openrc_gives_what_is_on_at_the_top() -> None:
+    owner.use(replace(ALICE, by_root=True))
+    able = replace(ABLE, cgroups=Cgroups(controllers=frozenset({"pids"}), given="some"))
+    ((key, said),) = lacks('[resources]\nmemory = "64M"\npids = 5\n', able)
+    assert key == "resources.memory"
+    assert "OpenRC has not turned the cgroup controller memory on" in said
+
+
+@pytest.mark.usefixtures("alice")
 def test_limits_and_ports_that_were_given_are_taken() -> None:
     given = Cgroups(controllers=frozenset({"memory", "pids"}), given="some")
     assert lacks('[resources]\nmemory = "64M"\npids = 5\n', replace(ABLE, cgroups=given)) == []

@@ -198,6 +198,15 @@ def test_root_is_asked_by_its_own_name_for_it() -> None:
     nobody.end()
 
 
+@pytest.mark.parametrize("data", [b"", b"\0\0"])
+def test_a_client_that_ends_before_it_asks_wants_nothing(data: bytes) -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        ours.sendall(data)
+        ours.shutdown(socket.SHUT_WR)
+        assert starter.serve(theirs) is None
+
+
 def request(text: bytes, size: int | None = None) -> bytes:
     return (len(text) if size is None else size).to_bytes(4, "big") + text
 
@@ -205,8 +214,6 @@ def request(text: bytes, size: int | None = None) -> bytes:
 @pytest.mark.parametrize(
     "data",
     [
-        b"",
-        b"\0\0",
         b"\xff\xff\xff\xff",
         request(b"half", 16),
         request(b"{}"),
@@ -221,6 +228,7 @@ def request(text: bytes, size: int | None = None) -> bytes:
     ],
 )
 def test_what_the_client_never_sends_ends_the_service(data: bytes) -> None:
+    before = os.listdir("/proc/self/fd")
     ours, theirs = socket.socketpair()
     answers, asked = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with ours, theirs, answers:
@@ -229,6 +237,7 @@ def test_what_the_client_never_sends_ends_the_service(data: bytes) -> None:
         ours.sendall(data[4:])
         ours.shutdown(socket.SHUT_WR)
         assert starter.serve(theirs) is None
+    assert os.listdir("/proc/self/fd") == before
 
 
 def test_running_a_program_is_the_same_there(through: Side) -> None:
