@@ -25,8 +25,9 @@ _PASSING_ON: Final = {"exec"}
 def main() -> None:
     """Run the command line and exit."""
     _open_standard()
-    code = run(sys.argv[1:])
+    code = 0
     try:
+        code = run(sys.argv[1:])
         sys.stdout.flush()
     except OSError as error:
         # Who reads no further has read what it wanted: `appbox plan --json | head`. The rest has nowhere to go.

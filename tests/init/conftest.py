@@ -47,6 +47,7 @@ IN_WORLDS = (
     "test_a_user_has_what_is_the_users_or_roots_and_nothing_of_others[systemd-user]",
     "test_a_user_has_what_is_the_users_or_roots_and_nothing_of_others[openrc-user]",
     "test_without_an_overlay_each_start_has_a_copy[systemd-user]",
+    "test_on_an_older_kernel_what_is_written_goes_to_the_disk[systemd-user]",
     "test_slirp4netns_takes_the_place_of_pasta[openrc-user]",
     "test_pasta_and_who_shares_its_network[systemd-user]",
 )

@@ -115,6 +115,22 @@ def test_without_an_overlay_each_start_has_a_copy(host: Host) -> None:
     assert not host.machine.exists(f"{host.containers}/job-debian")
 
 
+@pytest.mark.parametrize("host", ["systemd-user"], indirect=True)
+def test_on_an_older_kernel_what_is_written_goes_to_the_disk(host: Host) -> None:
+    host.machine.write("/usr/local/bin/uname", "#!/bin/sh\necho 6.1.0-40-amd64\n", 0o755)
+    change = "cat /etc/mark >/data/mark 2>/dev/null; rm -r /home; mkdir /home && echo x >/etc/mark && echo x >/data/done"
+    asked = {**script_manifest(f"{change}; exec sleep 1000"), "network": {"mode": "none"}}
+    asked["process"]["stop_timeout"] = 1
+    host.apply(asked)
+    host.machine.wait_until(lambda: host.has_data("job", "done"), 10, "its first start")
+    assert host.machine.exists(f"{host.containers}/job/.copy/upper/etc/mark")
+    host.control("restart", "job")
+    host.machine.wait_until(lambda: host.is_active("job"), 10, "its second start")
+    assert not host.has_data("job", "mark")
+    host.appbox("remove", "job", "--purge", "--yes")
+    assert not host.machine.exists(f"{host.containers}/job-debian")
+
+
 @pytest.mark.parametrize("host", ["openrc-user"], indirect=True)
 def test_slirp4netns_takes_the_place_of_pasta(host: Host) -> None:
     host.machine.run(["chmod", "0666", "/dev/net/tun"])

@@ -7,6 +7,8 @@ import json
 import os
 import pwd
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -342,3 +344,12 @@ def test_an_interrupt_is_no_error_of_ours(capsys: Captured, monkeypatch: pytest.
 
     monkeypatch.setattr(cli, "_dispatch", fail)
     assert end(capsys, "status") == (130, "", "appbox: interrupted\n")
+
+
+@pytest.mark.parametrize("redirect", [">/dev/full", ">&-", "<&- >&- 2>&-"])
+def test_an_output_that_takes_nothing_is_no_traceback(redirect: str) -> None:
+    script = f'"$0" -m appbox.cli --json --version {redirect}'
+    done = subprocess.run(["sh", "-c", script, sys.executable], check=False, capture_output=True, text=True)
+    full = "full" in redirect
+    assert done.returncode == int(full)
+    assert done.stderr == ("appbox: standard output: cannot be written: No space left on device\n" if full else "")
