@@ -16,7 +16,7 @@ from functools import partial
 from typing import Final, NoReturn
 
 from appbox.errors import HostLacks
-from appbox.host import process, starter, syscalls
+from appbox.host import cgroups, process, starter, syscalls
 from appbox.owner import Extent, Owner
 
 _FORWARDED: Final = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGQUIT)
@@ -89,6 +89,7 @@ def _stay(owner: Owner, child: int, line: socket.socket, made: int) -> NoReturn:
     """Be the process outside until the one within has ended, and end as it did."""
     for number in _FORWARDED:
         signal.signal(number, lambda number, _: _forward(child, number, alone=owner.by_root))
+    group = _cgroup() if owner.by_root else ""
     if os.read(made, 1):
         line.sendall(_mapped(owner, child).encode())
     os.close(made)
@@ -101,7 +102,7 @@ def _stay(owner: Owner, child: int, line: socket.socket, made: int) -> NoReturn:
     _, status = os.waitpid(child, 0)
     code = os.waitstatus_to_exitcode(status)
     if wanted is not None and code == 0 and owner.by_root:
-        code = _run_as(_identity(owner), wanted[0], wanted[1])
+        code = _run_as(_identity(owner), wanted[0], wanted[1], group)
     elif wanted is not None and code == 0:
         for number in _FORWARDED:
             signal.signal(number, signal.SIG_DFL)
@@ -118,8 +119,24 @@ def _stay(owner: Owner, child: int, line: socket.socket, made: int) -> NoReturn:
     os._exit(code if code >= 0 else 128 - code)
 
 
-def _run_as(identity: process.Identity, argv: list[str], env: dict[str, str]) -> int:
-    """Run a program as a user, in a session of its own (see `_drop_privileges`), and return how it ended."""
+def _cgroup() -> str:
+    """Return the directory of this process's cgroup (cgroups(7)); "" where that is not version 2."""
+    with contextlib.suppress(OSError), open("/proc/self/cgroup", encoding="utf-8") as file:
+        return next((f"{cgroups.ROOT}{line[3:].rstrip()}" for line in file if line.startswith("0::")), "")
+    return ""
+
+
+def _leave_cgroup(group: str) -> None:
+    """Go back to the cgroup that this process began in: the user could freeze what is in a container's."""
+    with contextlib.suppress(OSError), open(f"{group}/cgroup.procs", "w", encoding="ascii") as file:
+        file.write(str(os.getpid()))
+
+
+def _run_as(identity: process.Identity, argv: list[str], env: dict[str, str], group: str) -> int:
+    """Run a program as a user, in a session of its own (see `_drop_privileges`), and return how it ended.
+
+    `group` is the cgroup that this process began in, which it may have left for the program's.
+    """
     child = os.fork()
     if child == 0:
         os.setsid()
@@ -132,6 +149,7 @@ def _run_as(identity: process.Identity, argv: list[str], env: dict[str, str]) ->
             os.write(2, f"appbox: {argv[0]}: cannot be started: {error.strerror}\n".encode())
         finally:
             os._exit(HostLacks.exit_code)
+    _leave_cgroup(group)
     for number in (*_FORWARDED, signal.SIGWINCH):
         signal.signal(number, lambda number, _: _forward(child, number, alone=True))
     _, status = os.waitpid(child, 0)
