@@ -118,7 +118,9 @@ def test_without_an_overlay_each_start_has_a_copy(host: Host) -> None:
 @pytest.mark.parametrize("host", ["systemd-user"], indirect=True)
 def test_on_an_older_kernel_what_is_written_goes_to_the_disk(host: Host) -> None:
     host.machine.write("/usr/local/bin/uname", "#!/bin/sh\necho 6.1.0-40-amd64\n", 0o755)
-    change = "cat /etc/mark >/data/mark 2>/dev/null; rm -r /home; mkdir /home && echo x >/etc/mark && echo x >/data/done"
+    change = (
+        "cat /etc/mark >/data/mark 2>/dev/null; rm -r /home; mkdir /home && echo x >/etc/mark && echo x >/data/done"
+    )
     asked = {**script_manifest(f"{change}; exec sleep 1000"), "network": {"mode": "none"}}
     asked["process"]["stop_timeout"] = 1
     host.apply(asked)

@@ -114,7 +114,7 @@ REGISTRY = {
 # An emulated processor takes half a second for each megabyte of an image; these are not needed to run redis.
 SLIM = (
     'cd "$1" && rm -rf usr/share/* usr/lib/*/perl* usr/lib/*/libperl* usr/lib/*/gconv usr/bin/perl* usr/lib/locale'
-    " usr/lib/*/libmvec* usr/bin/redis-benchmark usr/bin/redis-check-* var/lib/dpkg/info"
+    " usr/lib/*/libmvec* usr/bin/redis-benchmark usr/bin/redis-check-aof var/lib/dpkg/info"
 )
 IMAGE, VERSION = "127.0.0.1:5000/ground/redis", "7"
 

@@ -39,11 +39,9 @@ class Story:
         apply(user, accounts)
 
     def test_what_is_executed_in_a_service_has_its_limits(self, accounts: list[Account]) -> None:
-        executes(next(account for account in accounts if account.user == "root"))
-
-    @pytest.mark.xfail(reason="runc exec cannot enter a cgroup from that of a login, and goes on without limits")
-    def test_what_is_executed_in_a_service_of_a_user_has_its_limits(self, accounts: list[Account]) -> None:
-        executes(next(account for account in accounts if account.user != "root"))
+        assert accounts, ALONE
+        for account in accounts:
+            executes(account)
 
     def test_everything_is_back_after_a_reboot(self, guest: Guest, accounts: list[Account]) -> None:
         for account in accounts:
