@@ -35,8 +35,9 @@ SEPARATOR = "\x1e"
 BESIDE = """
 import tomllib
 from appbox import hooks
+from appbox.store import paths
 from appbox.store.root import Root
-with open(f"{host.containers}/carry/bundle.toml", "rb") as file:
+with open(f"{paths.CONTAINERS}/carry/bundle.toml", "rb") as file:
     upgrade = tomllib.load(file)["manifest"]["upgrade"]
 with Root() as root:
     for key in ("before", "after"):
@@ -44,7 +45,11 @@ with Root() as root:
 """
 URL = "/pwned%25%n?a='\"&b=$(touch${IFS}pwned)`x`\\{}[]|;<>$HOME!*~"
 
-DATA = {"carry": "carry/data/data", "says": "/srv/says"}
+
+def data_of(host: Host, name: str) -> str:
+    """Return the directory of the volume of a service of this test."""
+    return {"carry": f"{host.containers}/carry/data/data", "says": "/srv/says"}[name]
+
 
 # Says how it was started, then stays; answers one request after the other.
 WITNESS = """
@@ -179,12 +184,12 @@ def seen(host: Host, name: str, *paths: str) -> dict[str, tuple[tarfile.TarInfo,
 
 def raw(host: Host, name: str, file: str) -> str:
     """Return what the witness has written."""
-    return host.machine.path(f"{DATA[name]}/{file}").read_bytes().decode()
+    return host.machine.path(f"{data_of(host, name)}/{file}").read_bytes().decode()
 
 
 def check_process(host: Host, name: str, workdir: str) -> None:
     """See that words, environment and working directory are those that were said."""
-    host.machine.wait_until(lambda: host.machine.exists(f"{DATA[name]}/up"), 20, name)
+    host.machine.wait_until(lambda: host.machine.exists(f"{data_of(host, name)}/up"), 20, name)
     assert raw(host, name, "words").split("\0")[3:-1] == ["sh", *WORDS, *WORDS]
     environment = raw(host, name, "environ").split("\0")
     assert {f"TEXT_{n}={text}" for n, text in enumerate(WORDS)} <= set(environment)

@@ -14,7 +14,7 @@ from tests.init.load import Client, Killer, server, strays, writing
 from tests.init.test_upgrade import tag
 
 FULL = os.environ.get("APPBOX_CRASH_FULL") == "1"
-KILLS = 100 if FULL else 8
+KILLS = 100 if FULL else 5
 """Kills on each init."""
 SEED = int(os.environ.get("APPBOX_CRASH_SEED", "0")) or random.SystemRandom().randrange(1, 1 << 31)
 

@@ -23,6 +23,8 @@ print(json.dumps([privileged.answer(own, one) for one in asked]))
 """What a process of the user's could have root do: it has the other end of a socket, and may send anything."""
 
 BY_ROOT = pytest.mark.parametrize("host", roots.INITS, indirect=True)
+ON_SYSTEMD = pytest.mark.parametrize("host", ["systemd"], indirect=True)
+ON_OPENRC = pytest.mark.parametrize("host", ["openrc"], indirect=True)
 
 
 def apply_for_user(host: Host) -> str:
@@ -106,7 +108,7 @@ def test_root_takes_only_what_it_would_write_itself(host: Host) -> None:
     assert ask(host, good) == [{"result": None}]
 
 
-@BY_ROOT
+@ON_OPENRC
 def test_a_unit_of_roots_is_not_a_users_to_change(host: Host) -> None:
     host.apply(redis_manifest())
     host.machine.write(f"/home/{roots.USER}/redis.toml", tomli_w.dumps(redis_manifest()))
@@ -117,7 +119,7 @@ def test_a_unit_of_roots_is_not_a_users_to_change(host: Host) -> None:
     host.wait_for_pong()
 
 
-@BY_ROOT
+@ON_OPENRC
 def test_whom_root_cannot_work_for_is_said(host: Host) -> None:
     for words, said in (
         (["--user", "root"], "root is no ordinary user"),
@@ -179,7 +181,7 @@ print(json.dumps({{"path": one.path, "text": one.text, "mode": one.mode, "declar
     return {"kind": kind, "task": "write", **json.loads(made)}
 
 
-@BY_ROOT
+@ON_OPENRC
 def test_what_root_does_for_a_user_is_done_as_the_user(host: Host) -> None:
     """Also where no service is looked at, and without a terminal of root's, into which a process could put words."""
     home = f"/home/{roots.USER}"
@@ -209,7 +211,7 @@ print(os.getsid(0), before)
 """
 
 
-@BY_ROOT
+@ON_SYSTEMD
 def test_one_service_has_one_unit(host: Host) -> None:
     """Root's init system and the user's own would start two servers on one data directory, or stop neither."""
     path = apply_for_user(host)
@@ -225,7 +227,7 @@ def test_one_service_has_one_unit(host: Host) -> None:
     host.wait_for_pong()
 
 
-@BY_ROOT
+@ON_OPENRC
 def test_other_subordinate_ids_are_refused_before_anything_is_touched(host: Host) -> None:
     apply_for_user(host)
     host.wait_for_pong()
