@@ -13,7 +13,7 @@ from typing import Final
 from appbox import demands, owner, sources
 from appbox.addresses import Attachment, Network, network_of
 from appbox.constraints import is_constraint
-from appbox.doctor import findings, mending, probe_host, probing, report, wants
+from appbox.doctor import findings, mending, probing, report, wants
 from appbox.doctor.findings import Refusal
 from appbox.doctor.probing import Question
 from appbox.doctor.values import At, Finding, Step
@@ -181,7 +181,7 @@ def _refused(question: Question, loaded: Sequence[Loaded]) -> Iterator[Refusal]:
     with Root() as root:
         facts = gather.gather(root, question.init)
         able = abilities.gather([one.manifest for one in loaded])
-        facts = replace(facts, abilities=able, distribution=probe_host.of_distribution(root))
+        facts = replace(facts, abilities=able)
         declared = stored.declared(root)
         for one in loaded:
             name = network_of(one.manifest.network.mode)

@@ -10,8 +10,6 @@ import time
 from typing import Final
 
 import appbox
-from appbox import distribution
-from appbox.distribution import Distribution
 from appbox.doctor.seen import Clock, Found, Kernel, Node, OpenRC, Place, Tried
 from appbox.errors import AppboxError
 from appbox.host import cow, mounts, networks, process, syscalls
@@ -48,14 +46,6 @@ echo use; rm /tmp/m/f; [ ! -e /tmp/m/f ]; [ -e /tmp/l/f ]; mkdir /tmp/m/d
 echo done
 """
 """Everything that it makes is in a mount namespace of its own, and gone with it."""
-
-
-def of_distribution(root: Root) -> Distribution:
-    """Return what os-release says; a link in /etc is followed inside the root."""
-    for path in distribution.OS_RELEASE:
-        if (data := root.read(path, _SMALL)) is not None:
-            return distribution.parse(data.decode("utf-8", "replace"))
-    return distribution.UNKNOWN
 
 
 def kernel() -> Kernel:

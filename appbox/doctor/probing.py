@@ -11,7 +11,7 @@ from typing import Any
 from appbox.doctor import becoming, probe_first, probe_host, probe_registries, probe_user
 from appbox.doctor.seen import Kernel, Login, Place, Seen, Tried
 from appbox.doctor.wants import Wants
-from appbox.host import borrow, cgroups, gather, secret_sources
+from appbox.host import borrow, cgroups, gather, os_release, secret_sources
 from appbox.host.facts import InitKind
 from appbox.oci.platform import Platform
 from appbox.oci.reference import RegistryImage
@@ -55,7 +55,7 @@ def look(question: Question, wants: Wants) -> Seen:
 def _host(root: Root, init: InitKind, wants: Wants, login: Login | None) -> Seen:
     """Return what is the same for everybody."""
     return Seen(
-        distribution=probe_host.of_distribution(root),
+        distribution=os_release.read(root),
         init=init,
         root=os.geteuid() == 0,
         cgroups=cgroups.gather(),

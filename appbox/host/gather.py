@@ -7,7 +7,7 @@ import sys
 from typing import Final, Literal
 
 from appbox import owner
-from appbox.host import ranges
+from appbox.host import os_release, ranges
 from appbox.host.facts import Facts, IdRange, InitKind, Taken
 from appbox.oci.model import Platform
 from appbox.store import files
@@ -33,6 +33,7 @@ def gather(root: Root, init: str = "auto", allocated: dict[str, IdRange] | None 
         ranges=allocated or {},
         cron=cron(root),
         program=program(),
+        distribution=os_release.read(root),
     )
 
 

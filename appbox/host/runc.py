@@ -10,7 +10,7 @@ from typing import NoReturn
 
 from appbox import owner
 from appbox.errors import AppboxError
-from appbox.host import container_state, process
+from appbox.host import container_state, os_release, process
 from appbox.store import paths
 
 
@@ -58,7 +58,7 @@ def there() -> dict[str, str]:
 def need(why: str) -> tuple[str, str]:
     """Return name and path of the first runtime that this host has; HostLacks with `why` when there is none."""
     found = next(iter(there().items()), None)
-    return found or ("runc", process.need("runc", why, hint="apt install runc, or apk add runc"))
+    return found or ("runc", process.need("runc", why, hint=os_release.hint("runc")))
 
 
 def process_of(name: str) -> tuple[int, int] | None:

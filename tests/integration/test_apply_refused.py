@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from appbox.host import os_release
 from tests.ground import layers
 from tests.ground.registry import free_port
 from tests.ground.rootfs import mounted
@@ -324,7 +325,8 @@ def test_without_runc(box: Sandbox) -> None:
     )
     words = ["unshare", "--mount", "sh", "-ec", script, "sh", *APPBOX, "--init", "none", "apply", str(box.manifest())]
     error = run(words, code=8).err
-    assert error == ("appbox: runc is not installed: services run through it; apt install runc, or apk add runc\n")
+    hint = os_release.hint("runc")  # this host's
+    assert error == f"appbox: runc is not installed: services run through it; {hint}\n"
 
 
 def test_a_root_that_is_not_there(box: Sandbox) -> None:
