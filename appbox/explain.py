@@ -6,6 +6,7 @@ import errno
 import os
 from typing import Final
 
+from appbox import owner
 from appbox.errors import AppboxError, HostLacks
 
 _HINTS: Final = {
@@ -22,4 +23,6 @@ def in_words(error: OSError) -> AppboxError:
     what, where = what[:1].lower() + what[1:], " → ".join(names)
     if isinstance(error, PermissionError) and os.geteuid() != 0:
         return HostLacks(what, where=where, hint="run it as root")
+    if isinstance(error, PermissionError) and (own := owner.current()) is not None:
+        return AppboxError(what, where=where, hint=f"this is done as {own.name}")
     return AppboxError(what, where=where, hint=_HINTS.get(error.errno or 0, ""))

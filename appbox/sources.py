@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import stat
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from appbox import config_directory, overlays, pins
+from appbox import config_directory, overlays, owner, pins
 from appbox import manifest as manifests
 from appbox.configuration import SIZE_LIMIT, ConfigSource
 from appbox.document import Document, Overlay
@@ -63,9 +64,18 @@ def find(arguments: Iterable[str], *, none: bool = False) -> list[str]:
     """
     found: dict[str, str] = {}
     for argument in arguments:
-        for file in _of_directory(argument, none=none) if os.path.isdir(argument) else [argument]:
+        for file in _of_directory(argument, none=none) if _is_directory(argument) else [argument]:
             found.setdefault(os.path.realpath(file), file)
     return list(found.values())
+
+
+def _is_directory(path: str) -> bool:
+    try:
+        return stat.S_ISDIR(os.stat(path).st_mode)
+    except PermissionError as error:  # said of what was named, before anything beside it is looked for
+        raise _unreadable(path, error) from error
+    except (OSError, ValueError):
+        return False
 
 
 def _of_directory(folder: str, *, none: bool = False) -> list[str]:
@@ -321,5 +331,11 @@ def _read(path: str, limit: int, name: str) -> bytes:
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
     except OSError as error:
-        raise AppboxError("cannot be read", where=name, why=error.strerror or str(error)) from error
+        raise _unreadable(name, error) from error
     return files.read_descriptor(fd, limit, where=name)
+
+
+def _unreadable(name: str, error: OSError) -> AppboxError:
+    own = owner.current() if isinstance(error, PermissionError) else None
+    hint = f"it is read as {own.name}: let this user read it" if own else ""
+    return AppboxError("cannot be read", where=name, why=error.strerror or str(error), hint=hint)

@@ -68,12 +68,24 @@ def _drop_privileges(owner: Owner) -> None:
     os.chdir("/")
     os.setsid()
     process.become_user(_identity(owner))
+    _refuse_unreadable(owner)
     with contextlib.suppress(OSError):
         os.chdir(here)
     syscalls.be_traceable()  # or newuidmap would take this process for somebody else's
     for name in [name for name in os.environ if name.startswith("XDG_") or name in {"MAIL", "SUDO_USER"}]:
         del os.environ[name]
     os.environ |= {"HOME": owner.home, "USER": owner.name, "LOGNAME": owner.name, "XDG_RUNTIME_DIR": owner.runtime}
+
+
+def _refuse_unreadable(owner: Owner) -> None:
+    """Raise HostLacks where appbox or its Python is installed for root alone, who is this user from now on."""
+    for code in (__file__, os.__file__):
+        if not os.access(code, os.R_OK):
+            raise HostLacks(
+                f"{owner.name} cannot read appbox's own files",
+                where=os.path.dirname(code),
+                hint="install it where everybody can, with PIPX_HOME=/opt/pipx for instance",
+            )
 
 
 def _identity(owner: Owner) -> process.Identity:

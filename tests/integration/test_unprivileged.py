@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
 import stat
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,9 +13,11 @@ from pathlib import Path
 import pytest
 
 from tests.ground import layers
-from tests.ground.sandbox import NOBODY, Sandbox
+from tests.ground.sandbox import NOBODY, Sandbox, run
 
 pytestmark = pytest.mark.root
+
+TREE = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -47,3 +51,43 @@ def test_files_of_others_need_subordinate_ids(box: Sandbox) -> None:
     found = box.appbox_as_nobody("image", "unpack", f"oci:{box.images}:others", target, code=6)
     assert "33:0 is not within 0 to 0; you have no subordinate ids; appbox doctor says what to do" in found.err
     assert not target.exists()
+
+
+_ALONE = """
+mount -t tmpfs -o mode=755 none /run
+{ cat /etc/passwd; echo "dora:x:70123:70123::$1:/bin/sh"; } >/run/passwd
+mount --bind /run/passwd /etc/passwd
+shift
+exec "$@"
+"""
+"""In a mount namespace of its own: there is a user dora, whose directory below /run is made there."""
+
+
+def as_root_for_dora(box: Sandbox, *words: str, code: int, path: Path = TREE) -> str:
+    home = box.place / "dora"
+    home.mkdir(exist_ok=True)
+    os.chown(home, 70123, 70123)
+    command = [sys.executable, "-m", "appbox", "--user", "dora", *words]
+    alone = ["unshare", "--mount", "sh", "-ec", _ALONE, "sh", str(home), *command]
+    return run(alone, code=code, env={**os.environ, "PYTHONPATH": str(path)}, cwd=box.place).err
+
+
+def test_what_root_alone_can_read_is_not_read_for_a_user(box: Sandbox) -> None:
+    box.manifest()
+    box.services.chmod(0o700)
+    file = box.services / "web.toml"
+    assert as_root_for_dora(box, "plan", str(file), code=1) == (
+        f"appbox: {file}: cannot be read: Permission denied; it is read as dora: let this user read it\n"
+    )
+    assert as_root_for_dora(box, "plan", str(box.services), code=1) == (
+        f"appbox: {box.services}: permission denied; this is done as dora\n"
+    )
+
+
+def test_an_appbox_that_root_alone_can_read_works_for_no_user(box: Sandbox) -> None:
+    own = box.place / "own"
+    for part in ("appbox", "generators"):
+        shutil.copytree(TREE / part, own / part, ignore=shutil.ignore_patterns("__pycache__"))
+    own.chmod(0o700)
+    found = as_root_for_dora(box, "status", code=8, path=own)
+    assert f"{own}/appbox/host: dora cannot read appbox's own files; install it where everybody can" in found
