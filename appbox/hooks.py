@@ -14,14 +14,16 @@ import json
 import os
 import signal
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 from appbox import owner
 from appbox.errors import AppboxError
 from appbox.hook_log import HookLog, open_log
-from appbox.host import process, runc
+from appbox.host import delegated, process, runc
+from appbox.host.facts import InitKind
 from appbox.store import files, paths
 from appbox.store.root import Root
 
@@ -39,12 +41,16 @@ _SHOWN: Final = 5
 
 @dataclass(frozen=True, slots=True)
 class Hook:
-    """A command of a service; `which` names it as the manifest does: upgrade.before. `limit` is in seconds."""
+    """A command of a service; `which` names it as the manifest does: upgrade.before. `limit` is in seconds.
+
+    `init` is the init system that runs the service.
+    """
 
     service: str
     which: str
     command: Sequence[str]
     limit: float = TIMEOUT
+    init: InitKind = "none"
 
 
 def run_inside(root: Root, hook: Hook) -> list[str]:
@@ -61,10 +67,17 @@ def run_inside(root: Root, hook: Hook) -> list[str]:
         there = f"{paths.RUN}/{hook.service}/{_PLACE}"
         words = ["exec", "--pid-file", f"{there}/pid", "--process", f"{there}/process.json", hook.service]
         try:
-            return _run(root, hook, directory, [*runc.beside(hook.service), *words])
+            return _run(root, hook, directory, [*runc.beside(hook.service), *words], _admission(hook))
         except BaseException:
             _end(place, found.pid)
             raise
+
+
+def _admission(hook: Hook) -> Callable[[int], None] | None:
+    """Return what moves a program into the cgroup of the container, where its runtime may not and root does it."""
+    if hook.init == "none" or not delegated.wanted():
+        return None
+    return partial(delegated.admit, hook.init, hook.service)
 
 
 def run_once(root: Root, hook: Hook, directory: str) -> list[str]:
@@ -154,13 +167,15 @@ def _write(place: int, name: str, data: dict[str, Any]) -> None:
     files.replace(name, json.dumps(data).encode("ascii"), mode=0o600, dir_fd=place)
 
 
-def _run(root: Root, hook: Hook, directory: str, argv: Sequence[str]) -> list[str]:
+def _run(
+    root: Root, hook: Hook, directory: str, argv: Sequence[str], admit: Callable[[int], None] | None = None
+) -> list[str]:
     """Run what runs the command, and keep what that prints."""
     began = time.monotonic()
     with open_log(root, hook.service) as log:
         log.begin(f"{hook.which} in {directory}", hook.command)
         try:
-            code = process.follow(argv, log.write, timeout=hook.limit)
+            code = process.follow(argv, log.write, timeout=hook.limit, admit=admit)
         except AppboxError as error:
             log.end(error.what)
             raise _failed(hook, error.what, log) from error

@@ -118,4 +118,5 @@ def run_hook(work: Work, action: Action) -> None:
     """Run a command of the manifest in the running container."""
     assert isinstance(action, RunHook)  # noqa: S101
     limit = work.desired.upgrade.hook_timeout
-    hooks.run_inside(work.root, Hook(action.service, f"upgrade.{action.hook}", action.command, limit))
+    hook = Hook(action.service, f"upgrade.{action.hook}", action.command, limit, work.facts.init)
+    hooks.run_inside(work.root, hook)

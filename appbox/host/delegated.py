@@ -43,6 +43,11 @@ def join(kind: InitKind, name: str) -> None:
     _ask(kind, "join", name=name)
 
 
+def admit(kind: InitKind, name: str, pid: int) -> None:
+    """Have a process that was started outside moved into the cgroup of a service's container."""
+    _ask(kind, "admit", name=name, pid=pid)
+
+
 class Delegated:
     """The control of the host's init system, through root."""
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from appbox.errors import AppboxError, Refused
-from appbox.host import cgroups, gather, services
+from appbox.host import cgroups, gather, runc, services
 from appbox.host.facts import InitKind
 from appbox.owner import Owner
 from appbox.store import unitfiles
@@ -122,12 +122,23 @@ def _join(owner: Owner, kind: InitKind, request: Mapping[str, Any]) -> None:
 
     On cgroup v2 only: there the user may not do it from where root's commands run (cgroups(7), Delegation).
     """
-    name = _name(request)
+    _move(owner, kind, _name(request), os.getpid())
+
+
+def _admit(owner: Owner, kind: InitKind, request: Mapping[str, Any]) -> None:
+    """Do the same for a program that this process has started as the user."""
+    pid = request["pid"]
+    if type(pid) is not int or runc.parent(pid) != os.getpid():
+        raise ValueError("no program of ours")
+    _move(owner, kind, _name(request), pid)
+
+
+def _move(owner: Owner, kind: InitKind, name: str, pid: int) -> None:
     _refuse_other(owner, kind, name, there=True)
     for unit in services.cgroups_of(kind, name):
         with contextlib.suppress(OSError):
             with open(f"{cgroups.ROOT}/{unit}/{name}/cgroup.procs", "w", encoding="ascii") as file:
-                file.write(str(os.getpid()))
+                file.write(str(pid))
             return
 
 
@@ -189,4 +200,5 @@ _TASKS: Final[Mapping[str, Callable[[Owner, InitKind, Mapping[str, Any]], Any]]]
     "enable": _enable,
     "service": _service,
     "join": _join,
+    "admit": _admit,
 }

@@ -201,15 +201,26 @@ def _communicate(process: subprocess.Popen[bytes] | Started, stdin: bytes, timeo
     return bytes(outputs[process.stdout]), bytes(outputs[process.stderr])
 
 
-def follow(argv: Sequence[str], sink: Callable[[bytes], None], *, timeout: float) -> int:
+def follow(
+    argv: Sequence[str], sink: Callable[[bytes], None], *, timeout: float, admit: Callable[[int], None] | None = None
+) -> int:
     """Run a program to its end, hand what it prints to `sink` as it comes, and return how it ended, as `Result.code`.
+
+    `admit` is given the number of its process, which waits for that to return before it becomes the program.
 
     Raises AppboxError when it takes longer than `timeout` seconds, HostLacks when it cannot be started. What it leaves
     behind and what still holds its outputs is not waited for.
     """
-    process = _popen(argv, environment(), stderr="out")
+    waiting = [need("sh", "every host has one"), "-c", 'read -r _ && exec "$@" </dev/null', "sh"] if admit else []
+    process = _popen([*waiting, *argv], environment(), stdin="pipe" if admit else "null", stderr="out")
     with process:
         try:
+            if admit is not None:
+                assert process.stdin is not None  # noqa: S101
+                admit(process.pid)
+                with contextlib.suppress(BrokenPipeError):  # it has ended
+                    process.stdin.write(b"go\n")
+                    process.stdin.flush()
             _hand_on(process, sink, timeout)
         except BaseException:
             os.killpg(process.pid, signal.SIGKILL)

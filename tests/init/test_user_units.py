@@ -22,6 +22,17 @@ print(json.dumps([privileged.answer(own, one) for one in asked]))
 """
 """What a process of the user's could have root do: it has the other end of a socket, and may send anything."""
 
+HOOK = """
+import sys
+from appbox import hooks, session
+session.choose_owner(sys.argv[1])
+session.leave_root()
+with session.Options().open_root() as root:
+    hook = hooks.Hook("cache", "upgrade.before", ["cat", "/proc/self/cgroup"], 60, sys.argv[2])
+    print(*hooks.run_inside(root, hook), sep="\\n")
+"""
+"""A command of an upgrade, as `appbox --user` runs it."""
+
 BY_ROOT = pytest.mark.parametrize("host", roots.INITS, indirect=True)
 ON_SYSTEMD = pytest.mark.parametrize("host", ["systemd"], indirect=True)
 ON_OPENRC = pytest.mark.parametrize("host", ["openrc"], indirect=True)
@@ -49,6 +60,8 @@ def test_a_users_service_is_run_by_the_systems_init(host: Host) -> None:
     assert server.user > 100_000  # a subordinate id of the user's
     words = ["appbox", "--user", roots.USER, "exec", "cache", "cat", "/proc/self/cgroup"]
     assert "0::/\n" in host.machine.run(words).out  # in the container's own cgroup, and so within its limits
+    words = [f"{roots.VENV}/bin/python", "-c", HOOK, roots.USER, "systemd" if host.systemd else "openrc"]
+    assert "0::/\n" in host.machine.run(words).out
     plan = host.machine.run(["appbox", "--user", roots.USER, "plan", f"/home/{roots.USER}/redis.toml"]).out
     assert "nothing to do" in plan
     host.machine.reboot(hard=True)
@@ -97,6 +110,9 @@ def test_root_takes_only_what_it_would_write_itself(host: Host) -> None:
         {"kind": kind, "task": "service", "method": "stop", "arguments": [], "options": {}},
         {"kind": "none", "task": "write"},
         {"kind": kind, "task": "shell"},
+        {"kind": kind, "task": "admit", "name": "cache", "pid": 1},
+        {"kind": kind, "task": "admit", "name": "cache", "pid": "self"},
+        {"kind": kind, "task": "admit", "name": "other", "pid": 1},
         {},
     ]
     before = host.files(("/etc",))
