@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 from tests.ground.calls import Ended
-from tests.ground.sandbox import BASE, Sandbox
+from tests.ground.sandbox import Sandbox
 
 Versions = tuple[str, ...]
 
@@ -22,7 +22,8 @@ def whole(box: Sandbox, versions: Versions) -> None:
         return
     bundle = box.current()
     assert bundle.name.removeprefix("web-") in versions, f"{bundle.name} is current"
-    assert json.loads((bundle / "config.json").read_text())["linux"]["uidMappings"][0]["hostID"] == BASE
+    assert json.loads((bundle / "config.json").read_text())["process"]
+    assert (bundle / "rootfs/seed").stat().st_uid == box.on_disk(33)
     assert (bundle / "run").stat().st_mode & 0o111
     assert (bundle / "bundle.toml").read_text().startswith("created = ")
     assert (bundle / "rootfs/seed/version").read_text() in "123m"
@@ -34,11 +35,11 @@ def whole(box: Sandbox, versions: Versions) -> None:
     assert [one["name"] for one in box.appbox("--json", "status").data()] == ["web"]
 
 
-def put(box: Sandbox) -> None:
+def put(box: Sandbox, name: str = "mine", text: str = "x") -> None:
     """Have the service write something."""
-    path = box.current() / "data/data/mine"
-    path.write_text("x")
-    os.chown(path, BASE + 33, BASE + 33)
+    path = box.current() / "data/data" / name
+    path.write_text(text)
+    os.chown(path, box.on_disk(33), box.on_disk(33))
 
 
 def mine(box: Sandbox) -> list[Path]:
@@ -71,7 +72,7 @@ def data_at_hand(box: Sandbox) -> None:
 def tidy(box: Sandbox) -> None:
     """See that nothing lies around that a command was in the midst of."""
     assert not box.debris(), box.debris()
-    assert not (box.root / "var/lib/appbox/journal.json").exists()
+    assert not (box.state / "journal.json").exists()
     marks = {".copied", ".migrating", ".new"}
     found = [path for path in box.containers.rglob(".*") if path.name in marks or path.name.startswith(".gone-")]
     assert not found, found
@@ -89,7 +90,7 @@ def settled(box: Sandbox, version: str) -> None:
 
 def gone(box: Sandbox) -> None:
     """See that nothing of the service starts or lies around any more."""
-    assert not (box.root / "etc/systemd/system/web.service").exists()
+    assert not (box.units / "web.service").exists()
     assert not (box.root / "etc/init.d/web").exists()
     assert box.appbox("--json", "status").data() == []
     tidy(box)

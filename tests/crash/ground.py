@@ -9,6 +9,7 @@ import os
 import shutil
 import struct
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Final
 
 from tests.crash import operation
+from tests.ground.ordinary import OrdinarySandbox, subordinate_ids
 from tests.ground.rootfs import mounted
 from tests.ground.sandbox import Sandbox
 
@@ -167,6 +169,18 @@ def memory(place: Path, options: str = "size=512m") -> Iterator[Memory]:
         box = Sandbox(place)
         operation.images(box)
         yield Memory(box)
+
+
+@contextlib.contextmanager
+def memory_of_user() -> Iterator[Memory]:
+    """Yield the sandbox of an ordinary user in memory, with its images, where that user can enter every directory."""
+    with tempfile.TemporaryDirectory(prefix="appbox-test.") as name:
+        place = Path(name)
+        place.chmod(0o755)
+        with mounted(place, "tmpfs", "size=512m,mode=0755"), subordinate_ids(place):
+            box = OrdinarySandbox(place)
+            operation.images(box)
+            yield Memory(box, "tmpfs, user")
 
 
 @contextlib.contextmanager

@@ -79,9 +79,9 @@ def _is_moved(box: Sandbox) -> None:
 
 def _is_bridged(box: Sandbox) -> None:
     settled(box, "1.0")
-    addresses = (box.root / "var/lib/appbox/addresses.toml").read_text()
+    addresses = (box.state / "addresses.toml").read_text()
     assert 'web" = { network = "appbox", address = "10.89.0.2" }' in addresses
-    assert len(list((box.root / "etc/systemd/system").glob("web*.*"))) == 3
+    assert len(list(box.units.glob("web*.*"))) == 3
 
 
 def _with_cron(box: Sandbox) -> None:
@@ -123,8 +123,9 @@ def _is_no_job(box: Sandbox) -> None:
 def _writes_of_lost_image(box: Sandbox) -> None:
     used(security={"rootfs": "persistent"})(box)
     upper = box.current() / "upper"
-    upper.mkdir()
+    box.folder(upper)
     (upper / "written").touch()
+    os.chown(upper / "written", box.on_disk(33), box.on_disk(33))
     shutil.rmtree(box.current() / "rootfs")
 
 
@@ -154,7 +155,7 @@ def _is_removed(box: Sandbox) -> None:
 def _is_purged(box: Sandbox) -> None:
     gone(box)
     assert [name for name in os.listdir(box.containers) if not name.startswith(".")] == []
-    assert "web" not in (box.root / "var/lib/appbox/uid-ranges.toml").read_text()
+    assert "web" not in box.ranges
     assert mine(box) == []
 
 
@@ -165,7 +166,12 @@ def _removing(*words: str) -> Callable[[Sandbox], Words]:
 INSTALLING: Final = (
     Operation("first install", nothing, applying(), is_whole("", "1.0"), is_settled("1.0")),
     Operation(
-        "first install with address, health, secrets", nothing, applying(**BRIDGED), is_whole("", "1.0"), _is_bridged
+        "first install with address, health, secrets",
+        nothing,
+        applying(**BRIDGED),
+        is_whole("", "1.0"),
+        _is_bridged,
+        for_users=False,
     ),
     Operation("configuration change", used(), applying(**CHANGED), both(is_whole("1.0"), data_once), _reconfigured),
     Operation(
@@ -228,6 +234,7 @@ INSTALLING: Final = (
         both(is_whole("1.0"), data_once, _theirs_kept),
         _is_job,
         init="openrc",
+        for_users=False,
     ),
     Operation(
         "remove, job of cron",
@@ -237,6 +244,7 @@ INSTALLING: Final = (
         _is_no_job,
         finished="is not installed",
         init="openrc",
+        for_users=False,
     ),
     Operation("remove", _two_versions, _removing(), data_once, _is_removed, finished="is not installed"),
     Operation("purge", used(), _removing("--purge"), nothing, _is_purged, finished="is not installed"),

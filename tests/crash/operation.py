@@ -21,7 +21,8 @@ class Operation:
     wherever the command was cut off; `after` when it was given again and has ended, and `done` when it ended with 0.
     `kept` holds besides when it has failed by itself and said so: what was current is so still. `finished`: giving the
     command again may fail because there is nothing left to do; `instead` is given then, if it cannot be given again at
-    all. `by_any`: whatever next command may change something cleans up after it, too.
+    all. `by_any`: whatever next command may change something cleans up after it, too. `for_users`: an ordinary user
+    can have it, too.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Operation:
     kinds: tuple[str, ...] = ("tmpfs", "ext4", "xfs", "btrfs")
     instead: Callable[[Sandbox], Words] | None = None
     by_any: bool = True
+    for_users: bool = True
 
     def again(self, box: Sandbox, words: Words) -> None:
         """Give the command again, and see that it is as if nothing had happened."""

@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from appbox import cli
 from tests.crash import record
 from tests.crash.ground import Ground
 from tests.crash.operation import Operation, Words
@@ -137,9 +136,7 @@ class Trial:
         prepare: Callable[[], None] | None = None,
     ) -> Ended:
         """Give the command, on the host as it is now, to a process of its own that asks before each call."""
-        box = self.ground.box
-        line = ["--root", str(box.root), "--init", box.init, *map(str, self.words)]
-        return calls.supervise(lambda: cli.run(line), decide, names, prepare)
+        return calls.supervise(self.ground.box.work(*self.words), decide, names, prepare)
 
     def calls(self, names: Sequence[str] = calls.CHANGING) -> list[Call]:
         """Return the calls that the command makes when nothing is in its way; the host is then as after it."""

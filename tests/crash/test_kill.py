@@ -22,6 +22,8 @@ pytestmark = pytest.mark.root
 
 MOST: Final = 15
 """Calls of a sample for each operation."""
+MOST_OF_USER: Final = 2
+"""The same where an ordinary user does it: each command forks and has a namespace made."""
 
 PARAMETERS = pytest.mark.parametrize("operation", on("tmpfs"), ids=lambda operation: operation.name)
 
@@ -41,6 +43,27 @@ def test_killed_at_each_call(operation: Operation, tmp_path: Path, figures: Tabl
             trial.again()
 
         sweep(row, sample(found, MOST, operation.name), attempt)
+        figures.judge()
+
+
+@pytest.mark.parametrize(
+    "operation", [one for one in on("tmpfs") if one.for_users], ids=lambda operation: operation.name
+)
+def test_killed_as_an_ordinary_user(operation: Operation, figures: Table) -> None:
+    """Two processes are appbox then: one in the user's namespace, one outside; either dies at the call, and both do."""
+    with ground.memory_of_user() as place:
+        row = figures(operation.name, place.kind, "kill -9")
+        trial = Trial(place, operation)
+        found = trial.calls()
+        row.points = len(found)
+
+        def attempt(call: Call) -> None:
+            place.back()
+            assert trial.run(at(call, KILL)).code in (-9, 0)
+            trial.between()
+            trial.again()
+
+        sweep(row, sample(found, MOST_OF_USER, operation.name), attempt)
         figures.judge()
 
 

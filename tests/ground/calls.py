@@ -152,13 +152,18 @@ def supervise(
     `decide` is asked before each call of `names`: 0 to go on, an errno to fail with, `KILL` or `SKIP`. Every thread
     that makes a call waits until it is answered. What goes to the standard streams does not count, nor what `prepare`
     does. `alone`: what other programs do that the process has started does not count, and goes on when it has ended.
+
+    What the process forks is watched like itself. It is killed with it, and has ended when this returns.
     """
     ours, theirs = socket.socketpair()
+    life, alive = os.pipe2(os.O_CLOEXEC)  # every fork has its writing end, no program that is started does
     with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err, ours, theirs:
         pid = os.fork()
         if pid == 0:
+            os.close(life)
             _become(work, prepare, theirs, (out.fileno(), err.fileno()), names)
         theirs.close()
+        os.close(alive)
         process = os.pidfd_open(pid)
         try:
             _, descriptors, _, _ = socket.recv_fds(ours, 1, 1)
@@ -168,6 +173,9 @@ def supervise(
             signal.pidfd_send_signal(process, signal.SIGKILL)
             os.close(process)
             code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+            ended = select.select([life], [], [], LIMIT)[0]
+            os.close(life)
+        assert ended, "a fork of the process lives on"
         out.seek(0)
         err.seek(0)
         return Ended(code, out.read(), err.read())
@@ -229,6 +237,8 @@ def _answer(process: int, listener: int, decide: Callable[[Call], int], *, every
                     threads.append(thread)
                 verdict = decide(Call(asked, name, threads.index(thread)))
             if verdict == KILL:
+                # First who asks, which may be a fork: nobody answers it any more.
+                os.kill(thread, signal.SIGKILL)
                 signal.pidfd_send_signal(process, signal.SIGKILL)
                 return
             _reply(listener, identity, verdict)

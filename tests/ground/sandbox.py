@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import contextlib
+import functools
 import importlib
 import importlib.readers
 import io
@@ -15,9 +16,11 @@ import stat
 import subprocess
 import sys
 import tempfile
+import tomllib
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import tomli_w
 
@@ -98,6 +101,35 @@ class Sandbox:
     def containers(self) -> Path:
         return self.root / "opt/containers"
 
+    @property
+    def units(self) -> Path:
+        """Where systemd's units are."""
+        return self.root / "etc/systemd/system"
+
+    @property
+    def state(self) -> Path:
+        return self.root / "var/lib/appbox"
+
+    @property
+    def gives_ranges(self) -> bool:
+        """Whether each service has a range of ids of its own, which is written down."""
+        return True
+
+    @property
+    def ranges(self) -> dict[str, int]:
+        """The first id of each service that has a range of its own, by its name."""
+        found = tomllib.loads((self.state / "uid-ranges.toml").read_text())
+        return dict(found.get("ranges", {}))
+
+    def folder(self, path: Path) -> Path:
+        """Make a directory in which whoever runs appbox may write, if there is none."""
+        path.mkdir(exist_ok=True)
+        return path
+
+    def on_disk(self, number: int) -> int:
+        """Return the id that a file on disk has which is a container's id `number` in there."""
+        return BASE + number
+
     def image(self, tag: str, *parts: bytes, **config: Any) -> None:
         """Put an image into the layout; one of that tag is replaced."""
         self.content.image(tag, layers=(layers.archive(*parts),), config={"Cmd": ["/bin/app"], **config})
@@ -132,34 +164,21 @@ class Sandbox:
         assert "internal error" not in result.err, result
         return result
 
+    def work(self, *words: object) -> Callable[[], int]:
+        """Return what runs appbox in the process that calls it, and returns its exit code."""
+        return lambda: cli.run(["--root", str(self.root), "--init", self.init, *map(str, words)])
+
     def command(self, *words: object) -> list[str]:
         """Return the command line of an appbox process on this root."""
         return [*APPBOX, "--root", str(self.root), "--init", self.init, *map(str, words)]
 
     def appbox_as_nobody(self, *words: object, code: int = 0) -> Result:
-        """Run appbox as a user without any rights, whose home is `place`/home.
-
-        It is a fork of this process with every module loaded: that user may not be able to read where they are.
-        """
-        for module in pkgutil.walk_packages(appbox.__path__, "appbox."):
-            if not module.name.endswith("__main__"):
-                importlib.import_module(module.name)
-        for encoding in ("ascii", "utf-8-sig"):
-            codecs.lookup(encoding)
+        """Run appbox as a user without any rights, whose home is `place`/home."""
         line = ["--root", str(self.root), "--init", self.init, *map(str, words)]
         home = self.place / "home"
-        (home / "run").mkdir(0o700, parents=True, exist_ok=True)
-        for path in (home, home / "run"):
-            os.chown(path, NOBODY, NOBODY)
-        with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
-            pid = os.fork()
-            if pid == 0:
-                _become_nobody(line, home, out, err)
-            ended = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-            out.seek(0)
-            err.seek(0)
-            result = Result(tuple(line), ended, out.read(), err.read())
-        assert ended == code, result
+        make_home(home)
+        result = run_as_nobody(line, home)
+        assert result.code == code, result
         assert "Traceback" not in result.err, result
         return result
 
@@ -221,22 +240,52 @@ class Sandbox:
 APPBOX = (sys.executable, "-m", "appbox")
 
 
-def _become_nobody(words: list[str], home: Path, out: TextIO, err: TextIO) -> None:
-    """In the child: give up every right, run the command line and end."""
-    code = 99
-    try:
-        os.setgroups([])
-        os.setresgid(NOBODY, NOBODY, NOBODY)
-        os.setresuid(NOBODY, NOBODY, NOBODY)
-        syscalls.be_traceable()  # as a process of that user's is from its start
-        os.chdir("/")
-        os.environ |= {"HOME": str(home), "XDG_CACHE_HOME": str(home), "XDG_RUNTIME_DIR": f"{home}/run"}
-        sys.stdout, sys.stderr = out, err
-        code = cli.run(words)
-        out.flush()
-        err.flush()
-    finally:
-        os._exit(code)
+def make_home(home: Path) -> None:
+    """Make the home of a user without any rights."""
+    (home / "run").mkdir(0o700, parents=True, exist_ok=True)
+    for path in (home, home / "run"):
+        os.chown(path, NOBODY, NOBODY)
+
+
+def run_as_nobody(line: list[str], home: Path) -> Result:
+    """Run appbox as a user without any rights, in a fork of this process."""
+    load_everything()
+    with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
+        pid = os.fork()
+        if pid == 0:
+            code = 99
+            try:
+                sys.stdout, sys.stderr = out, err
+                be_nobody(home)
+                code = cli.run(line)
+                out.flush()
+                err.flush()
+            finally:
+                os._exit(code)
+        ended = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        out.seek(0)
+        err.seek(0)
+        return Result(tuple(line), ended, out.read(), err.read())
+
+
+@functools.cache
+def load_everything() -> None:
+    """Load every module: a user without any rights may not be able to read where they are."""
+    for module in pkgutil.walk_packages(appbox.__path__, "appbox."):
+        if not module.name.endswith("__main__"):
+            importlib.import_module(module.name)
+    for encoding in ("ascii", "utf-8-sig"):
+        codecs.lookup(encoding)
+
+
+def be_nobody(home: Path) -> None:
+    """Have this process, which is a fork, give up every right."""
+    os.setgroups([])
+    os.setresgid(NOBODY, NOBODY, NOBODY)
+    os.setresuid(NOBODY, NOBODY, NOBODY)
+    syscalls.be_traceable()  # as a process of that user's is from its start
+    os.chdir("/")
+    os.environ |= {"HOME": str(home), "XDG_CACHE_HOME": str(home), "XDG_RUNTIME_DIR": f"{home}/run"}
 
 
 def snapshot(top: Path, *, times: bool = False) -> dict[str, tuple[object, ...]]:
