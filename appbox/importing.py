@@ -40,12 +40,16 @@ _HINT: Final = "import it elsewhere with -d DIR, or replace what is there with -
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What to import and how: `folder` is where manifests go; `force`: replace files there that differ."""
+    """What to import and how: `folder` is where manifests go; `force`: replace files there that differ.
+
+    `apply`: the manifests are applied next.
+    """
 
     file: str
     folder: str
     force: bool = False
     data: bool = True
+    apply: bool = False
     wait: float | None = 0.0
 
 
@@ -301,7 +305,8 @@ def text(asked: Request, done: Imported) -> str:
     """Return what was done, in words."""
     lines = [f"{path}: {name}{' with its data' if name in done.data else ''}" for name, path in done.manifests.items()]
     lines += [f"note: {note}" for note in done.notes]
-    lines.append(f"appbox apply --locked {asked.folder} runs them")
+    if not asked.apply:
+        lines.append(f"appbox apply --locked {asked.folder} runs them")
     return printable("".join(f"{line}\n" for line in lines))
 
 

@@ -61,7 +61,7 @@ def import_(  # noqa: PLR0917
     from appbox import importing  # noqa: PLC0415
 
     options = options_of(context)
-    asked = importing.Request(file, folder, force=force, data=not no_data, wait=seconds(wait))
+    asked = importing.Request(file, folder, force=force, data=not no_data, apply=apply, wait=seconds(wait))
     done = importing.run(options, asked)
     if not (apply and options.json):
         options.result(importing.as_dict(asked, done), importing.text(asked, done) if options.verbosity >= 0 else "")

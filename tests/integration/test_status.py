@@ -36,7 +36,7 @@ def test_what_failed_and_is_not_tried_again(box: Sandbox) -> None:
     box.apply(name="db")
     fail(box, 2, "2.0", "is unhealthy")
     fail(box, 3, "2.0", "did not\nstart")
-    fail(box, 4, "3.0", "is unhealthy")
+    fail(box, 4, "3.0", "is unhealthy | its log | and more of it")
     lines = box.appbox("status").out.splitlines()
     assert lines[3:] == [
         "web: 2.0 failed on 2026-01-31T14:30:00Z and is not tried again (did not; start); apply --retry tries it",
@@ -48,7 +48,7 @@ def test_what_failed_and_is_not_tried_again(box: Sandbox) -> None:
     assert [(one["version"], one["generation"], one["why"]) for one in web["refused"]] == [
         ("2.0", 2, "is unhealthy"),
         ("2.0", 3, "did not\nstart"),
-        ("3.0", 4, "is unhealthy"),
+        ("3.0", 4, "is unhealthy | its log | and more of it"),
     ]
     assert box.appbox("--json", "status", "web").data()["refused"] == web["refused"]
     # What was tried before the current generation is history.

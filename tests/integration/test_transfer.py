@@ -260,6 +260,7 @@ def test_through_a_pipe_and_applied_at_once(here: Sandbox, there: Sandbox) -> No
         done = subprocess.run(words, stdin=sender.stdout, capture_output=True, text=True, check=False)
     assert (sender.returncode, done.returncode, done.stderr) == (0, 0, "")
     assert "done: 1 service changed" in done.stdout
+    assert "runs them" not in done.stdout  # it has just done so
     assert data_of(there) == data_of(here)
 
 
