@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+from typing import Any
 
 import pytest
 import tomli_w
 
+from appbox import owner
+from appbox.owner import Extent, Owner
+from appbox.units import declared, openrc, systemd
 from tests.ground import roots
 from tests.init.host import PORT, Host, redis_manifest
 
@@ -52,6 +57,19 @@ def ask(host: Host, *asked: dict[str, object]) -> list[dict[str, object]]:
     return found
 
 
+def rendered(host: Host, path: str, text: str, **changed: Any) -> str:
+    """Return the unit of a text with other values, as appbox makes it."""
+    unit = dataclasses.replace(declared.unit_of(text), **changed)
+    home, mine = f"/home/{roots.USER}", (Extent(0, roots.USER_ID, 1),)
+    places = (f"{home}/.local/share", f"{home}/.config", f"{home}/.cache", f"/run/user/{roots.USER_ID}")
+    owner.use(Owner(roots.USER, roots.USER_ID, roots.USER_ID, home, *places, mine, mine, by_root=True))
+    try:
+        files = systemd.render(unit) if host.systemd else openrc.render(unit)
+    finally:
+        owner.use(None)
+    return {file.path: file.text for file in files}[path]
+
+
 @BY_ROOT
 def test_a_users_service_is_run_by_the_systems_init(host: Host) -> None:
     path = apply_for_user(host)
@@ -83,12 +101,15 @@ def test_root_takes_only_what_it_would_write_itself(host: Host) -> None:
     host.machine.run(["appbox", "apply", "/root/services/other.toml"])
     good = {"kind": kind, "task": "write", "path": path, "text": text, "mode": mode, "declared": text}
     evil = text.replace(f"{roots.USER}", "root")
+    patient, same = (rendered(host, path, text, stop_timeout=seconds) for seconds in (3600, 10))
+    assert same == text
     line = "ExecStartPre=+/bin/touch /run/evil\n" if host.systemd else "touch /run/evil\n"
     asked: list[dict[str, object]] = [
         {**good, "text": text + line},
         {**good, "text": text + line, "declared": text + line},
         {**good, "text": evil, "declared": evil},
         {**good, "mode": 0o4755},
+        {**good, "text": patient, "declared": patient},
         {**good, "path": path.replace("cache", "evil")},
         {**good, "path": "/etc/passwd"},
         {**good, "path": path.replace("cache", "../../tmp/cache")},

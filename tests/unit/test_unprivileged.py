@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from appbox import demands, owner, volumes
+from appbox import demands, needs, owner, volumes
 from appbox import desired as desires
 from appbox.desired_values import Desired
 from appbox.errors import ManifestError
@@ -42,7 +42,6 @@ def build(tables: str, able: Abilities = ABLE, there: HostSource | None = None, 
 
 
 REFUSED = [
-    ('[network]\nmode = "bridge"\n', ABLE, "network.mode", 'write mode = "pasta"'),
     ('[network]\nmode = "pasta"\nports = ["80:80"]\n', ABLE, "network.ports.0", "ip_unprivileged_port_start=80 >"),
     (
         '[network]\nmode = "pasta"\nports = ["8080:80"]\n',
@@ -139,3 +138,35 @@ def test_whose_the_files_of_a_host_path_are() -> None:
         locked(VOLUME, sources={"/srv/v": replace(roots, empty=True)}), "/b", User(0, 0), rootfs()
     )
     assert not volume.take
+
+
+@pytest.mark.usefixtures("alice")
+@pytest.mark.parametrize("table", ["service", "snapshots"])
+def test_the_tables_of_cron_are_roots(table: str) -> None:
+    facts = replace(EXAMPLE, init="openrc", live=True, abilities=ABLE)
+    timed = locked(f'[{table}]\nschedule = "daily"\n')
+    assert [lack.key for lack in demands.missing(timed, facts)] == [(table, "schedule")]
+    assert not [*demands.missing(timed, replace(facts, init="systemd"))]
+    owner.use(replace(ALICE, by_root=True))
+    assert not [*demands.missing(timed, facts)]
+
+
+@pytest.mark.usefixtures("alice")
+def test_what_nothing_starts_at_boot_is_said() -> None:
+    facts = replace(EXAMPLE, init="openrc", live=True, abilities=replace(ABLE, manager="brief"))
+    (note,) = needs.notes(facts)
+    assert "ln -s user /etc/init.d/user.alice; rc-update add user.alice" in note
+    assert not [*needs.notes(replace(facts, abilities=ABLE))]
+    (note,) = needs.notes(replace(facts, init="none"))
+    assert note.endswith("appbox --user alice apply, by root")
+
+
+@pytest.mark.usefixtures("alice")
+def test_a_user_cannot_hold_up_a_shutdown_of_the_host() -> None:
+    patient = "[process]\nstop_timeout = 121\n"
+    assert not lacks(patient)  # the user's own manager has a limit of its own
+    owner.use(replace(ALICE, by_root=True))
+    ((key, words),) = lacks(patient)
+    assert key == "process.stop_timeout"
+    assert words == "a shutdown of the host would wait so long for a service of alice; take at most 120 seconds"
+    assert not lacks("[process]\nstop_timeout = 120\n")
