@@ -15,6 +15,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import Final
 
 from appbox.errors import AppboxError
+from appbox.store import paths
 
 DEFAULT: Final = "appbox"
 """The network of `mode = "bridge"`."""
@@ -134,6 +135,12 @@ def network_of(mode: str) -> str:
     return (name or DEFAULT) if kind == "bridge" else ""
 
 
+def by_pasta(mode: str, *, user: bool) -> bool:
+    """Return whether pasta(1) is a service's way to others than services: so it is on the bridge of a `user`, who has
+    no interface of the host to connect that with."""
+    return mode == "pasta" or (user and bool(network_of(mode)))
+
+
 def attach(
     service: str, name: str, declared: Mapping[str, Network], record: Record, taken: Iterable[IPv4Network]
 ) -> Attachment:
@@ -151,7 +158,7 @@ def attach(
     for address in _addresses(network):
         if address not in used:
             return Attachment(network, IPv4Address(address))
-    hint = "declare a larger subnet in /etc/appbox/networks.toml, or remove --purge services no longer used"
+    hint = f"declare a larger subnet in {paths.NETWORKS}, or remove --purge services no longer used"
     raise AppboxError(f"no free address is left in the network {name} ({network.subnet})", where=service, hint=hint)
 
 
@@ -173,5 +180,5 @@ def _subnet(name: str, declared: Mapping[str, Network], record: Record, taken: I
     for subnet in _POOL.subnets(new_prefix=_POOL_PREFIX):
         if not any(subnet.overlaps(other) for other in near):
             return subnet
-    hint = f'declare one in /etc/appbox/networks.toml: [{name}] subnet = "192.168.200.0/24"'
+    hint = f'declare one in {paths.NETWORKS}: [{name}] subnet = "192.168.200.0/24"'
     raise AppboxError(f"no free subnet is left in {_POOL} for the network {name}", hint=hint)

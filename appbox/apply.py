@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Final
 
-from appbox import data_handlers, image_limits, observe, peers, removal, running_handlers
+from appbox import data_handlers, image_limits, observe, peers, removal, resolve, running_handlers
 from appbox import desired as desires
 from appbox.actions import (
     Action,
@@ -134,21 +135,15 @@ def _give_back(work: Work) -> None:
 
 def _allocate(work: Work, action: Action) -> None:
     assert isinstance(action, AllocateRange)  # noqa: S101
-    table = ranges.load(work.root)
-    wanted = IdRange(action.base, action.size)
-    if any(found.overlaps(wanted) for name, found in table.items() if name != action.service):
+    if not work.given.range(action.service, IdRange(action.base, action.size)):
         raise AppboxError("its range of user ids was taken meanwhile", where=action.service, hint="run apply again")
-    ranges.save(work.root, {**table, action.service: wanted})
 
 
 def _allocate_address(work: Work, action: Action) -> None:
     assert isinstance(action, AllocateAddress)  # noqa: S101
     attachment = work.desired.attachment
-    record = addresses.load(work.root)
-    if attachment is not None:
-        if any(place.address == attachment.address for name, place in record.places.items() if name != action.service):
-            raise AppboxError("its address was taken meanwhile", where=action.service, hint="run apply again")
-        addresses.save(work.root, record.with_(action.service, attachment))
+    if attachment is not None and not work.given.address(action.service, attachment):
+        raise AppboxError("its address was taken meanwhile", where=action.service, hint="run apply again")
 
 
 def _tell_peers(work: Work, action: Action) -> None:
@@ -185,7 +180,7 @@ def _unpack(work: Work, action: Action) -> None:
             )
             bundle.neutralise(rootfs, wanted.base, recorders.last)
             work.mtree = str(bundle.write_mtree(fd, recorders.last))
-            facts = observe.rootfs_facts(rootfs, wanted.base, desires.wanted_nodes(locked))
+            work.rootfs = observe.rootfs_facts(rootfs, wanted.base, desires.wanted_nodes(locked))
         bundle.make_live(fd, next(file.data for file in wanted.files if file.path == "etc/hosts"))
         bundle.keep_image(fd, image.manifest_bytes, image.config_bytes)
         origin = carry_origin(wanted, work.observed)
@@ -193,12 +188,27 @@ def _unpack(work: Work, action: Action) -> None:
             bundle.announce_carry(fd, origin)
         else:
             data_handlers.make_data(fd)
-    work.desired = desires.build(locked, work.facts, wanted.base, facts)
+    work.desired = desires.build(locked, work.facts, wanted.base, work.rootfs)
     del action
+
+
+def _look_again(work: Work) -> None:
+    """Take as it is a path of the host that another service of this run has made meanwhile, for a volume of both.
+
+    Its files are the other one's: how it is mounted depends on whose they are.
+    """
+    locked, wanted = work.locked, work.desired
+    own = {action.path for action in work.plan.actions if isinstance(action, MakeVolume)}
+    if locked is None or work.rootfs is None or not {p for p, there in locked.sources.items() if there is None} - own:
+        return
+    ids = IdRange(wanted.base, wanted.size)
+    found = resolve.host_sources(locked.manifest, work.root, ids, work.facts.ranges)
+    work.desired = desires.build(replace(locked, sources=found), work.facts, wanted.base, work.rootfs)
 
 
 def _render(work: Work, action: Action) -> None:
     assert isinstance(action, RenderConfig)  # noqa: S101
+    _look_again(work)
     wanted = work.desired
     if not wanted.complete:
         raise Refused("the root file system is not known", where=wanted.name)  # a plan without Unpack has read it
@@ -219,7 +229,7 @@ def _render(work: Work, action: Action) -> None:
         lines.append(f'rootfs_mtree = "{Digest.parse(mtree)}"')
     with work.bundle() as fd:
         extra = "\n".join([*lines, ""]).encode()
-        bundle.write_generation(fd, action.generation, wanted.files, extra, wanted.base)
+        bundle.write_generation(fd, action.generation, wanted.files, extra, wanted.base, durable=not work.staged)
         bundle.forget_generations(fd, previous)
 
 

@@ -6,6 +6,9 @@ Sources: CNI specification 0.4.0 (which the plugins of 0.7 and of 1.x take), the
 
 The plugins do what belongs to one container: its interface, addresses, routes, published ports. What belongs to the
 whole network stands in rules of its own, since the plugins would leave theirs behind when a container was killed.
+
+A bridge of an ordinary user's services connects these alone. Nothing forwards packets from it, so that it needs neither
+rules nor an address of its own: published ports and the way out are pasta's (`pasta`).
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ from collections.abc import Iterable, Iterator
 from ipaddress import IPv4Network, IPv6Network
 from typing import Any, Final
 
+from appbox import owner
 from appbox.addresses import PREFIX, Attachment, Network
 from appbox.host.facts import Networking
 from appbox.quantities import Port
@@ -31,8 +35,10 @@ def files(attachment: Attachment, ports: Iterable[Port], names: Iterable[str]) -
     found = {
         "bridge.json": _json(_bridge(attachment)),
         hosts_file(network.name): hosts(attachment, names).encode(),
-        "rules4": rules(network, network.subnet).encode(),
     }
+    if owner.current() is not None:
+        return {f"{DIRECTORY}/{name}": data for name, data in found.items()}
+    found["rules4"] = rules(network, network.subnet).encode()
     if network.subnet6:
         found["rules6"] = rules(network, network.subnet6).encode()
     if ports:
@@ -42,7 +48,7 @@ def files(attachment: Attachment, ports: Iterable[Port], names: Iterable[str]) -
 
 def notes(attachment: Attachment | None, host: Networking | None) -> Iterator[str]:
     """Yield what the operator should know of what a bridge does to the host."""
-    if attachment is None or host is None:
+    if attachment is None or host is None or owner.current() is not None:
         return
     if not host.forwards:
         yield "its bridge turns net.ipv4.ip_forward on: the host then forwards packets between its networks"
@@ -89,15 +95,20 @@ def _bridge(attachment: Attachment) -> dict[str, Any]:
     network = attachment.network
     routes = [{"dst": "0.0.0.0/0"}, *([{"dst": "::/0"}] if network.subnet6 else [])]
     addresses = [{"address": ip["address"], "gateway": ip["gateway"]} for ip in _ips(attachment)]
-    return {
-        **_base(attachment, "bridge"),
-        "bridge": network.bridge,
+    leads = {
         "isGateway": True,
         "forceAddress": True,  # a subnet that was changed
         "hairpinMode": True,  # a service that calls itself by a published port
+    }
+    if owner.current() is not None:
+        leads, routes, addresses = {}, [], [{"address": ip["address"]} for ip in _ips(attachment)]
+    return {
+        **_base(attachment, "bridge"),
+        "bridge": network.bridge,
+        **leads,
         **({"mtu": network.mtu} if network.mtu else {}),
         "runtimeConfig": {"mac": attachment.mac},
-        "ipam": {"type": "static", "addresses": addresses, "routes": routes},
+        "ipam": {"type": "static", "addresses": addresses, **({"routes": routes} if routes else {})},
     }
 
 

@@ -123,6 +123,8 @@ def _refuse(source: ConfigSource, message: str, line: int) -> ManifestError:
 
 
 def _hint(message: str) -> str:
+    if message.startswith("no loader"):
+        return "include, import and extends are not possible: write it in one file, or use a macro"
     name = re.match(r"'(\w+)' is undefined", message)
     return f"set {name[1]} in [vars], or use {name[1]} | default(…)" if name else ""
 

@@ -7,7 +7,7 @@ import time
 from typing import TYPE_CHECKING, Final, NoReturn
 
 from appbox.errors import AppboxError, HostLacks, UsageError
-from appbox.host import delegated, gather, process, runc, services
+from appbox.host import delegated, gather, process, runc, services, starts
 from appbox.host.facts import InitKind
 from appbox.session import Options
 from appbox.status import unknown
@@ -37,8 +37,13 @@ def control(options: Options, name: str, verb: str) -> str:
         else:
             runc.need("services run through it")
             before = _last_run(root, name)
+            mark = control.log_mark(name)
             (control.start if verb == "start" else control.restart)(name)
-            services.wait_until_runs(init, name)
+            try:
+                starts.wait_until_runs(init, name, mark)
+            except AppboxError as error:
+                _refuse_failed_run(root, name, before, error.why)
+                raise
             _refuse_failed_run(root, name, before)
     return f"{name}: {_DONE[verb]}\n"
 
@@ -47,7 +52,7 @@ def _last_run(root: Root, name: str) -> bytes:
     return root.read(f"{paths.JOBS}/{name}", _RECORD) or b""
 
 
-def _refuse_failed_run(root: Root, name: str, before: bytes) -> None:
+def _refuse_failed_run(root: Root, name: str, before: bytes, said: str = "") -> None:
     """Raise AppboxError when the run of a timed job has ended badly; `before` is the record of the one before it."""
     record = _last_run(root, name)
     if record == before:
@@ -57,7 +62,8 @@ def _refuse_failed_run(root: Root, name: str, before: bytes) -> None:
     last = jobs.result(record)
     if last is not None and last.status != "0":
         hint = f"appbox logs {name} shows what it said"
-        raise AppboxError("its run has failed", where=name, why=f"it ended with {last.status}", hint=hint)
+        why = ": ".join(filter(None, (f"it ended with {last.status}", said)))
+        raise AppboxError("its run has failed", where=name, why=why, hint=hint)
 
 
 def _end_foreground(root: Root, name: str) -> None:

@@ -38,7 +38,9 @@ def make_volume(work: Work, action: Action) -> None:
         if seed is not None:
             stack.callback(os.close, seed)
         parent, name = _volume_place(work, volume, fd, stack)
-        data.make(parent, name, _making(work.desired, volume, seed))
+        elsewhere = volume.kind == "host" or data_holder(work.observed, work.desired.directory)
+        making = _making(work.desired, volume, seed)
+        data.make(parent, name, making, durable=not work.staged or bool(elsewhere))
 
 
 def _making(wanted: Desired, volume: VolumeSpec, seed: int | None) -> data.Making:

@@ -10,8 +10,10 @@ from dataclasses import dataclass
 from typing import Final
 
 from appbox import container, health, needs, owner, unprivileged
+from appbox.addresses import by_pasta
 from appbox.host.facts import Cgroups, Facts
 from appbox.locked import Asking
+from appbox.store import paths
 from appbox.toml_source import Path
 
 
@@ -109,23 +111,24 @@ def _health(locked: Asking, facts: Facts) -> Iterator[Lack]:
 
 
 def _bridge(locked: Asking, facts: Facts) -> Iterator[Lack]:
-    """A bridge needs plugins, and rules of the host's firewall."""
+    """A bridge needs plugins, and rules of the host's firewall unless it is a user's, which leads nowhere."""
     found, attachment = facts.abilities.networking if facts.abilities else None, locked.attachment
     if found is None or attachment is None:
         return
     at: Path = ("network", "mode")
-    plugins = ["bridge", "static", *(["portmap"] if locked.manifest.network.ports else [])]
+    user = owner.current() is not None
+    plugins = ["bridge", "static", *(["portmap"] if locked.manifest.network.ports and not user else [])]
     if lacking := [name for name in plugins if name not in found.plugins]:
         message = f"this host has no CNI plugin {' and no '.join(lacking)} in /opt/cni/bin or /usr/lib/cni"
         yield Lack(at, message, facts.distribution.hint("cni"))
     with_ipv6 = attachment.network.subnet6 is not None
-    for name in ("iptables", *(["ip6tables"] if with_ipv6 else [])):
+    for name in () if user else ("iptables", *(["ip6tables"] if with_ipv6 else [])):
         if name not in found.programs:
             yield Lack(at, f"a bridge needs {name}, which is not installed", facts.distribution.hint("iptables"))
     if "flock" not in found.programs:
         yield Lack(at, "a bridge needs flock, which is not installed", facts.distribution.hint("flock"))
     if with_ipv6 and not found.ipv6:
-        yield Lack(at, "the kernel has no IPv6", "take subnet6 out of /etc/appbox/networks.toml")
+        yield Lack(at, "the kernel has no IPv6", f"take subnet6 out of {paths.NETWORKS}")
 
 
 def _secrets(locked: Asking, facts: Facts) -> Iterator[Lack]:
@@ -143,11 +146,12 @@ def _secrets(locked: Asking, facts: Facts) -> Iterator[Lack]:
 
 def _pasta(locked: Asking, facts: Facts) -> Iterator[Lack]:
     problem = facts.abilities.pasta if facts.abilities else ""
-    if problem and locked.manifest.network.mode == "pasta":
+    mode, user = locked.manifest.network.mode, owner.current() is not None
+    if problem and by_pasta(mode, user=user):
         hint = "modprobe tun" if "tun" in problem else "install the package passt"
         if "may not" in problem:
             hint = "let root do: chmod 0666 /dev/net/tun; and at each boot by a udev rule: see appbox doctor"
-        other = '"host"' if owner.current() else '"bridge"'
+        other = '"host"' if user else '"bridge"'
         yield Lack(("network", "mode"), problem, f"{hint}; or take mode = {other}")
 
 

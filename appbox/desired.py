@@ -48,9 +48,6 @@ from appbox.oci.users import User
 from appbox.secrets import SecretSpec
 from appbox.store import paths
 from appbox.toml_source import Path
-from appbox.units.model import (
-    Scratch,
-)
 from appbox.units.render import run_script
 from appbox.volumes import VolumeSpec
 
@@ -100,15 +97,17 @@ def build(locked: Locked, facts: Facts, base: int, rootfs: RootfsFacts | None) -
     unprivileged.refuse_owners(locked, found)
     unit = supervision.unit(locked, facts)
     ids = IdRange(base, size)
-    contained = _container(locked, bundle, mapped, base, user, found, rootfs)
+    scratch = writable.scratch(locked, found, rootfs)
+    script = supervision.script(locked, facts, base, scratch)
+    hook = f"{bundle}/run" if script.created else ""
+    contained = _container(locked, bundle, mapped, base, user, found, rootfs, hook=hook)
     contained = isolation.complete(contained, locked, facts, found, ids, rootfs)
     if owner.current() and supervision.runtime(facts) == "runc":
         # It takes the same place without a path, and goes on where a user has no cgroups and asks for no limits.
         contained = replace(contained, cgroups_path="")
     files = [*configs, *_identity(locked), _spec(contained, user), *_commands(locked, contained), *_attached(locked)]
     files += [File(path, data, 0o444) for path, data in isolation.files(locked)]
-    scratch = writable.scratch(locked, found, rootfs)
-    files += [_run(locked, facts, base, scratch), _meta(locked, base, mapped, user)]
+    files += [File("run", run_script(script).encode(), 0o755), _meta(locked, base, mapped, user)]
     if manifest.security.rootfs == "persistent":
         files.append(File(writable.MOUNT_POINTS, writable.mount_points(contained.mounts), 0o600, restarts=False))
     desired = Desired(
@@ -226,6 +225,8 @@ def _container(  # noqa: PLR0917
     user: User | None,
     found: tuple[VolumeSpec, ...],
     rootfs: RootfsFacts | None,
+    *,
+    hook: str,
 ) -> Container:
     manifest = locked.manifest
     host = container.hostname(locked)
@@ -249,7 +250,7 @@ def _container(  # noqa: PLR0917
         programs_32_bit=_has_32_bit_programs(rootfs),
         read_only=manifest.security.rootfs == "read-only",
         resources=resources.oci(resources.limits(manifest.resources)),
-        hook=f"{bundle}/run" if supervision.script(locked, base).created else "",
+        hook=hook,
     )
 
 
@@ -314,14 +315,6 @@ def _secret_mount(locked: Locked, secret: SecretSpec, bundle: str, rootfs: Rootf
     volumes.refuse_kind(locked, secret.target, node, "file")
     place = node.path if node else secret.target
     return Mount(place, f"{bundle}/{secret.source}", "", (*live.OPTIONS, "noexec"))
-
-
-def _run(locked: Locked, facts: Facts, base: int, scratch: tuple[Scratch, ...]) -> File:
-    notify = health.notify(locked.manifest, facts.init)
-    script = supervision.script(locked, base)
-    through, runtime = pasta.through(script.pasta, facts), supervision.runtime(facts)
-    script = replace(script, scratch=scratch, notify=notify, runtime=runtime, pasta=through)
-    return File("run", run_script(script).encode(), 0o755)
 
 
 def _attached(locked: Locked) -> Iterator[File]:

@@ -114,13 +114,18 @@ def only_described(actions: Iterable[Action]) -> bool:
 
 
 def only_scheduled(action: InstallUnit) -> bool:
-    """Return whether what a plan writes of a unit says only when snapshots are taken, which no service notices."""
+    """Return whether what a plan writes of a unit says only when snapshots are taken, which no service notices.
+
+    A user's unit ends in a comment with all its values (`units.declared`): what the service would notice is in other
+    lines, too.
+    """
     timer = f"{action.service}:snapshot.timer"
     if action.path.endswith((f"/{action.service}:snapshot.service", f"/{timer}")):
         return True
-    if not action.path.endswith(f"/{action.service}.service"):
+    if not action.path.endswith((f"/{action.service}.service", f"/init.d/{action.service}")):
         return _says_snapshots(action)
-    return bool(action.diff) and all(line[1:] == f"Wants={timer}" for line in _changed_lines(action.diff))
+    lines = [line[1:] for line in _changed_lines(action.diff)]
+    return bool(lines) and all(line == f"Wants={timer}" or line.startswith("# {") for line in lines)
 
 
 def _says_snapshots(action: InstallUnit) -> bool:

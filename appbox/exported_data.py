@@ -60,7 +60,7 @@ def _clone(  # noqa: PLR0917
 ) -> str:
     """Clone the data of a running service and return how that was done, in words."""
     how = clone.can(fd, target[0])
-    way: holding.Way = "no" if live else "stop" if how == "copy" else "pause"
+    way: holding.Way = "no" if live else "stop" if how == "copy" or not runc.can_pause(name) else "pause"
     syscalls.syncfs(fd)  # what is written by now need not be written while the service waits
     shown = copying(options, "data") if options else nullcontext()
     with shown as told, holding.held(root, init, name, way) as held:

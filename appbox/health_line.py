@@ -29,7 +29,7 @@ _WORDS: Final = {
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """How a service does. `state` is starting, healthy or unhealthy; `since` is in seconds after boot.
+    """How a service does. `state` is starting, healthy or unhealthy; `since` and `began` are in seconds after boot.
 
     `failures` are those in a row, `fault` is the last one in words, with what the command said. `action` says what was
     done about it: restarted, stopped, failed (its start), limit (nothing more), or nothing.
@@ -40,6 +40,7 @@ class State:
     since: int = 0
     fault: str = ""
     action: str = ""
+    began: int = 0
 
 
 def parse(line: bytes, said: bytes) -> State | None:
@@ -47,8 +48,9 @@ def parse(line: bytes, said: bytes) -> State | None:
     words = line.decode("ascii", "replace").split()
     if len(words) != 6 or words[0] not in _STATES or not all(_is_number(word) for word in words[1:4]):
         return None
-    state, failures, since, _, fault, action = words
-    return State(state, int(failures), int(since), _fault(fault, said), "" if action == "-" else action)
+    state, failures, since, began, fault, action = words
+    done = "" if action == "-" else action
+    return State(state, int(failures), int(since), _fault(fault, said), done, int(began))
 
 
 def _is_number(word: str) -> bool:
@@ -79,7 +81,7 @@ def sentence(state: State) -> str:
     done = {
         "restarted": "it is restarted",
         "stopped": "it was stopped for it",
-        "failed": "its start failed for it",
+        "failed": f"its start failed for it after {max(0, state.since - state.began)} seconds",
         "limit": "it was restarted too often to be restarted again now",
     }
     times = f", {state.failures} times in a row" if state.failures > 1 else ""

@@ -15,7 +15,7 @@ from typing import Literal
 
 from appbox import ordering
 from appbox.errors import AppboxError, HostLacks
-from appbox.host import gather, process, runc, services
+from appbox.host import gather, openrc, process, runc, services, starts
 from appbox.host.facts import InitKind
 from appbox.host.start_lock import StartLock
 from appbox.store import elsewhere, files, paths, state
@@ -53,10 +53,11 @@ class Held:
             return
         self.lock.give_back()
         control = services.of_kind(self.init)
+        mark = control.log_mark(self.name)
         control.start(self.name)
         self.seconds = time.monotonic() - self.began
         _forget(self.root, self.name)
-        services.wait_until_runs(self.init, self.name)
+        starts.wait_until_runs(self.init, self.name, mark)
         for other in self.above:
             if runc.running(other) is None:
                 control.start(other)
@@ -115,7 +116,7 @@ def _going_on(init: InitKind, name: str, way: Way) -> list[str]:
     if init == "systemd":
         return [*services.systemctl(), "start", f"{name}.service"]
     if init == "openrc":
-        return [process.need("rc-service", "OpenRC runs on this host"), name, "start"]
+        return [*openrc.words(), name, "start"]
     why = "it was started by hand, and nothing could start it again"
     raise HostLacks("cannot be stopped for a while", where=name, why=why, hint="end it, or use --live")
 

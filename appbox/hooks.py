@@ -33,7 +33,10 @@ TIMEOUT: Final = 600.0
 _SPEC_LIMIT: Final = 16 << 20
 _PLACE: Final = "hook"
 """The directory beside the service's run-time files in which a command is prepared; the run script knows it."""
-_END: Final = '[ "/proc/$1/ns/pid" -ef "/proc/$2/ns/pid" ] && kill -9 "-$1"'
+_END: Final = (
+    '[ "/proc/$1/ns/pid" -ef "/proc/$2/ns/pid" ] && read -r stat <"/proc/$1/stat" && set -- "$1" ${stat##*) } && '
+    'kill -9 "-$4" "$1"'
+)
 """Ends a command in a user's container, which is in another user namespace: only from outside both it can be seen."""
 _SHOWN: Final = 5
 """Lines of output that an error repeats."""
@@ -202,6 +205,8 @@ def _end(place: int, container: int) -> None:
         if owner.current() is not None:
             process.run([process.need("sh", "every host has one"), "-c", _END, "sh", str(pid), str(container)])
         elif pid > 1 and os.stat(f"/proc/{pid}/ns/pid").st_ino == os.stat(f"/proc/{container}/ns/pid").st_ino:
-            os.killpg(pid, signal.SIGKILL)  # everything that it started is in its process group
+            # Everything that it started is in its process group, which with crun has another number.
+            os.killpg(os.getpgid(pid), signal.SIGKILL)
+            os.kill(pid, signal.SIGKILL)
     except (ValueError, OSError):
         return

@@ -82,9 +82,10 @@ def notes(locked: Locked, volumes: tuple[VolumeSpec, ...], ids: IdRange, facts: 
             inside = f"{volume.owner[0]}:{volume.owner[1]}" if volume.owner else "the volume's owner"
             yield f"in {volume.source}, what is {theirs} on disk is {inside} in the service; nothing is changed there"
             continue
-        new = f"{ids.base + volume.owner[0]}:{ids.base + volume.owner[1]}" if volume.owner else "its ids"
+        numbers = f"{ids.base + volume.owner[0]}:{ids.base + volume.owner[1]}" if volume.owner else ""
+        give = f"with chown -R {numbers} {volume.source}" if numbers else "to numbers that are known after unpack"
         yield (
-            f"{volume.source} is not empty and keeps its owner, {theirs}, who is nobody in the service: it may do "
-            f"there only what everybody may ({why}). Choose: give it away with chown -R {new} {volume.source}, set "
+            f"{volume.source} keeps its owner, {theirs}, who is nobody in the service: it may do "
+            f"there only what everybody may ({why}). Choose: give it away {give}, set "
             'security.userns = "host", or let everybody read it; appbox changes nothing there'
         )

@@ -88,7 +88,7 @@ def _way(service: _Service, how: clone.How, wish: Wish) -> holding.Way:
     """Return how the service is held: what is quick needs a pause only, a copy takes too long for that."""
     if not service.running or wish.live:
         return "no"
-    return "stop" if wish.stop or how == "copy" else "pause"
+    return "stop" if wish.stop or how == "copy" or not runc.can_pause(service.name) else "pause"
 
 
 def _state(service: _Service, way: holding.Way) -> str:

@@ -19,8 +19,9 @@ from appbox.toml_source import Path
 
 @dataclass(frozen=True, slots=True)
 class HostSource:
-    """What is at a volume's path on the host; ids are the host's. `empty`: a directory without any entry.
+    """What is at a volume's path on the host; ids are the host's.
 
+    `empty`: a directory without any entry, and no other service's.
     `file_system` is the kind of what it lies on, where that matters: for somebody's files. An ordinary user's services
     have ids of the container: `own` says that it belongs to the user or one of these, and `whose` says in words whose.
     """

@@ -83,6 +83,9 @@ def notes(facts: Facts) -> Iterator[str]:
         return
     if facts.init == "systemd" and facts.abilities is not None and facts.abilities.manager == "brief":
         yield f"services end with the last login, unless root does once: loginctl enable-linger {own.name}"
+    if facts.init == "openrc" and facts.abilities is not None and facts.abilities.manager == "brief":
+        link = f"ln -s user /etc/init.d/user.{own.name}; rc-update add user.{own.name}"
+        yield f"nothing starts it at boot, unless root does once: {link} (appbox doctor does more)"
     if facts.init == "none" and own.name:
         yield f"nothing starts it at boot; where root's init system shall: appbox --user {own.name} apply, by root"
 

@@ -6,20 +6,24 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import TYPE_CHECKING
 
-from appbox import addresses, cni, namesakes, peers
+from appbox import addresses, cni, namesakes, owner, peers
 from appbox.addresses import Attachment, Network, Record
 from appbox.desired_values import Desired
 from appbox.errors import AppboxError, ManifestError, Problem
-from appbox.host import networks
+from appbox.host import runc
 from appbox.ordering import Neighbours
 from appbox.peers import Peer
 from appbox.plan_values import Observed
 from appbox.ports import Claim, Claims, Socket, claimed, claims
 from appbox.sources import Loaded
 from appbox.store import addresses as stored
-from appbox.store import paths
+from appbox.store import paths, state
 from appbox.store.root import Root
+
+if TYPE_CHECKING:
+    from appbox.host import networks
 
 
 class Addresses:
@@ -77,6 +81,11 @@ class Addresses:
         new = attachment is not None and not self._stored.holds(desired.name, attachment)
         return replace(observed, new_address=new, untold=self._untold(desired.name, before, after, lines))
 
+    def joined(self, desired: Desired) -> None:
+        """Take account of a service that another process has observed, and that has its place as it should."""
+        if desired.attachment is not None:
+            self._joined.add(desired.attachment.network.name)
+
     def _untold(self, service: str, before: str, after: str, lines: str) -> tuple[str, ...]:
         """Return the networks in which running services do not know yet what will be so.
 
@@ -117,6 +126,8 @@ class Addresses:
 
     @cached_property
     def _routes(self) -> list[networks.Route]:
+        from appbox.host import networks  # noqa: PLC0415  # only for services on a bridge
+
         return networks.routes() if self._root.live and not self._fresh else []
 
     def _refuse_foreign(self, network: Network) -> None:
@@ -177,7 +188,7 @@ def refuse_clashes(root: Root, loaded: Sequence[Loaded], neighbours: Neighbours)
         return
     problems: list[Problem] = []
     earlier, installed = Claims(), Claims(_installed(neighbours))
-    holders = _holders([claim for _, _, claim in wanted], neighbours.gone) if root.live else {}
+    holders = _holders(root, [claim for _, _, claim in wanted], neighbours.gone) if root.live else {}
     for one, index, claim in wanted:
         rival = earlier.rival(claim) or installed.rival(claim)
         earlier.add(claim)
@@ -195,10 +206,12 @@ def _installed(neighbours: Neighbours) -> Iterator[Claim]:
         yield from claimed(name, meta)
 
 
-def _holders(wanted: Sequence[Claim], gone: Collection[str]) -> dict[Claim, str]:
+def _holders(root: Root, wanted: Sequence[Claim], gone: Collection[str]) -> dict[Claim, str]:
     """Return which ports a program of the host listens on, and in words who; what the service itself has open does not
     count, nor what one of those has that are `gone` by then. /proc is read once, however many services there are.
     """
+    from appbox.host import networks  # noqa: PLC0415  # only for published ports
+
     sockets: dict[tuple[int, str], list[Socket]] = {}
     for socket in networks.listening():
         sockets.setdefault((socket.port, socket.protocol), []).append(socket)
@@ -212,6 +225,21 @@ def _holders(wanted: Sequence[Claim], gone: Collection[str]) -> dict[Claim, str]
     found: dict[Claim, str] = {}
     for claim, socket in clashing:
         holder = holders.get(socket.inode)
-        if holder is None or not any(holder.is_of(name) for name in (claim.owner, *gone)):
+        names = (claim.owner, *gone)
+        if holder is None and any(_has(root, name, claim) for name in names):
+            continue
+        if holder is None or not any(holder.is_of(name) for name in names):
             found.setdefault(claim, f"{holder.name} (process {holder.pid})" if holder else "a program of the host")
     return found
+
+
+def _has(root: Root, name: str, claim: Claim) -> bool:
+    """Return whether pasta has that port for the installed service `name` of an ordinary user, as its start has noted.
+
+    It shows its sockets to nobody but root, and it would not run if it had not got all ports of its service.
+    """
+    words = (root.read(f"{paths.RUN}/{name}/pasta", 64) or b"").split() if owner.current() else ()
+    if len(words) != 2 or not all(map(bytes.isdigit, words)) or runc.start_time(int(words[0])) != int(words[1]):
+        return False
+    installed = state.load(root, name)
+    return installed is not None and any(one.clashes(claim) for one in claimed(name, installed.meta))

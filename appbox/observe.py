@@ -10,7 +10,7 @@ from typing import Any, Final
 from appbox.data_plan import data_place, upgrading, usable
 from appbox.desired_values import Desired
 from appbox.errors import AppboxError
-from appbox.host import runc, services
+from appbox.host import runc
 from appbox.host.facts import InitKind
 from appbox.host.inside import locate_all, read_inside
 from appbox.host.runc import Running
@@ -20,7 +20,6 @@ from appbox.store import data, elsewhere, files, paths, seen, state, unitfiles
 from appbox.store.installed import GONE, Installed
 from appbox.store.journal import Entry, Place
 from appbox.store.root import Root
-from appbox.store.walk import measure
 
 _COUNTED: Final = 20_000
 """Files of data that a plan counts at most."""
@@ -47,8 +46,8 @@ def observe(root: Root, init: InitKind, name: str, directory: str) -> Observed:
             target = None if target is not None and target.problem == GONE else target
             usable = current is not None and current.problem != GONE
             kept, base = ("", None) if usable else _kept(containers, name, directory)
-            found = Observed(current=current, target=target, kept=kept, kept_base=base)
-            found = replace(found, **_writes(containers, directory)) if target is not None else found
+            writes = _writes(containers, directory) if target is not None else {}
+            found = Observed(current=current, target=target, kept=kept, kept_base=base, **writes)
             volumes = _volumes(containers, data_place(found, directory))
     except FileNotFoundError:
         return Observed(units=units, modes=modes, links=links)
@@ -59,7 +58,7 @@ def observe(root: Root, init: InitKind, name: str, directory: str) -> Observed:
         units=units,
         modes=modes,
         links=links,
-        armed=root.live and any(p.endswith(f"/{name}.timer") for p in units) and services.of_kind(init).armed(name),
+        armed=root.live and any(p.endswith(f"/{name}.timer") for p in units) and _armed(init, name),
         running=os.path.basename(running.bundle) or "unknown" if running else "",
         stale=bool(running and target and _before(running, written)),
         unseen=bool(running and target and _unseen(root, name, running, target)),
@@ -108,7 +107,15 @@ def trying(root: Root, init: InitKind, name: str, observed: Observed) -> Observe
     """Return whether a service that does not run may be started at any moment, as one that crashes again and again."""
     if not root.live or observed.running or not observed.units:
         return observed
+    from appbox.host import services  # noqa: PLC0415  # only for what does not run
+
     return replace(observed, trying=services.of_kind(init).busy(name))
+
+
+def _armed(init: InitKind, name: str) -> bool:
+    from appbox.host import services  # noqa: PLC0415  # only for timed jobs
+
+    return services.of_kind(init).armed(name)
 
 
 def _has_own(containers: int, directory: str) -> bool:
@@ -134,6 +141,7 @@ def _format(containers: int, directory: str) -> str:
 def _to_copy(containers: int, directory: str) -> dict[str, Any]:
     """Return how the data in a version's directory can be copied, and how much it is."""
     from appbox.store import clone  # noqa: PLC0415  # only for upgrades
+    from appbox.store.walk import measure  # noqa: PLC0415  # the same
 
     try:
         with files.directory(f"{directory}/{paths.DATA}", containers) as source:

@@ -85,6 +85,7 @@ class Owner:
             "OPENRC_SCRIPTS": f"{self.config}/rc/init.d",
             "RUNLEVEL": f"{self.config}/rc/runlevels/default",
             "OPENRC_SETTINGS": f"{self.config}/rc/conf.d",
+            "OPENRC_STATE": f"{self.runtime}/openrc",
         }
 
 

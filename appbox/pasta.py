@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from appbox import hostnames
+from appbox import hostnames, owner
+from appbox.addresses import by_pasta
 from appbox.host.facts import Facts
 from appbox.locked import Locked
 from appbox.quantities import Port
@@ -21,12 +22,13 @@ SLIRP_RESOLVER: Final = "10.0.2.3"
 def options(locked: Locked) -> Pasta | None:
     """Return what the run script tells pasta, None for a service that has another kind of network."""
     network = locked.manifest.network
-    if network.mode != "pasta":
+    if not _connects(locked):
         return None
     return Pasta(
         tcp=tuple(_forward(port) for port in network.ports if port.protocol == "tcp"),
         udp=tuple(_forward(port) for port in network.ports if port.protocol == "udp"),
         resolver=RESOLVER if hostnames.resolver(locked) == "outside" else "",
+        interface="eth1" if locked.attachment else "eth0",  # the first is the bridge's, as it is for root's
     )
 
 
@@ -34,7 +36,11 @@ def through(found: Pasta | None, facts: Facts) -> Pasta | None:
     """Return the same for slirp4netns on a host that has it alone; it resolves at an address of its own."""
     if found is None or facts.abilities is None or not facts.abilities.slirp:
         return found
-    return Pasta(resolver=SLIRP_RESOLVER if found.resolver else "", slirp=True)
+    return Pasta(resolver=SLIRP_RESOLVER if found.resolver else "", slirp=True, interface=found.interface)
+
+
+def _connects(locked: Locked) -> bool:
+    return by_pasta(locked.manifest.network.mode, user=owner.current() is not None)
 
 
 def _forward(port: Port) -> str:
@@ -45,9 +51,11 @@ def _forward(port: Port) -> str:
 
 def notes(locked: Locked, facts: Facts) -> Iterator[str]:
     """Yield what the operator should know of what pasta does otherwise than hoped for."""
-    if locked.manifest.network.mode == "pasta" and facts.abilities is not None and facts.abilities.slirp:
+    if not _connects(locked):
+        return
+    if facts.abilities is not None and facts.abilities.slirp:
         yield "slirp4netns connects it, which is slower and knows no IPv6: pasta is not installed"
-    for port in locked.manifest.network.ports if locked.manifest.network.mode == "pasta" else ():
+    for port in locked.manifest.network.ports:
         if port.protocol == "udp" and port.host_port != port.container_port:
             yield (
                 f"UDP port {port.host_port} of the host goes to port {port.container_port}: pasta of before July 2024 "

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import PurePosixPath
+from typing import Final
 
-from appbox import admission, container, demands, drift, networking, observe, plan, resolve, sharing, touched
+from appbox import admission, container, demands, networking, observe, owner, plan, resolve, sharing, touched
 from appbox import desired as desires
-from appbox.actions import MakeVolume, Restart, Start, Stop
+from appbox.actions import MakeVolume, RenderConfig, Restart, Start, Stop
 from appbox.data_plan import format_problem, rebuild_reason
 from appbox.dependencies import table
 from appbox.desired_values import Desired
 from appbox.differences import fingerprint
 from appbox.errors import AppboxError, HostLacks, ManifestError
 from appbox.fields import is_below
-from appbox.host import abilities, gather
+from appbox.host import beside, gather
 from appbox.host import ranges as id_ranges
 from appbox.host.facts import Facts, IdRange
 from appbox.locked import Locked, Shared
@@ -28,12 +30,19 @@ from appbox.ordering import Neighbours
 from appbox.plan_values import Observed, Plan, Removal, ServicePlan
 from appbox.resolve import Images
 from appbox.sources import Loaded
-from appbox.store import failed, journal, paths, ranges, state
+from appbox.store import journal, paths, ranges, state
 from appbox.store.installed import Installed
 from appbox.store.journal import Entry
 from appbox.store.root import Root
 from appbox.touched import NOWHERE, Scope
 from appbox.units import compiled
+
+_MANY: Final = 40
+"""Services of a run from which on a second process pays: making it takes as long as planning ten."""
+_SHARE: Final = 0.45
+"""What the second process plans of them: it has to hand over what it found besides."""
+_PATIENCE: Final = 5
+"""Services with something to be done after which the second process gives up: the first one plans them again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +105,8 @@ def prepare(
     ledger = ranges.read(root)
     facts = gather.gather(root, init, ledger.table)
     if facts.live:
+        from appbox.host import abilities  # noqa: PLC0415  # of no use below another root
+
         facts = replace(facts, abilities=abilities.gather([one.manifest for one in loaded]))
     # Nobody may be given ids that another manifest of this run names.
     fixed = {one.manifest.name: ids for one in loaded if (ids := container.fixed_ids(one.manifest))}
@@ -120,25 +131,26 @@ def prepare(
     _ask_registries(work, loaded, facts)
     found: list[Prepared] = []
     faults: dict[str, AppboxError] = {}
-    for one in loaded:
-        try:
-            prepared = _service(work, one, facts)
-        except (ManifestError, HostLacks):
-            raise
-        except AppboxError as error:
-            faults[one.manifest.name] = error
-            if len(faults) == len(loaded):
+    with _settled_beside(work, loaded, facts) as settled:
+        for one in loaded:
+            try:
+                prepared = settled(one) or _service(work, one, facts)
+            except (ManifestError, HostLacks):
                 raise
-            continue
-        if more := (*neighbours.notes(one), *_added(root, prepared.plan)):
-            notes = (*prepared.plan.notes, *more)
-            prepared = replace(prepared, plan=replace(prepared.plan, notes=notes))
-        found.append(prepared)
-        if prepared.plan.desired.mapped:
-            # The next service must not be given the range that this one is about to get.
-            ids = IdRange(prepared.plan.desired.base, prepared.plan.desired.size)
-            if facts.ranges.get(one.manifest.name) != ids:
-                facts = replace(facts, ranges={**facts.ranges, one.manifest.name: ids})
+            except AppboxError as error:
+                faults[one.manifest.name] = error
+                if len(faults) == len(loaded):
+                    raise
+                continue
+            if more := (*neighbours.notes(one), *_added(root, prepared.plan)):
+                notes = (*prepared.plan.notes, *more)
+                prepared = replace(prepared, plan=replace(prepared.plan, notes=notes))
+            found.append(prepared)
+            if prepared.plan.desired.mapped:
+                # The next service must not be given the range that this one is about to get.
+                ids = IdRange(prepared.plan.desired.base, prepared.plan.desired.size)
+                if facts.ranges.get(one.manifest.name) != ids:
+                    facts = replace(facts, ranges={**facts.ranges, one.manifest.name: ids})
     return Planned(
         facts,
         tuple(_in_order(neighbours, found)),
@@ -150,9 +162,71 @@ def prepare(
     )
 
 
+@contextlib.contextmanager
+def _settled_beside(
+    work: _Work, loaded: Sequence[Loaded], facts: Facts
+) -> Iterator[Callable[[Loaded], Prepared | None]]:
+    """Have the last of many services planned by a second process; what is yielded returns a service's plan.
+
+    That is None for all others, and for one with which anything is to be done or said: those are planned here, each in
+    its turn. So a plan is the same whether there is a second process or not.
+    """
+    # An ordinary user's appbox has one way out of its namespace, where two would get each other's answers.
+    if len(loaded) < _MANY or owner.current() is not None or beside.processors() < 2:
+        yield lambda _: None
+        return
+    last = loaded[-round(len(loaded) * _SHARE) :]
+    with beside.beside(partial(_settled, work, last, facts)) as result:
+        ready: dict[str, Prepared] = {}
+        waiting = True
+
+        def settled(one: Loaded) -> Prepared | None:
+            nonlocal waiting
+            if waiting and one is last[0]:
+                waiting = False
+                ready.update(result() or {})
+            prepared = ready.pop(one.manifest.name, None)
+            if prepared is not None:
+                work.addresses.joined(prepared.plan.desired)
+            return prepared
+
+        yield settled
+
+
+def _settled(work: _Work, loaded: Sequence[Loaded], facts: Facts) -> dict[str, Prepared]:
+    """Return the plans of those services with which nothing is to be done, by name.
+
+    Their ranges, addresses and files are what is written down and on disk, whatever the services before them get.
+    """
+    found: dict[str, Prepared] = {}
+    others = 0
+    for one in loaded:
+        with contextlib.suppress(AppboxError):
+            prepared = _service(work, one, facts)
+            if not prepared.plan.actions and not work.images.said(one.manifest.name):
+                found[one.manifest.name] = prepared
+                continue
+        others += 1
+        if others == _PATIENCE:
+            break
+    return {} if work.images.silent else found
+
+
 def _added(root: Root, service: ServicePlan) -> tuple[str, ...]:
-    """Return what somebody added beside the units of a service that changes."""
-    return drift.notes(root, service.desired.name) if service.actions else ()
+    """Return what should be known of a service that changes: data that it leaves, what somebody added to its units."""
+    if not service.actions:
+        return ()
+    from appbox import drift  # noqa: PLC0415  # most plans change nothing
+
+    return (*_unmounted(service), *drift.notes(root, service.desired.name))
+
+
+def _unmounted(service: ServicePlan) -> Iterator[str]:
+    """Yield a sentence for each volume in the bundle that the service had, and that is none of it any more."""
+    mounted = {volume.name for volume in service.desired.volumes if volume.kind == "data"}
+    if any(isinstance(action, RenderConfig) for action in service.actions):
+        for name in sorted(service.observed.data - mounted):
+            yield f"{paths.DATA}/{name} of the bundle is not mounted: what is in it stays there, and goes nowhere else"
 
 
 def _mended(ledger: ranges.Ledger, addresses: Addresses) -> tuple[str, ...]:
@@ -212,7 +286,8 @@ def _service(work: _Work, loaded: Loaded, facts: Facts) -> Prepared:
     target, rootfs = observed.target, None
     attachment = work.addresses.attach(loaded)
     shared = sharing.find(loaded.manifest, loaded.document, work.others)
-    locked = replace(resolve.resolve(loaded, work.images, root, target, ids), attachment=attachment, shared=shared)
+    locked = resolve.resolve(loaded, work.images, root, target, ids, facts.ranges)
+    locked = replace(locked, attachment=attachment, shared=shared)
     refuse_what_the_host_lacks(locked, facts)
     if not locked.kept:
         # Their age says whether the root file system was touched: it is looked at before they get another.
@@ -220,7 +295,7 @@ def _service(work: _Work, loaded: Loaded, facts: Facts) -> Prepared:
         target = observed.target
     if target is not None and not rebuild_reason(str(locked.image.digest), ids.base, target, ids.size):
         rootfs = observe.installed_rootfs(root, target, desires.wanted_nodes(locked))
-    desired = volumes_made_by_others(desires.build(locked, facts, ids.base, rootfs), work.made)
+    desired = volumes_made_by_others(desires.build(locked, facts, ids.base, rootfs), work.made, facts)
     desired = _once_in_memory(desired, observed)
     observed = observe.interrupted(observed, work.begun.get(name))
     if not plan.is_settled(desired, observed):
@@ -232,6 +307,8 @@ def _service(work: _Work, loaded: Loaded, facts: Facts) -> Prepared:
     if service.actions and not work.retry:
         _refuse_again(root, desired, observed)
     if facts.live and any(isinstance(action, Stop | Start | Restart) for action in service.actions):
+        from appbox import drift  # noqa: PLC0415  # most plans change nothing
+
         drift.refuse_foreign(name)
     for action in service.actions:
         if isinstance(action, MakeVolume):
@@ -262,6 +339,8 @@ def _refuse_data(locked: Locked, desired: Desired, observed: Observed) -> None:
 
 def _refuse_again(root: Root, desired: Desired, observed: Observed) -> None:
     """Refuse to try once more what did not get well, as it is. What is current all the same may be repaired."""
+    from appbox.store import failed  # noqa: PLC0415  # most plans change nothing
+
     found = failed.load(root, desired.name)
     mark = fingerprint(desired) if found else ""
     current = observed.current
@@ -276,7 +355,7 @@ def _refuse_again(root: Root, desired: Desired, observed: Observed) -> None:
         )
 
 
-def volumes_made_by_others(desired: Desired, made: Mapping[str, str]) -> Desired:
+def volumes_made_by_others(desired: Desired, made: Mapping[str, str], facts: Facts) -> Desired:
     """Return a service with those volumes left as they are that another service of this run makes; `made` says which.
 
     By the time when it is this one's turn the other one runs, and has written to them.
@@ -285,8 +364,12 @@ def volumes_made_by_others(desired: Desired, made: Mapping[str, str]) -> Desired
     if not shared:
         return desired
     found = tuple(replace(v, make=False, take=False) if v.source in shared else v for v in desired.volumes)
+    runtime = facts.abilities.runtime if facts.abilities else None
+    foreign = desired.mapped and runtime is not None and not runtime.idmapped_mounts
+    choice = f': {desired.name} may do there only what everybody may, unless both have security.userns = "host"'
     said = [
-        f"{path} is made for {other}, whose files are there as {other} makes them" for path, other in shared.items()
+        f"{path} is made for {other}, whose files are there as {other} makes them{choice if foreign else ''}"
+        for path, other in shared.items()
     ]
     return replace(desired, volumes=found, notes=(*desired.notes, *said))
 
@@ -308,8 +391,8 @@ def refuse_what_the_host_lacks(locked: Locked, facts: Facts) -> None:
     """Raise HostLacks for the first key that this host cannot act on, naming file and line."""
     for lack in demands.missing(locked, facts):
         problem = locked.document.problem(lack.key, lack.message, lack.hint)
-        where = f"{problem.file}:{problem.line}: {problem.key}" if problem.line else f"{problem.file}: {problem.key}"
-        raise HostLacks(lack.message, where=where, hint=lack.hint)
+        place = f"{problem.file}:{problem.line}" if problem.line else problem.file
+        raise HostLacks(lack.message, where=": ".join(filter(None, (place, problem.key))), hint=lack.hint)
 
 
 def _refuse_shared_directories(loaded: Sequence[Loaded]) -> None:

@@ -10,7 +10,6 @@ import sys
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 
-from appbox import holding
 from appbox.errors import AppboxError, printable
 from appbox.host.inside import remove_tree
 from appbox.session import Options
@@ -27,10 +26,19 @@ def writing(options: Options, root: Root, *, wait: float | None, own: Collection
     """
     with lock.exclusive(root, wait, lambda holder: _waiting(options, holder)):
         id_map.record(root)
-        for sentence in (*holding.recover(root), *recover(options, root, own)):
+        for sentence in (*_let_go(root), *recover(options, root, own)):
             if options.verbosity >= 0:  # with --json, too: standard output stays one document
                 sys.stderr.write(f"{sentence}\n")
         yield
+
+
+def _let_go(root: Root) -> list[str]:
+    """Let services go on that killed commands were holding still; there are none below another root."""
+    if not root.live:
+        return []
+    from appbox import holding  # noqa: PLC0415  # with all that starts and stops services
+
+    return holding.recover(root)
 
 
 def _waiting(options: Options, holder: lock.Holder) -> None:

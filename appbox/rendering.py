@@ -55,7 +55,7 @@ def render(options: Options, arguments: Sequence[str], output: str, host: str = 
 def _render(  # noqa: PLR0917
     root: Root, loaded: Loaded, facts: Facts, images: resolve.Images, cache: Cache, ids: IdRange, given: Addresses
 ) -> Desired:
-    locked = replace(resolve.resolve(loaded, images, root, None, ids), attachment=given.attach(loaded))
+    locked = replace(resolve.resolve(loaded, images, root, None, ids, facts.ranges), attachment=given.attach(loaded))
     planning.refuse_what_the_host_lacks(locked, facts)
     return desires.build(locked, facts, ids.base, _facts_of_layers(loaded, locked, cache, image_limits.load(root)))
 

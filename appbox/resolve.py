@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -32,6 +32,7 @@ from appbox.sources import Loaded
 from appbox.store import files, kept_image, paths
 from appbox.store.installed import Installed
 from appbox.store.root import Root
+from appbox.tables import Manifest
 
 _DOCUMENT_LIMIT = 4 << 20
 
@@ -76,6 +77,10 @@ class Images:
         """Return the notes of the services that have any."""
         return {name: notes for name, notes in self.notes.items() if notes}
 
+    def said(self, service: str) -> bool:
+        """Return whether there is anything to be said of a service's image."""
+        return bool(self.notes.get(service))
+
     def ask_ahead(self, wanted: Iterable[tuple[Loaded, Found | None]]) -> None:
         """Look up the images of registries side by side, each once; what fails is raised when `look_up` comes to it.
 
@@ -88,6 +93,9 @@ class Images:
 
             with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="image") as pool:
                 list(pool.map(self._look_ahead, found.values()))
+        else:
+            # Also a single one: two processes that plan would both ask for it.
+            list(map(self._look_ahead, found.values()))
 
     def _look_ahead(self, wanted: tuple[Loaded, Found | None]) -> None:
         try:
@@ -227,20 +235,27 @@ def own_demands(loaded: Loaded) -> tuple[Demand, ...]:
     return (own,) if table.model_fields_set else ()
 
 
-def resolve(loaded: Loaded, images: Images, root: Root, current: Installed | None, service: IdRange) -> Locked:
+def resolve(  # noqa: PLR0917
+    loaded: Loaded,
+    images: Images,
+    root: Root,
+    current: Installed | None,
+    service: IdRange,
+    given: Mapping[str, IdRange],
+) -> Locked:
     """Return the manifest with its image and the paths of its volumes looked up.
 
-    `current` is what is installed in the version's directory; `service` is the range of ids that the service has.
+    `current` is what is installed in the version's directory; `service` is the range of ids that the service has,
+    `given` are those of all services.
     """
     installed = installed_image(loaded, root, current)
     found = images.look_up(loaded, installed)
-    sources = {v.source: _host_source(root, v.source, service) for v in loaded.manifest.volumes.values() if v.source}
     return Locked(
         manifest=loaded.manifest,
         document=loaded.document,
         image=found.image,
         configs=loaded.configs,
-        sources=sources,
+        sources=host_sources(loaded.manifest, root, service, given),
         signers=found.signers,
         borrowed=borrow.look_up(root, loaded.manifest, found.image.platform.architecture),
         encrypted=loaded.encrypted,
@@ -308,7 +323,19 @@ def _same_image(loaded: Loaded, name: RegistryImage, meta: Mapping[str, object])
     )
 
 
-def _host_source(root: Root, path: str, service: IdRange) -> HostSource | None:
+def host_sources(
+    manifest: Manifest, root: Root, service: IdRange, given: Mapping[str, IdRange]
+) -> dict[str, HostSource | None]:
+    """Return what is now at the paths of the host that a manifest's volumes name.
+
+    `service` is its range of ids, `given` are those of all services by name.
+    """
+    paths_named = [volume.source for volume in manifest.volumes.values() if volume.source]
+    others = [ids for name, ids in given.items() if name != manifest.name] if paths_named else []
+    return {path: _host_source(root, path, service, others) for path in paths_named}
+
+
+def _host_source(root: Root, path: str, service: IdRange, others: Sequence[IdRange]) -> HostSource | None:
     """Return what is at a volume's path on the host now, None when there is nothing; Refused for an unsafe path."""
     with trusted.walk(root.fd, path, service) as place:
         if place.found is None:
@@ -319,7 +346,9 @@ def _host_source(root: Root, path: str, service: IdRange) -> HostSource | None:
         directory = stat.S_ISDIR(info.st_mode)
         if owner.current() is not None:
             return _own_source(place, info)
-        empty = directory and not set(_entries(place)) - {"lost+found"}
+        # An empty directory that another service has stays that one's.
+        held = any(ids.base <= info.st_uid < ids.end for ids in others)
+        empty = directory and not held and not set(_entries(place)) - {"lost+found"}
         theirs = not empty and not service.base <= info.st_uid < service.end
         kind = mounts.file_system(info.st_dev) if theirs and service.base else ""
         return HostSource(directory, empty, info.st_uid, info.st_gid, kind)

@@ -164,7 +164,7 @@ def _network(manifest: Manifest) -> Iterator[Finding]:
     if network.mode == "none" and network.dns:
         yield Finding(("network", "dns"), "without a network no name server can be reached", "take it out", mode)
     if network.mode == "pasta":
-        yield from _ports_of_pasta(network.ports)
+        yield from ports_of_pasta(network.ports)
     if network.mode.partition(":")[0] == "bridge":
         for index, port in enumerate(network.ports):
             if ":" in port.address and ip_address(port.address).is_loopback:
@@ -174,7 +174,7 @@ def _network(manifest: Manifest) -> Iterator[Finding]:
     yield from _port_clashes(network.ports)
 
 
-def _ports_of_pasta(ports: tuple[Port, ...]) -> Iterator[Finding]:
+def ports_of_pasta(ports: tuple[Port, ...]) -> Iterator[Finding]:
     """pasta has one table of ports for all addresses of the host."""
     first: dict[tuple[int, str], int] = {}
     for index, port in enumerate(ports):

@@ -23,7 +23,7 @@ from appbox.actions import (
 from appbox.differences import only_described
 from appbox.errors import AppboxError
 from appbox.hooks import Hook
-from appbox.host import replace_mount, runc, services
+from appbox.host import replace_mount, runc, services, starts
 from appbox.store import paths, seen, state
 from appbox.work import Work
 
@@ -50,7 +50,7 @@ def start(work: Work, action: Action) -> None:
         control.reload()
     mark = control.log_mark(action.service)
     _start(control, work, action.service)
-    services.wait_until_runs(work.facts.init, action.service, mark)
+    starts.wait_until_runs(work.facts.init, action.service, mark)
     if late and control.kind == "systemd":
         control.reload()
 
@@ -81,7 +81,7 @@ def restart(work: Work, action: Action) -> None:
     control.reload()
     mark = control.log_mark(action.service)
     control.restart(action.service)
-    services.wait_until_runs(work.facts.init, action.service, mark)
+    starts.wait_until_runs(work.facts.init, action.service, mark)
 
 
 def replace(work: Work, action: Action) -> None:

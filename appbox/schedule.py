@@ -116,9 +116,17 @@ def parse(value: object) -> Calendar:
 def expression(value: object) -> str:
     """Return a calendar expression of a manifest as it was written, "" for none; BadValueError if it is not one."""
     found = text(value, _EXPECTED, "")
-    if found:
-        parse(found)
+    if found and _is_never(parse(found)):
+        raise BadValueError(f"{quoted(found)} never comes: there is no such day", "name one that there is")
     return found
+
+
+def _is_never(calendar: Calendar) -> bool:
+    """Return whether none of its months ever has one of its days. Days beside weekdays and years are not looked at."""
+    if not calendar.days or not calendar.months:
+        return False
+    longest = max(monthrange(2000, month)[1] for month in _numbers(calendar.months, 1, 12))
+    return not _days_of(calendar.days, from_end=calendar.from_end, last=longest) & set(range(1, longest + 1))
 
 
 class _Misfit(Exception):

@@ -25,6 +25,7 @@ from appbox.outcome import Outcome
 from appbox.plan_values import Removal
 from appbox.planning import Planned, Prepared
 from appbox.store import bundle, journal, paths
+from appbox.store.given import Given
 from appbox.store.root import Root
 from appbox.work import Work
 
@@ -83,8 +84,9 @@ class _Run:
         self._stuck: set[str] = set()
         self._begun: set[str] = set()
         self._interrupted = {entry.service: entry for entry in journal.load(root)}
-        self._stopping = threading.Event()
+        self._stopping, self._submitted = threading.Event(), threading.Event()
         self._sources: dict[str, Source] = {}
+        self._given = Given(root)
         self._works = {one.plan.desired.name: self._work(one) for one in planned.services if one.plan.actions}
 
     def all(self) -> list[Outcome]:
@@ -115,7 +117,7 @@ class _Run:
                 bundle.clean(containers)
 
     def _work(self, one: Prepared) -> Work:
-        return Work(
+        work = Work(
             root=self._root,
             facts=self._planned.facts,
             cache=self._cache,
@@ -126,6 +128,8 @@ class _Run:
             said=self._listener.said,
             check=self._check,
         )
+        work.given = self._given
+        return work
 
     def _open(self, one: Prepared) -> Source:
         source = self._sources[one.plan.desired.name] = resolve.open_image(one.loaded, self._cache)
@@ -147,8 +151,11 @@ class _Run:
         with self._progress() as shown, ThreadPoolExecutor(workers(), thread_name_prefix="unpack") as pool:
             for work in wanted.values():
                 work.progress, work.share = shown, min(workers(), len(wanted))
-            futures = {pool.submit(self._prepare_one, name, work): name for name, work in wanted.items()}
+            futures: dict[Future[None], str] = {}
             try:
+                for name, work in wanted.items():
+                    futures[pool.submit(self._prepare_one, name, work)] = name
+                self._submitted.set()
                 for future in as_completed(futures):
                     self._prepared(futures[future], future, futures)
             except BaseException:
@@ -157,6 +164,8 @@ class _Run:
 
     def _prepare_one(self, name: str, work: Work) -> None:
         try:
+            # An interruption while a thread is started leaves one that the pool does not know of and does not wait for.
+            self._submitted.wait()
             self._check()
             applying.prepare(work)
         except BaseException:
@@ -179,6 +188,7 @@ class _Run:
     def _stop(self, futures: Mapping[Future[None], str]) -> None:
         """Let the threads end soon."""
         self._stopping.set()
+        self._submitted.set()
         for future in futures:
             future.cancel()
         for source in list(self._sources.values()):

@@ -14,7 +14,7 @@ from appbox import drift, sizes
 from appbox.drift import Books, Subject
 from appbox.errors import AppboxError, printable
 from appbox.health_line import sentence
-from appbox.host import health_state, runc
+from appbox.host import health_state, openrc, runc
 from appbox.store import failed, files, paths, state
 from appbox.store.root import Root
 
@@ -40,7 +40,7 @@ class Refusal:
     why: str
 
     def __str__(self) -> str:
-        why = self.why.replace("\n", "; ")
+        why = self.why.partition(" | ")[0].replace("\n", "; ")  # one line of the log; `logs` has the others
         return f"{self.version} failed on {self.when} and is not tried again ({why}); apply --retry tries it"
 
 
@@ -220,7 +220,9 @@ def _described(root: Root, subject: Subject, version: str, *, usage: bool) -> St
 
 def _failed(name: str) -> bool:
     """Return whether a service is down for a reason: as its run script heard from systemd, or as OpenRC keeps it."""
-    return os.path.exists(f"{paths.RUN}/{name}/failed") or os.path.lexists(f"/run/openrc/failed/{name}")
+    if os.path.exists(f"{paths.RUN}/{name}/failed") or os.path.lexists(f"{paths.OPENRC_STATE}/failed/{name}"):
+        return True
+    return openrc.respawns(name) > 0  # it is about to be tried again, or begins to be
 
 
 def _addresses(network: dict[str, Any]) -> tuple[str, ...]:

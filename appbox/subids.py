@@ -126,6 +126,24 @@ def free(taken: Iterable[IdRange], size: int = LEAST) -> IdRange | None:
     return IdRange(base, size) if base + size - 1 <= LAST else None
 
 
+def apart(ranges: Iterable[IdRange]) -> tuple[IdRange, ...]:
+    """Return ranges without what an earlier one of them has: the kernel maps no id twice (user_namespaces(7))."""
+    kept: list[IdRange] = []
+    for one in ranges:
+        rest = [IdRange(one.base, one.size)] if one.size else []
+        for other in kept:
+            rest = [part for piece in rest for part in _without(piece, other)]
+        kept += rest
+    return tuple(kept)
+
+
+def _without(one: IdRange, other: IdRange) -> Iterator[IdRange]:
+    """Yield what is left of a range below and above another."""
+    for base, end in ((one.base, min(one.end, other.base)), (max(one.base, other.end), one.end)):
+        if base < end:
+            yield IdRange(base, end - base)
+
+
 def together(ranges: Iterable[IdRange]) -> int:
     """Return how many ids ranges have together."""
-    return sum(one.size for one in ranges)
+    return sum(one.size for one in apart(ranges))

@@ -10,10 +10,21 @@ from appbox.quantities import Signal
 from appbox.schedule import Calendar
 from appbox.units import openrc, systemd
 from appbox.units.files import Link, UnitFile
-from appbox.units.model import PATH, Bridge, LogFiles, RestartLimit, Rootless, RunScript, StopSignal, Unit, When
+from appbox.units.model import (
+    PATH,
+    Bridge,
+    LogFiles,
+    RestartLimit,
+    Rootless,
+    RunScript,
+    Scratch,
+    StopSignal,
+    Unit,
+    When,
+)
 
 
-def script(locked: Locked, base: int) -> RunScript:
+def script(locked: Locked, facts: Facts, base: int, scratch: tuple[Scratch, ...]) -> RunScript:
     """Return what the run script of a version has to know; `base` is the first id of the service's range."""
     service = locked.manifest.service
     return RunScript(
@@ -22,15 +33,17 @@ def script(locked: Locked, base: int) -> RunScript:
         base=base,
         resolver=hostnames.resolver(locked),
         hosts=hostnames.hosts(locked),
-        pasta=pasta.options(locked),
+        pasta=pasta.through(pasta.options(locked), facts),
         shares=sharing.target(locked.manifest),
         sharable=hostnames.kind(locked.manifest.network.mode) not in {"host", "service"},
         stop_signal=_stop_signal(locked),
         check=health.check(locked.manifest.health),
+        notify=health.notify(locked.manifest, facts.init),
         host_network=locked.manifest.network.mode == "host",
         bridge=_bridge(locked),
         persistent=locked.manifest.security.rootfs == "persistent",
         timezone=locked.borrowed.zone is not None,
+        scratch=scratch,
         limits=resources.limits(locked.manifest.resources),
         secrets=len(locked.manifest.secrets),
         log=LogFiles(service.log.max_size, service.log.keep),
@@ -38,6 +51,7 @@ def script(locked: Locked, base: int) -> RunScript:
         reload=_reload(locked.manifest),
         rootless=_rootless(),
         home=own.home if (own := owner.current()) else "/root",
+        runtime=runtime(facts),
     )
 
 

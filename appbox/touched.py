@@ -11,9 +11,8 @@ import os
 import stat
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from appbox.drift import Subject
 from appbox.errors import AppboxError
 from appbox.oci import limits
 from appbox.plan_values import Observed
@@ -21,6 +20,9 @@ from appbox.sources import Loaded
 from appbox.store import files, paths
 from appbox.store.installed import Installed
 from appbox.store.root import Root
+
+if TYPE_CHECKING:
+    from appbox.drift import Subject  # which knows the whole host
 
 _FOLDER: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 

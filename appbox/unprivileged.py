@@ -8,16 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from appbox import owner
-from appbox.addresses import network_of
+from appbox import owner, rules
 from appbox.host.facts import Facts
 from appbox.locked import Asking, Locked
 from appbox.owner import Owner
+from appbox.store import paths
 from appbox.toml_source import Path
 from appbox.volumes import VolumeSpec
 
 PORTS = "net.ipv4.ip_unprivileged_port_start"
 """The sysctl with the first port on which an ordinary user may listen (ip-sysctl.rst)."""
+
+STOP_LIMIT = 120
+"""Seconds for which a host waits at its shutdown for what root's init runs for a user, as it does for the user's own
+manager (user@.service, TimeoutStopSec=)."""
 
 Need = tuple[Path, str, str]
 """A key, what is missing, and what mends it."""
@@ -28,10 +32,15 @@ def lacks(locked: Asking, facts: Facts) -> Iterator[Need]:
     own = owner.current()
     if own is None:
         return
-    security = locked.manifest.security
-    if network_of(locked.manifest.network.mode):
-        message = "only root can connect a service to a bridge of the host"
-        yield ("network", "mode"), message, _instead_of_bridge(locked)
+    security, service = locked.manifest.security, locked.manifest.service
+    if facts.init == "openrc" and not own.by_root and (service.schedule or locked.manifest.snapshots.schedule):
+        message = "OpenRC has no timers, and the tables of cron are root's"
+        hint = f"let root's init system run it: appbox --user {own.name} apply; or take the key out"
+        yield ("service" if service.schedule else "snapshots", "schedule"), message, hint
+    if own.by_root and locked.manifest.process.stop_timeout > STOP_LIMIT:
+        message = f"a shutdown of the host would wait so long for a service of {own.name}"
+        yield ("process", "stop_timeout"), message, f"take at most {STOP_LIMIT} seconds"
+    yield from _bridge(locked)
     if not isinstance(security.userns, str):
         message = f"names ids of the host, and {_name(own)} has only those of /etc/subuid and /etc/subgid"
         yield ("security", "userns"), message, "take the key out: the services of a user have the user's ids"
@@ -58,9 +67,18 @@ def _no_overlay(facts: Facts) -> str:
     return facts.abilities.no_overlay if facts.abilities else ""
 
 
-def _instead_of_bridge(locked: Asking) -> str:
-    shared = 'one service with mode = "pasta", and mode = "service:NAME" for those that talk to it on 127.0.0.1'
-    return f'write mode = "pasta"; for several services, {shared}'
+def _bridge(locked: Asking) -> Iterator[Need]:
+    """Bridges of a user are connected with nothing, so that nothing can be said of packets from one to another."""
+    if locked.attachment is None:
+        return
+    network = locked.attachment.network
+    out = f"take the key out of {paths.NETWORKS}"
+    for key, hint in (("isolate", f"put the services on one bridge, and {out}"), ("masquerade", out)):
+        if not getattr(network, key):
+            message = f"{key} = false of the network {network.name} is for root's: a user's bridge leads to no other"
+            yield ("network", "mode"), message, hint
+    for finding in rules.ports_of_pasta(locked.manifest.network.ports):
+        yield finding.path, finding.message, "take another port, or all addresses"
 
 
 def _lower(port: int) -> str:

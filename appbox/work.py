@@ -11,9 +11,11 @@ from appbox.desired_values import Desired
 from appbox.host.facts import Facts
 from appbox.locked import Locked
 from appbox.oci.cache import Cache
+from appbox.oci.rootfs import RootfsFacts
 from appbox.oci.source import Progress, Source
 from appbox.plan_values import Observed, ServicePlan
 from appbox.store import files, paths
+from appbox.store.given import Given
 from appbox.store.root import Root
 
 
@@ -41,9 +43,12 @@ class Work:
     interrupted: bool = False  # a run that was killed may have done some of the plan
     staged: bool = False
     mtree: str = ""  # the digest of the rootfs.mtree that was written
+    rootfs: RootfsFacts | None = None  # what was found in the rootfs that was unpacked
+    given: Given = field(init=False)  # which the services of a run have in common
 
     def __post_init__(self) -> None:
         self.desired = self.plan.desired
+        self.given = Given(self.root)
 
     @property
     def observed(self) -> Observed:

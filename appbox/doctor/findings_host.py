@@ -174,21 +174,29 @@ def first_start(seen: Seen, wants: Wants) -> Iterator[Finding]:
 def store(seen: Seen, wants: Wants) -> Iterator[Finding]:
     """Yield what is to be said of the file system on which bundles are."""
     place = seen.store
+    if not place.path:
+        return
     data: dict[str, Any] = {"path": place.path, "file_system": place.file_system, "free": place.free}
-    known = f"{place.path} ({place.file_system or 'of an unknown kind'}, {megabytes(place.free)} free"
+    room = f"{megabytes(place.free)} free" if place.free >= 0 else "which does not say how much is free"
+    known = f"{place.path} ({place.file_system or 'of an unknown kind'}, {room}"
     full = Remedy(words=f"make room below {place.existing}; appbox prune removes what nobody needs")
     if place.problem:
-        yield wants.say("store", "missing", f"nothing can be written to {place.path}: {place.problem}", full, data=data)
-    elif place.free < NOTHING_LEFT or 0 <= place.files < _FEW_FILES // 100:
+        what = f"nothing can be written to {place.path}: {place.problem}"
+        yield wants.say("store", "missing", what, full if place.full else _elsewhere(place), data=data)
+    elif 0 <= place.free < NOTHING_LEFT or 0 <= place.files < _FEW_FILES // 100:
         what = f"{place.existing} is full: {megabytes(place.free)} and {_files(place)} are left"
         yield wants.say("store", "missing", what, full, data=data)
-    elif place.free < LITTLE or 0 <= place.files < _FEW_FILES:
+    elif 0 <= place.free < LITTLE or 0 <= place.files < _FEW_FILES:
         what = f"there is little room in {place.existing}: {megabytes(place.free)} and {_files(place)} are left"
         yield wants.say("store", "weak", what, full, data=data)
     else:
         shares = "files share blocks" if place.reflink else f"no file shares blocks: {_NO_COPY_ON_WRITE}"
         yield wants.say("store", "ok", f"{known}; {shares})", data={**data, "reflink": bool(place.reflink)})
     yield from _mounted(seen, wants)
+
+
+def _elsewhere(place: Place) -> Remedy:
+    return Remedy(words=f"have {place.existing} writable for who runs services, or the store elsewhere")
 
 
 def _files(place: Place) -> str:

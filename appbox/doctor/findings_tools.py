@@ -17,19 +17,20 @@ _SLOW: Final = 5.0
 def bridge(seen: Seen, wants: Wants) -> Iterator[Finding]:
     """Yield what a bridge needs: CNI plugins, a firewall, locks."""
     if wants.covers("cni"):
-        lacking = [name for name, place in sorted(seen.plugins.items()) if not place]
+        unused = {"portmap"} if wants.user else set()  # pasta publishes the ports of users
+        lacking = [name for name, place in sorted(seen.plugins.items()) if not place and name not in unused]
         if not seen.plugins or lacking:
             names = ", ".join(lacking) or "bridge"
             yield wants.say("cni", "missing", f"there is no CNI plugin {names}", remedies.install(seen, "cni"))
         else:
-            places = ", ".join(sorted(set(seen.plugins.values())))
+            places = ", ".join(sorted({place for place in seen.plugins.values() if place}))
             yield wants.say("cni", "ok", f"CNI plugins in {places}", data={"plugins": dict(seen.plugins)})
-    for name in ("iptables", "flock"):
+    for name in ("flock",) if wants.user else ("iptables", "flock"):
         yield from _program(seen, wants, name)
 
 
 def pasta(seen: Seen, wants: Wants) -> Iterator[Finding]:
-    """Yield what connects a service without a bridge: pasta and the device that it opens."""
+    """Yield what connects a service without a bridge of the host: pasta and the device that it opens."""
     if wants.covers("pasta"):
         path, other = seen.programs.get("pasta"), seen.programs.get("slirp4netns")
         if path:

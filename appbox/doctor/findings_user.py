@@ -7,7 +7,7 @@ from typing import Final
 
 from appbox import subids
 from appbox.doctor import remedies
-from appbox.doctor.seen import Helper, Login, Seen
+from appbox.doctor.seen import Helper, Login, OpenRC, Seen
 from appbox.doctor.values import Finding, Remedy, State
 from appbox.doctor.wants import Wants
 from appbox.host.facts import IdRange
@@ -118,6 +118,9 @@ def helpers(seen: Seen, wants: Wants) -> Iterator[Finding]:
     for subject, found in (("newuidmap", login.uidmap), ("newgidmap", login.gidmap)):
         if not found.path:
             yield wants.say(subject, "missing", f"{subject} is not installed", remedies.install(seen, "newuidmap"))
+        elif found.nosuid:
+            what = f"{found.path} is on a file system that is mounted nosuid, and so gets no right of root's"
+            yield wants.say(subject, "missing", what, Remedy(words="mount -o remount,suid it, and in /etc/fstab"))
         elif not _may(found):
             what = f"{found.path} has neither the setuid bit of root nor the file capability that it needs"
             yield wants.say(subject, "missing", what, remedies.setuid(found.path))
@@ -144,31 +147,51 @@ def session(seen: Seen, wants: Wants) -> Iterator[Finding]:
             yield wants.say("linger", "missing", what, remedies.linger(login))
         else:
             yield wants.say("linger", "unknown", "whether systemd starts at boot for this user is not known")
-    if seen.openrc is not None and wants.covers("user services"):
-        if seen.openrc.version >= USER_SERVICES:
-            yield wants.say("user services", "ok", f"{seen.openrc} has services of users")
+    if seen.openrc is not None:
+        yield from _openrc(seen, wants, login, seen.openrc)
+
+
+def _openrc(seen: Seen, wants: Wants, login: Login, found: OpenRC) -> Iterator[Finding]:
+    """Yield whether OpenRC has services of users, and starts this one's at boot."""
+    if found.users and login.name and wants.covers("linger"):
+        if login.linger:
+            yield wants.say("linger", "ok", f"the services of {login} are started at boot, by user.{login}")
         else:
-            what = f"{seen.openrc} has no services of users, which came with 0.60"
-            mend = Remedy(words=f"appbox --user {login.name or login.uid} as root makes init scripts that run as him")
-            yield wants.say("user services", "weak", what, mend)
+            what = f"nothing starts the services of {login} at boot: no runlevel has user.{login}"
+            yield wants.say("linger", "missing", what, remedies.start_openrc_of(seen, login))
+    if not wants.covers("user services"):
+        return
+    mend = Remedy(words=f"appbox --user {login.name or login.uid} as root makes init scripts that run as him")
+    if found.users:
+        yield wants.say("user services", "ok", f"{found} has services of users")
+    elif found.version >= USER_SERVICES:
+        what = f"{found} has services of users, but what starts them, openrc-user, is not installed"
+        yield wants.say("user services", "weak", what, mend)
+    else:
+        what = f"{found} has no services of users, which came with 0.60"
+        yield wants.say("user services", "weak", what, mend)
+
+
+_UNSET: Final = Remedy(words="unset XDG_RUNTIME_DIR, or log in as that user instead of using su")
 
 
 def _runtime(seen: Seen, wants: Wants, login: Login) -> Finding:
     found, subject = login.runtime, "runtime directory"
     mend = remedies.runtime_directory(seen, login)
     named = "XDG_RUNTIME_DIR is" if found.said else "the runtime directory is"
-    if not found.there and not found.said:
-        what = f"no login has made {found.path}: appbox uses /dev/shm/appbox-{login.uid}"
-        return wants.say(subject, "weak", what, mend)
+    if found.instead:
+        lacking = f"{found.path} {found.fault}" if found.there else f"no login has made {found.path}"
+        if found.instead_fault:
+            away = Remedy(words=f"let root delete {found.instead}, or name a directory of your own as XDG_RUNTIME_DIR")
+            return wants.say(subject, "missing", f"{lacking}, and {found.instead} {found.instead_fault}", away)
+        return wants.say(subject, "weak", f"{lacking}: appbox uses {found.instead}", mend)
     if not found.there:
-        return wants.say(subject, "missing", f"{named} {found.path}, which is not there", mend)
+        usual = found.path == f"/run/user/{login.uid}" and seen.init != "none"
+        return wants.say(subject, "missing", f"{named} {found.path}, which is not there", mend if usual else _UNSET)
     if found.fault:
-        words = (
-            f"chmod 0700 {found.path}"
-            if "open to others" in found.fault
-            else ("unset XDG_RUNTIME_DIR, or log in as that user instead of using su")
-        )
-        return wants.say(subject, "missing", f"{named} {found.path}, which {found.fault}", Remedy(words=words))
+        close = Remedy(words=f"chmod 0700 {found.path}")
+        remedy = close if "open to others" in found.fault else _UNSET
+        return wants.say(subject, "missing", f"{named} {found.path}, which {found.fault}", remedy)
     if found.file_system not in _TMPFS:
         what = f"{named} {found.path}, which is on {found.file_system} and outlives a reboot"
         return wants.say(subject, "weak", what, mend)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import stat
@@ -13,6 +14,7 @@ import appbox
 from appbox.doctor.seen import Clock, Found, Kernel, Node, OpenRC, Place, Tried
 from appbox.errors import AppboxError
 from appbox.host import cow, mounts, networks, process, syscalls
+from appbox.host.openrc import has_users
 from appbox.oci import runtimes
 from appbox.store.root import Root
 
@@ -116,6 +118,7 @@ def openrc(root: Root) -> OpenRC:
         mode=settings.get("rc_cgroup_mode", ""),
         controllers=settings.get("rc_cgroup_controllers", ""),
         in_runlevel=any(root.exists(f"/etc/runlevels/{level}/cgroups") for level in levels),
+        users=has_users(root),
     )
 
 
@@ -169,6 +172,7 @@ def tun() -> Node:
     return Node(stat.S_IMODE(info.st_mode), info.st_uid) if stat.S_ISCHR(info.st_mode) else Node()
 
 
+_FULL: Final = frozenset({os.strerror(errno.ENOSPC), os.strerror(errno.EDQUOT)})
 _FLAGS: Final = {os.ST_RDONLY: "ro", os.ST_NOSUID: "nosuid", os.ST_NODEV: "nodev", os.ST_NOEXEC: "noexec"}
 
 
@@ -186,12 +190,13 @@ def store(path: str) -> Place:
         path=path,
         existing=existing,
         file_system=mounts.file_system(info.st_dev),
-        free=room.f_bavail * room.f_frsize,
+        free=room.f_bavail * room.f_frsize if room.f_blocks else -1,
         files=room.f_favail if room.f_files else -1,
         options=frozenset(name for flag, name in _FLAGS.items() if room.f_flag & flag),
         xattrs=xattrs,
         reflink=reflink,
         problem=problem,
+        full=problem in _FULL,
     )
 
 

@@ -9,7 +9,7 @@ from typing import Final
 
 from appbox.doctor.probe_host import text
 from appbox.doctor.seen import Helper, Login, RuntimeDirectory
-from appbox.host import mounts, ordinary, process, subids
+from appbox.host import mounts, openrc, ordinary, process, subids
 from appbox.host.facts import InitKind
 from appbox.oci import file_capabilities
 
@@ -43,17 +43,26 @@ def login(who: str | int, init: InitKind, environ: Mapping[str, str] | None) -> 
         names=_names(),
         uidmap=_helper("newuidmap", "setuid"),
         gidmap=_helper("newgidmap", "setgid"),
-        runtime=_runtime(own.get("XDG_RUNTIME_DIR", ""), user.uid),
-        linger=os.path.exists(f"{_LINGER}/{user.name}") if init == "systemd" and user.name else None,
+        runtime=_runtime(own.get("XDG_RUNTIME_DIR", ""), user.uid, own=environ is not None),
+        linger=_linger(user.name, init) if user.name else None,
+        settings=os.path.lexists(f"/etc/conf.d/user.{user.name}"),
         delegated=_delegated(user.uid) if init == "systemd" else None,
         promised=_promised(user.uid) if init == "systemd" else None,
     )
 
 
 def data_home(found: Login, environ: Mapping[str, str] | None) -> str:
-    """Return where the user's bundles go (XDG Base Directory Specification)."""
+    """Return where the user's bundles go (XDG Base Directory Specification), "" for one who has no home."""
     named = (environ or {}).get("XDG_DATA_HOME", "")
+    if not found.home and not named.startswith("/"):
+        return ""
     return f"{named if named.startswith('/') else found.home.rstrip('/') + '/.local/share'}/appbox/containers"
+
+
+def _linger(name: str, init: InitKind) -> bool | None:
+    if init == "openrc":
+        return openrc.starts_at_boot(name)
+    return os.path.exists(f"{_LINGER}/{name}") if init == "systemd" else None
 
 
 def _owner(path: str) -> tuple[bool, int]:
@@ -79,17 +88,24 @@ def _helper(name: str, capability: str) -> Helper:
         words = file_capabilities.words(os.getxattr(path, _CAPABILITY))
     except OSError:
         words = ""
-    return Helper(path, bool(info.st_mode & stat.S_ISUID), f"cap_{capability}" in words, info.st_uid)
+    nosuid = bool(os.statvfs(path).f_flag & os.ST_NOSUID)
+    return Helper(path, bool(info.st_mode & stat.S_ISUID), f"cap_{capability}" in words, info.st_uid, nosuid)
 
 
-def _runtime(named: str, uid: int) -> RuntimeDirectory:
-    path = named if named.startswith("/") else f"/run/user/{uid}"
+def _runtime(named: str, uid: int, *, own: bool) -> RuntimeDirectory:
+    """Look at what `ordinary.runtime` would take for the user, or, unless `own`, for root who works for the user."""
+    said = named.startswith("/")
+    path = named if said else f"/run/user/{uid}"
+    fault = ordinary.runtime_fault(path, uid)
+    made = ordinary.in_memory(uid)
+    instead = made if not said and (fault if own else not os.path.lexists(path)) else ""
+    wrong = ordinary.runtime_fault(made, uid) if instead and os.path.lexists(made) else ""
     try:
         info = os.lstat(path)
     except OSError:
-        return RuntimeDirectory(path, bool(named))
-    fault = ordinary.runtime_fault(path, uid)
-    return RuntimeDirectory(path, bool(named), there=True, fault=fault, file_system=mounts.file_system(info.st_dev))
+        return RuntimeDirectory(path, said, instead=instead, instead_fault=wrong)
+    kind = mounts.file_system(info.st_dev)
+    return RuntimeDirectory(path, said, True, fault, kind, instead, wrong)
 
 
 def _delegated(uid: int) -> frozenset[str] | None:

@@ -80,8 +80,8 @@ def _age_key() -> str:
 
 def _try(path: str, login: Login | None, runtime: str) -> dict[str, Any]:
     """Return what only trying shows, as whoever this process is."""
-    place = probe_host.store(path)
-    first = probe_first.start(runtime, place.existing, login) if runtime and not place.problem else None
+    place = probe_host.store(path) if path else Place("")
+    first = probe_first.start(runtime, place.existing, login) if runtime and path and not place.problem else None
     return {
         "kernel": asdict(probe_host.kernel()),
         "store": {**asdict(place), "options": sorted(place.options)},

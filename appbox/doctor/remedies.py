@@ -12,6 +12,8 @@ from appbox.host.facts import IdRange
 
 CONTROLLERS: Final = ("cpu", "cpuset", "io", "memory", "pids")
 """What a user's systemd should be given: all that [resources] has keys for, and the processors themselves."""
+_OF_USER: Final = 'rc_use="localmount logger net dns"\nretry="TERM/90/KILL/5"\n'
+"""What services of a user come after, and the seconds that all of them get for their end; systemd gives as many."""
 DELEGATE: Final = "/etc/systemd/system/user@.service.d/appbox.conf"
 RC_CONF: Final = "/etc/rc.conf.d/appbox.conf"
 
@@ -60,6 +62,25 @@ def setuid(path: str) -> Remedy:
 def linger(login: Login) -> Remedy:
     """Return the remedy that has a user's systemd start at boot."""
     return Remedy((Run(("loginctl", "enable-linger", login.name)),))
+
+
+def start_openrc_of(seen: Seen, login: Login) -> Remedy:
+    """Return the remedy that has root's OpenRC start and stop the user's (its user guide, "Launching at boot").
+
+    Without a runtime directory it starts nothing. It gives the stop of everything five seconds unless it is told
+    otherwise. It asks its services anew for what they depend on, or one that came in the same second as another is
+    not stopped when the machine goes down.
+    """
+    name = f"user.{login.name}"
+    steps = () if login.runtime.there else runtime_directory(seen, login).steps
+    told = () if login.settings else (NewFile(f"/etc/conf.d/{name}", _OF_USER),)
+    commands = (
+        ("ln", "-sf", "user", f"/etc/init.d/{name}"),
+        ("rc-update", "add", name, "default"),
+        ("rc-service", name, "start"),
+        ("rc-update", "--update"),
+    )
+    return Remedy((*steps, *told, *map(Run, commands)))
 
 
 def delegate(login: Login) -> Remedy:

@@ -48,12 +48,16 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class Helper:
-    """newuidmap or newgidmap: whether it may do what it is for, by the setuid bit or by file capabilities."""
+    """newuidmap or newgidmap: whether it may do what it is for, by the setuid bit or by file capabilities.
+
+    `nosuid`: its file system is mounted so that neither counts.
+    """
 
     path: str = ""
     setuid: bool = False
     capable: bool = False
     owner: int = 0
+    nosuid: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +73,9 @@ class Node:
 class Place:
     """Where bundles go. `path` is where they will be, `existing` its nearest directory that is there.
 
-    `free` is in bytes, `files` the inodes left (-1: not counted). `problem` is why nothing can be written there.
-    `xattrs` and `reflink` are None when nothing could be written.
+    `path` is "" for a user without a home. `free` is in bytes, `files` the inodes left (-1: not counted). `problem` is
+    why nothing can be written there, `full` tells that it is for want of room. `xattrs` and `reflink` are None when
+    nothing could be written.
     """
 
     path: str
@@ -82,6 +87,7 @@ class Place:
     xattrs: bool | None = None
     reflink: bool | None = None
     problem: str = ""
+    full: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,12 +112,16 @@ class Registry:
 
 @dataclass(frozen=True, slots=True)
 class OpenRC:
-    """What OpenRC is, and what /etc/rc.conf says of cgroups; `in_runlevel`: its service "cgroups" starts at boot."""
+    """What OpenRC is, and what /etc/rc.conf says of cgroups; `in_runlevel`: its service "cgroups" starts at boot.
+
+    `users`: it can start services of users at boot.
+    """
 
     version: tuple[int, int] = (0, 0)
     mode: str = ""
     controllers: str = ""
     in_runlevel: bool = False
+    users: bool = False
 
     def __str__(self) -> str:
         return f"OpenRC {'.'.join(map(str, self.version))}" if any(self.version) else "OpenRC"
@@ -119,13 +129,18 @@ class OpenRC:
 
 @dataclass(frozen=True, slots=True)
 class RuntimeDirectory:
-    """$XDG_RUNTIME_DIR: `said` tells whether the login said it, `fault` why it cannot be used."""
+    """$XDG_RUNTIME_DIR: `said` tells whether the login said it, `fault` why it cannot be used.
+
+    `instead` is what appbox takes then, "" when it ends with an error; `instead_fault` is why that cannot be used.
+    """
 
     path: str = ""
     said: bool = False
     there: bool = False
     fault: str = ""
     file_system: str = ""
+    instead: str = ""
+    instead_fault: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +149,8 @@ class Login:
 
     `subids` are the tables of /etc/subuid and /etc/subgid, `source` where the ranges really come from. `delegated` are
     the controllers that his systemd may use, None when it does not run, `promised` those that it gets when it is
-    started; `linger` tells whether it runs without a login.
+    started; `linger` tells whether it, or his OpenRC, runs without a login, `settings` whether somebody has said how
+    root's OpenRC starts his (/etc/conf.d).
     """
 
     name: str
@@ -152,6 +168,7 @@ class Login:
     gidmap: Helper = Helper()
     runtime: RuntimeDirectory = RuntimeDirectory()
     linger: bool | None = None
+    settings: bool = False
     delegated: frozenset[str] | None = None
     promised: frozenset[str] | None = None
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from appbox import container
-from appbox.addresses import network_of
+from appbox.addresses import by_pasta, network_of
 from appbox.demands import CONTROLLERS
 from appbox.doctor.values import NOTHING, At, Finding, Remedy, State
 from appbox.document import Document
@@ -38,8 +38,8 @@ WHY: Final[Mapping[str, str]] = {
     "cni": 'network.mode = "bridge"',
     "iptables": 'network.mode = "bridge"',
     "flock": 'network.mode = "bridge"',
-    "pasta": 'network.mode = "pasta", and network.ports of a user\'s service',
-    "tun": 'network.mode = "pasta"',
+    "pasta": 'network.mode = "pasta", and "bridge" of a user\'s service',
+    "tun": 'network.mode = "pasta", and "bridge" of a user\'s service',
     "ports": "network.ports, and servers of a user's service that listen below that number",
     "age": "secrets.*.age",
     "cron": "service.schedule and snapshots.schedule under OpenRC",
@@ -122,9 +122,9 @@ def _subjects(manifest: Manifest, *, user: bool) -> Iterator[tuple[str, Path]]:
             if user:
                 yield "delegation", ("resources", key)
     if network_of(manifest.network.mode):
-        for subject in ("cni", "iptables", "flock"):
+        for subject in ("cni", "flock") if user else ("cni", "iptables", "flock"):
             yield subject, ("network", "mode")
-    if manifest.network.mode == "pasta":
+    if by_pasta(manifest.network.mode, user=user):
         yield "pasta", ("network", "mode")
         yield "tun", ("network", "mode")
     if user:

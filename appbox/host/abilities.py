@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from typing import Literal
 
 from appbox import health, owner
-from appbox.addresses import network_of
-from appbox.host import cgroups, kernel, networks, process, replace_mount, secret_sources
+from appbox.addresses import by_pasta, network_of
+from appbox.host import cgroups, kernel, networks, openrc, process, replace_mount, secret_sources
 from appbox.host.facts import Abilities
 from appbox.manifest import Manifest
 from appbox.resources import limits
@@ -18,6 +18,7 @@ from appbox.store import paths
 def gather(manifests: Sequence[Manifest]) -> Abilities:
     """Return what the running host has of what `manifests` ask for; no program is started for what nobody asks."""
     runtime, no_runtime = kernel.runtime()
+    through = any(by_pasta(one.network.mode, user=owner.current() is not None) for one in manifests)
     return Abilities(
         runtime=runtime,
         no_runtime=no_runtime,
@@ -28,10 +29,10 @@ def gather(manifests: Sequence[Manifest]) -> Abilities:
         open_files=kernel.open_files(),
         no_sysctls=kernel.no_sysctls(manifests),
         networking=networks.abilities() if any(network_of(one.network.mode) for one in manifests) else None,
-        pasta=_pasta() if any(one.network.mode == "pasta" for one in manifests) else "",
+        pasta=_pasta() if through else "",
         cgroups=cgroups.gather() if any(limits(manifest.resources) for manifest in manifests) else None,
         manager=_manager(),
-        slirp=_slirp() if any(one.network.mode == "pasta" for one in manifests) else False,
+        slirp=_slirp() if through else False,
         first_port=kernel.first_port() if owner.current() else 0,
         no_overlay=kernel.no_overlay(paths.CONTAINERS),
         noexec=kernel.no_programs(paths.CONTAINERS),
@@ -42,10 +43,15 @@ def gather(manifests: Sequence[Manifest]) -> Abilities:
 
 
 def _manager() -> Literal["", "missing", "brief"]:
-    """Return what is wrong with the user's own systemd (user@.service(5), loginctl(1)); "" where it does not matter."""
+    """Return what is wrong with the user's own init system; "" where there is none, or it does not matter.
+
+    systemd's is in user@.service(5) and loginctl(1), OpenRC's in its user guide, "Launching at boot".
+    """
     own = owner.current()
-    if own is None or own.by_root or not os.path.isdir("/run/systemd/system"):
+    if own is None or own.by_root:
         return ""
+    if not os.path.isdir("/run/systemd/system"):
+        return "" if openrc.starts_at_boot(own.name) else "brief"
     if not os.path.exists(f"{own.runtime}/systemd/private"):
         return "missing"
     return "" if os.path.exists(f"/var/lib/systemd/linger/{own.name}") else "brief"

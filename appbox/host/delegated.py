@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict
+from functools import partial
 from typing import Any, cast
 
 from appbox import owner
 from appbox.errors import AppboxError
 from appbox.host import process, runc
 from appbox.host.facts import InitKind
-from appbox.host.services import OpenRC, State, in_own_words, reload_by_script
+from appbox.host.services import OpenRC, State, Systemd, in_own_words, reload_by_script
 from appbox.units.files import Link, UnitFile
 
 
@@ -86,7 +87,7 @@ class Delegated:
 
     def reload_service(self, name: str) -> None:
         """See `Services`; the user's own run script does it."""
-        reload_by_script(name)
+        reload_by_script(name, partial(admit, self.kind, name))
 
     def schedule(self, name: str, *, on: bool, snapshots: bool = False) -> None:
         """See `Services`."""
@@ -104,9 +105,13 @@ class Delegated:
         """See `Services`."""
         return cast("State", self._do("state", name))
 
+    def tries(self, name: str) -> int:
+        """See `Services`."""
+        return int(self._do("tries", name))
+
     def log_mark(self, name: str) -> int:
         """See `Services`; the log files are the user's own."""
-        return OpenRC().log_mark(name) if self.kind == "openrc" else 0
+        return (OpenRC() if self.kind == "openrc" else Systemd()).log_mark(name)
 
     def busy(self, name: str) -> bool:
         """See `Services`."""

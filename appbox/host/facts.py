@@ -74,11 +74,11 @@ class Abilities:
     are those of the asked-for kernel parameters that a container would not have. `cgroups` is None when no manifest
     asks for limits, and `programs`, which health checks need, when no manifest has one. `live_mounts`: the kernel
     can replace a file that a running container sees. `secrets` maps what manifests read secrets with, files of the
-    host and "age", to what is wrong with it, "" if nothing. `manager` is what is wrong with the user's own systemd:
-    there is none, or it ends with the last login. `pasta` is what is wrong with pasta, "" if nothing. `first_port`
-    is the lowest one on which an ordinary user may listen; 0 for root's services. `no_overlay` is why an ordinary
-    user can mount none over the files of an image, "" if that can be done. `noexec`: programs cannot be started
-    from where services are. `slirp`: slirp4netns is there, and pasta is not.
+    host and "age", to what is wrong with it, "" if nothing. `manager` is what is wrong with the user's own init
+    system: there is none, or nothing starts it without a login. `pasta` is what is wrong with pasta, "" if nothing.
+    `first_port` is the lowest one on which an ordinary user may listen; 0 for root's services. `no_overlay` is why
+    an ordinary user can mount none over the files of an image, "" if that can be done. `noexec`: programs cannot be
+    started from where services are. `slirp`: slirp4netns is there, and pasta is not.
     """
 
     runtime: Runtime | None = None

@@ -52,13 +52,20 @@ def detect_init(root: Root) -> InitKind:
     if root.live:
         if os.path.isdir("/run/systemd/system"):
             return "systemd"
-        own = owner.current()
-        if own is not None and not own.by_root:
-            return "none"  # a user has no OpenRC of the user's own; root's runs the services (`--user NAME`)
-        return "openrc" if os.path.exists("/run/openrc/softlevel") else "none"
+        return "openrc" if os.path.exists("/run/openrc/softlevel") and _is_ours(root) else "none"
     if root.exists("/usr/lib/systemd/systemd") or root.exists("/lib/systemd/systemd"):
         return "systemd"
     return "openrc" if root.exists("/sbin/openrc-run") or root.exists("/usr/sbin/openrc-run") else "none"
+
+
+def _is_ours(root: Root) -> bool:
+    """Return whether OpenRC runs services for this process: before 0.60 it did so for root alone (`--user NAME`)."""
+    own = owner.current()
+    if own is None or own.by_root:
+        return True
+    from appbox.host import openrc  # noqa: PLC0415 - it starts programs, and who asks for root's init system does not
+
+    return openrc.has_users(root)
 
 
 _CRONS: Final = ("/usr/sbin/cron", "/usr/sbin/crond", "/usr/bin/crond", "/sbin/crond", "/bin/crond")

@@ -18,6 +18,7 @@ from appbox.errors import AppboxError, HostLacks, UsageError
 from appbox.host import process, subids
 from appbox.host.subids import User
 from appbox.owner import Owner, extents
+from appbox.subids import apart
 from appbox.units.model import PATH
 
 _PATIENCE: Final = 10.0
@@ -78,6 +79,7 @@ def find(environ: Mapping[str, str], uid: int | None = None) -> Owner:
             hint="set HOME to a directory of the user's; services and their data are kept below it",
         )
     found = subids.of(user)
+    mapped = bool(found.uids and found.gids)
     own = Owner(
         name=user.name,
         uid=user.uid,
@@ -87,8 +89,8 @@ def find(environ: Mapping[str, str], uid: int | None = None) -> Owner:
         config=_place(environ, "XDG_CONFIG_HOME", f"{home}/.config"),
         cache=_place(environ, "XDG_CACHE_HOME", f"{home}/.cache"),
         runtime=runtime(environ, user.uid),
-        uids=extents(user.uid, found.uids if found.uids and found.gids else ()),
-        gids=extents(user.gid, found.gids if found.uids and found.gids else ()),
+        uids=extents(user.uid, apart(found.uids) if mapped else ()),
+        gids=extents(user.gid, apart(found.gids) if mapped else ()),
     )
     for place in (own.data, own.config, own.runtime):
         if not PATH.fullmatch(place):
@@ -120,7 +122,7 @@ def runtime(environ: Mapping[str, str], uid: int) -> str:
     usual = f"/run/user/{uid}"
     if not runtime_fault(usual, uid):
         return usual
-    made = f"{SHARED_MEMORY}/appbox-{uid}"
+    made = in_memory(uid)
     try:
         os.mkdir(made, 0o700)
     except FileExistsError:
@@ -136,6 +138,11 @@ def runtime(environ: Mapping[str, str], uid: int) -> str:
     if fault:
         raise HostLacks(f"the directory {fault}", where=made, hint="appbox doctor says what to do")
     return made
+
+
+def in_memory(uid: int) -> str:
+    """Return the directory that is made where no login has made one."""
+    return f"{SHARED_MEMORY}/appbox-{uid}"
 
 
 def runtime_fault(path: str, uid: int) -> str:

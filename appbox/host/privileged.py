@@ -22,12 +22,13 @@ from appbox.store.root import Root
 from appbox.units import declared, openrc, places, systemd
 from appbox.units.files import NAME, Link, UnitFile
 from appbox.units.model import Unit
+from appbox.unprivileged import STOP_LIMIT
 
 _KINDS: Final[dict[str, InitKind]] = {"systemd": "systemd", "openrc": "openrc"}
 _OF_NAME: Final = frozenset(
     {
         *("start", "stop", "prepare", "start_again", "restart", "schedule", "armed"),
-        *("forget", "state", "log_mark", "busy", "log_tail"),
+        *("forget", "state", "tries", "log_mark", "busy", "log_tail"),
     }
 )
 """What may be asked of the init system for one service; `reload` concerns all."""
@@ -81,7 +82,7 @@ def _is_of(owner: Owner, unit: Unit) -> bool:
         runs=owner.places()["RUN"],
         program=gather.program() if unit.program else "",
     )
-    return own == unit
+    return own == unit and unit.stop_timeout <= STOP_LIMIT
 
 
 def _remove(owner: Owner, kind: InitKind, request: Mapping[str, Any]) -> None:
@@ -159,10 +160,7 @@ def _refuse_other(owner: Owner, kind: InitKind, name: str, *, there: bool = Fals
         if there or found:
             raise Refused("has no unit that was made for this user", where=name)
         return
-    try:
-        user = declared.unit_of(found[own]).user
-    except ValueError:
-        user = ""
+    user = declared.user_of(found[own])
     if user != owner.name:
         whose = f"the user {user}" if user else "root"
         raise Refused(

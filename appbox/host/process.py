@@ -166,7 +166,8 @@ def run(
         try:
             out, err = _communicate(process, stdin, timeout)
         except BaseException:
-            os.killpg(process.pid, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):  # it has ended
+                os.killpg(process.pid, signal.SIGKILL)
             raise
     return Result(process.returncode, out.decode("utf-8", "replace"), err.decode("utf-8", "replace"))
 
@@ -223,7 +224,8 @@ def follow(
                     process.stdin.flush()
             _hand_on(process, sink, timeout)
         except BaseException:
-            os.killpg(process.pid, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):  # it has ended
+                os.killpg(process.pid, signal.SIGKILL)
             raise
     return process.returncode
 

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import NoReturn
+from typing import Final, NoReturn
 
 from appbox import owner
 from appbox.errors import AppboxError
 from appbox.host import container_state, os_release, process
 from appbox.store import paths
+
+_DYING: Final = 5.0
+"""Seconds within which a process that was killed has to be gone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,11 +151,23 @@ def end(name: str) -> None:
 
     Raises AppboxError when that fails.
     """
-    if running(name) is None:
+    found = running(name)
+    if found is None:
         return
+    since = start_time(found.pid)
     result = process.run([*program(name), "delete", "--force", name])
-    if result.code != 0:
-        raise AppboxError("cannot be ended", where=name, why=result.message)
+    # crun cannot remove what another crun removes at the same time; its processes are dying by then.
+    deadline = time.monotonic() + _DYING
+    while result.code != 0 and since is not None and start_time(found.pid) == since:
+        if time.monotonic() > deadline:
+            raise AppboxError("cannot be ended", where=name, why=result.message)
+        time.sleep(0.02)
+
+
+def can_pause(name: str) -> bool:
+    """Return whether a service's container has a cgroup of its own to freeze: not every ordinary user can give one."""
+    found = running(name)
+    return found is not None and any(os.path.isdir(path) for path in found.cgroups.values())
 
 
 def pause(name: str, *, on: bool) -> None:

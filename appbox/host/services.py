@@ -10,21 +10,16 @@ import contextlib
 import os
 import re
 import time
+from collections.abc import Callable
 from typing import Final, Literal, Protocol
 
 from appbox import owner
 from appbox.errors import AppboxError, HostLacks
 from appbox.health_line import sentence
-from appbox.host import health_state, process, runc
+from appbox.host import health_state, openrc, process, runc
 from appbox.host.facts import InitKind
 from appbox.store import paths
 from appbox.units import places
-
-_START_LIMIT: Final = 30.0
-"""Seconds within which the init system must have got a container to run."""
-
-_SETTLE: Final = 0.5
-"""Seconds that a started container must stay alive: most wrong configurations end it sooner."""
 
 _TIMEOUT: Final = 900.0
 """Seconds that the init system may take for one stop; services have their own, shorter limits."""
@@ -38,12 +33,10 @@ _STAMPS: Final = re.compile(r'\A(?:[0-9-]{10}T[0-9:]{8}Z )?(?:time="[^"]*" )?')
 State = Literal["active", "ended", "failed"]
 """`ended`: the unit is not running, and its last run, if any, was a success."""
 
+_SAID: Final = 1 << 16
+"""Bytes that are kept of what a reload says."""
 _STOPPED: Final = 3
 _CRASHED: Final = 32
-_DEPENDENCIES: Final = "/run/openrc/deptree"
-"""What OpenRC remembers of the dependencies of all scripts."""
-_FAILED: Final = "/run/openrc/failed"
-"""Where OpenRC keeps a link for each service that has failed."""
 
 
 class Services(Protocol):
@@ -83,6 +76,9 @@ class Services(Protocol):
 
     def state(self, name: str) -> State:
         """Return what the init system thinks of a unit."""
+
+    def tries(self, name: str) -> int:
+        """Return how often a service was started again, without anybody's asking, since somebody started it."""
 
     def log_mark(self, name: str) -> int:
         """Return where a service's log ends now, for `log_tail`."""
@@ -151,10 +147,16 @@ class Systemd:
             return "failed"
         return "ended" if shown.get("ActiveState") == "inactive" else "active"
 
+    def tries(self, name: str) -> int:
+        """Ask `systemctl show`; the count begins anew with each start that was asked for."""
+        argv = [*systemctl(), "show", "--property=NRestarts", "--value", f"{name}.service"]
+        found = process.run(argv).out.strip()
+        return int(found) if found.isdigit() else 0
+
     def log_mark(self, name: str) -> int:
-        """Return nothing: the journal knows what belongs to one start."""
+        """Return the time, in microseconds: the journal has one for each line."""
         del name
-        return 0
+        return time.time_ns() // 1000
 
     def busy(self, name: str) -> bool:
         """Ask `systemctl show`: a unit that waits for its next try is being activated."""
@@ -165,27 +167,33 @@ class Systemd:
         """Return the last lines that the service itself wrote into the journal, or what systemd says of it.
 
         Each start is an invocation of its own (systemd.exec(5), $INVOCATION_ID): what an earlier one wrote, another
-        version perhaps, does not say why this one failed.
+        version perhaps, does not say why this one failed. One that is tried again is an invocation for each try, and
+        the last one may have said nothing yet: then what was written since the mark is what there is to say.
         """
-        del after
         journal = process.find("journalctl")
         if journal is None:
             return []
         unit = f"{name}.service"
         shown = process.run([*systemctl(), "show", "--property=InvocationID", "--value", unit]).out.strip()
         argv = [journal, "--quiet", "--lines", str(lines), "--output", "cat", "--no-pager"]
-        own = process.run(
-            [*argv, f"{journal_field('UNIT')}={unit}", *([f"_SYSTEMD_INVOCATION_ID={shown}"] if shown else [])]
-        )
+        own = [*argv, f"{journal_field('UNIT')}={unit}"]
+        since = f"--since=@{after // 1_000_000}.{after % 1_000_000:06}"
+        this = [*own, f"_SYSTEMD_INVOCATION_ID={shown}"] if shown else own
+        for pause in (0.0, 0.3):  # the journal takes its time to write what a process has said that is gone
+            time.sleep(pause)
+            for one in ([*own, since] if after and self.tries(name) else this, this):
+                if found := process.run(one).out.splitlines():
+                    return found
         said = [f"INVOCATION_ID={shown}"] if shown else ["--unit" if _system() else "--user-unit", unit]
-        return own.out.splitlines() or process.run([*argv, *said]).out.splitlines()
+        return process.run([*argv, *said]).out.splitlines()
 
     def _ctl(self, verb: str, *units: str) -> None:
+        mark = self.log_mark("")
         result = process.run([*systemctl(), verb, *units], timeout=_limit(verb))
         if result.code != 0:
-            _refuse_unhealthy(self, units)
+            refuse_unhealthy(self, units, mark)
             where = units[0] if units else "systemd"
-            why = _why(self, verb, units, result)
+            why = _why(self, verb, units, result, mark)
             raise AppboxError(f"systemctl {verb} failed", where=where, why=why, hint=_hint(units))
 
 
@@ -235,7 +243,7 @@ class OpenRC:
         it last asked is not known to it. Such a service starts, but is not stopped when the machine goes down.
         """
         with contextlib.suppress(FileNotFoundError):
-            os.utime(_DEPENDENCIES, (0, 0))
+            os.utime(f"{paths.OPENRC_STATE}/deptree", (0, 0))
 
     def start(self, name: str) -> None:
         """Run `rc-service start`, after forgetting an earlier crash."""
@@ -258,9 +266,8 @@ class OpenRC:
     def prepare(self, name: str, *, units: bool) -> None:
         """Have OpenRC ask all scripts for their dependencies now: the next command would, and that takes its time."""
         del name
-        program = process.find("rc-update") if units else None
-        if program is not None:
-            process.run([program, "--update"])
+        if units and process.find("rc-update") is not None:
+            process.run([*openrc.words("rc-update"), "--update"])
 
     def start_again(self, name: str) -> None:
         """Run `rc-service start`."""
@@ -285,17 +292,21 @@ class OpenRC:
     def forget(self, name: str) -> None:
         """Run `rc-service zap` on a service that has failed."""
         if self.state(name) == "failed":
-            process.run([self._program(), name, "zap"])
+            process.run([*openrc.words(), name, "zap"])
 
     def state(self, name: str) -> State:
         """Ask `rc-service status`, which ends with 3 for a stopped service and with 32 for a crashed one.
 
         A service that its supervisor has given up is stopped, and is marked as failed until its next start.
         """
-        code = process.run([self._program(), name, "status"]).code
-        if code == _CRASHED or (code == _STOPPED and os.path.exists(f"{_FAILED}/{name}")):
+        code = process.run([*openrc.words(), name, "status"]).code
+        if code == _CRASHED or (code == _STOPPED and os.path.exists(f"{paths.OPENRC_STATE}/failed/{name}")):
             return "failed"
         return "ended" if code == _STOPPED else "active"
+
+    def tries(self, name: str) -> int:
+        """Read what its supervisor has noted."""
+        return openrc.respawns(name)
 
     def log_mark(self, name: str) -> int:
         """Return the size of the log file in bytes."""
@@ -308,7 +319,7 @@ class OpenRC:
 
     def busy(self, name: str) -> bool:
         """Ask `rc-service status`: only a stopped service has no supervisor."""
-        return process.run([self._program(), name, "status"]).code != _STOPPED
+        return process.run([*openrc.words(), name, "status"]).code != _STOPPED
 
     def log_tail(self, name: str, lines: int, after: int = 0) -> list[str]:
         """Return the last lines of the log file, which is a new one when it has become smaller."""
@@ -322,14 +333,11 @@ class OpenRC:
         except OSError:
             return []
 
-    def _program(self) -> str:
-        return process.need("rc-service", "OpenRC runs on this host")
-
     def _rc(self, name: str, verb: str) -> None:
         mark = self.log_mark(name)
-        result = process.run([self._program(), name, verb], timeout=_limit(verb))
+        result = process.run([*openrc.words(), name, verb], timeout=_limit(verb))
         if result.code != 0:
-            _refuse_unhealthy(self, (name,), mark)
+            refuse_unhealthy(self, (name,), mark)
             why = _why(self, verb, (name,), result, mark)
             raise AppboxError(f"rc-service {name} {verb} failed", where=name, why=why, hint=_hint((name,)))
 
@@ -382,6 +390,11 @@ class NoInit:
         """Return whether its container runs."""
         return "active" if runc.running(name) else "ended"
 
+    def tries(self, name: str) -> int:
+        """Return 0: nobody starts it again."""
+        del name
+        return 0
+
     def log_mark(self, name: str) -> int:
         """Return nothing, since there is no log."""
         del name
@@ -409,36 +422,24 @@ def of_kind(kind: InitKind) -> Services:
     return OpenRC() if kind == "openrc" else NoInit()
 
 
-def reload_by_script(name: str) -> None:
-    """Call the run script itself, as the units do: what a failing command says is then known. It is waited for."""
-    result = process.run([*runc.scope(), f"{paths.CONTAINERS}/{name}/run", "reload"], timeout=_TIMEOUT)
+def reload_by_script(name: str, admit: Callable[[int], None] | None = None) -> None:
+    """Call the run script itself, as the units do: what a failing command says is then known. It is waited for.
+
+    `admit` moves it to where it may start a command in the container (see `process.follow`).
+    """
+    words = [*runc.scope(), f"{paths.CONTAINERS}/{name}/run", "reload"]
+    if admit is None:
+        result = process.run(words, timeout=_TIMEOUT)
+    else:
+        said = bytearray()
+        code = process.follow(words, lambda data: said.extend(data[: _SAID - len(said)]), timeout=_TIMEOUT, admit=admit)
+        result = process.Result(code, said.decode("utf-8", "replace"), "")
     if result.code != 0:
         why = result.message.removeprefix(f"appbox: {name}: ")
         raise AppboxError("cannot be reloaded", where=name, why=why, hint=_hint((name,)))
 
 
-def wait_until_runs(kind: InitKind, name: str, after: int = 0) -> None:
-    """Return when the service's container runs and stays alive for a moment, or has ended well: a job may be quick.
-
-    Raises AppboxError with the last words of a service that failed; `after`: where its log ended before its start.
-    """
-    control = of_kind(kind)
-    deadline = time.monotonic() + _START_LIMIT
-    while time.monotonic() < deadline:
-        if _stays(name):
-            _refuse_unhealthy(control, (name,), after)
-            return
-        state = control.state(name)
-        if state == "ended":
-            return
-        if state == "failed":
-            break
-        time.sleep(0.05)
-    hint = f"appbox logs {name} shows more"
-    raise AppboxError("does not stay up", where=name, why=_last_words(control, name, after), hint=hint)
-
-
-def _last_words(control: Services, name: str, after: int = 0) -> str:
+def last_words(control: Services, name: str, after: int = 0) -> str:
     """Return the last lines that a service wrote, as one. One that is tried again and again says the same each time."""
     said = (_STAMPS.sub("", line).strip() for line in control.log_tail(name, 5, after))
     lines = [line.removeprefix(f"appbox: {name}: ") for line in said]
@@ -457,16 +458,16 @@ def _why(control: Services, verb: str, units: tuple[str, ...], result: process.R
     name = units[0].removesuffix(".service")
     # OpenRC tells of its own steps, too; whatever went well is not the reason.
     own = [line.removeprefix(f"appbox: {name}: ") for line in said if line.startswith("appbox: ")]
-    return _last_words(control, name, after) or " | ".join(own) or result.message
+    return last_words(control, name, after) or " | ".join(own) or result.message
 
 
 def in_own_words(control: Services, name: str, error: AppboxError, after: int = 0) -> AppboxError:
     """Return the error of a start that root did for this process, with the reason that the service itself gives."""
     try:
-        _refuse_unhealthy(control, (name,), after)
+        refuse_unhealthy(control, (name,), after)
     except AppboxError as found:
         return found
-    said = _last_words(control, name, after) if control.kind == "openrc" else ""
+    said = last_words(control, name, after) if control.kind == "openrc" else ""
     return AppboxError.of({**error.as_dict(), "why": said or error.why})
 
 
@@ -474,7 +475,7 @@ def _limit(verb: str) -> float:
     return _START_TIMEOUT if verb in {"start", "restart"} else _TIMEOUT
 
 
-def _refuse_unhealthy(control: Services, units: tuple[str, ...], after: int = 0) -> None:
+def refuse_unhealthy(control: Services, units: tuple[str, ...], after: int = 0) -> None:
     """Raise AppboxError for a service that did not become healthy, with the last words that it wrote."""
     if _blind():
         return
@@ -482,17 +483,7 @@ def _refuse_unhealthy(control: Services, units: tuple[str, ...], after: int = 0)
         found = health_state.load(name)
         if found is not None and found.state == "unhealthy":
             hint = f"appbox logs {name} shows more"
-            raise AppboxError(sentence(found), where=name, why=_last_words(control, name, after), hint=hint)
-
-
-def _stays(name: str) -> bool:
-    """Return whether a container runs, and runs still after a moment."""
-    found = runc.running(name)
-    if found is None:
-        return False
-    time.sleep(_SETTLE)
-    again = runc.running(name)
-    return again is not None and again.pid == found.pid
+            raise AppboxError(sentence(found), where=name, why=last_words(control, name, after), hint=hint)
 
 
 def _hint(units: tuple[str, ...]) -> str:

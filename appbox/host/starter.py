@@ -62,7 +62,8 @@ class Started:
     def terminate(self) -> None:
         """Ask the program to end."""
         if self.poll() is None:
-            os.kill(self.pid, 15)
+            with contextlib.suppress(ProcessLookupError):  # it has ended, and that was not told yet
+                os.kill(self.pid, 15)
 
     def __enter__(self) -> Started:
         return self

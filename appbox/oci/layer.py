@@ -23,6 +23,8 @@ from appbox.oci.xattrs import Xattrs
 
 WHITEOUT: Final = b".wh."
 OPAQUE: Final = b".wh..wh..opq"
+_USUAL: Final = 65536
+"""Ids that images as they come need."""
 
 MEDIA_TYPES: Final = {
     "application/vnd.oci.image.layer.v1.tar": "plain",
@@ -174,11 +176,12 @@ def _target(entry: Entry) -> bytes:
 
 
 def _owner(entry: Entry, idmap: IdMap) -> Refused:
+    few = "you have no subordinate ids" if idmap.size == 1 else "these are few ids for an image"
     return Refused(
         "the owner is outside the range of ids",
         where=entry.shown,
         why=f"{entry.uid}:{entry.gid} is not within 0 to {idmap.size - 1}",
-        hint="you have no subordinate ids; appbox doctor says what to do" if idmap.size == 1 else "",
+        hint=f"{few}; appbox doctor says what to do" if idmap.size < _USUAL else "",
     )
 
 

@@ -9,10 +9,9 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from types import TracebackType
-from typing import BinaryIO, Protocol, Self
+from typing import TYPE_CHECKING, BinaryIO, Protocol, Self
 
 from appbox.errors import AppboxError, Refused, Unavailable
-from appbox.oci.archive import Archive
 from appbox.oci.cache import REF_NAME, Cache, digest_of, open_regular
 from appbox.oci.contents import index_of
 from appbox.oci.digest import Digest
@@ -21,6 +20,9 @@ from appbox.oci.model import OCI_INDEX, Descriptor, Image, Index, Platform, pars
 from appbox.oci.reference import tags_of
 from appbox.oci.simple_signing import is_companion, is_signatures
 from appbox.oci.source import Document, InPlace, Progress, assemble
+
+if TYPE_CHECKING:
+    from appbox.oci.archive import Archive
 
 COMPANIONS = 16  # manifests of signatures that are looked at for one image; `cosign save` writes one
 _OPEN_BLOB_HINT = "copy the image again"
@@ -72,6 +74,8 @@ def open_archive(path: str, scratch: str) -> Archive:
 
     `scratch` is a directory with room for an archive that is compressed.
     """
+    from appbox.oci.archive import Archive  # noqa: PLC0415  # with all that reads tar: most layouts are directories
+
     return Archive(os.path.abspath(path), scratch)
 
 
@@ -185,7 +189,7 @@ class LayoutSource(InPlace):
     def _file(self, name: str, limit: int) -> bytes:
         stream = self._files.open(name)
         if stream is None:
-            saved = isinstance(self._files, Archive) and self._files.open("manifest.json") is not None
+            saved = not isinstance(self._files, Directory) and self._files.open("manifest.json") is not None
             hint = "an archive of docker save is docker-archive:FILE" if saved else ""
             raise Unavailable("no OCI image layout", where=self._files.where, why=f"it has no {name}", hint=hint)
         with stream:

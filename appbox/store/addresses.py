@@ -73,8 +73,11 @@ def _parse(data: bytes) -> Record:
     return Record(networks, places)
 
 
-def save(root: Root, record: Record) -> None:
-    """Write the addresses durably. A file that could not be used is kept beside it, as `*.broken`."""
+def save(root: Root, record: Record, *, sound: bool = False) -> None:
+    """Write the addresses durably. A file that could not be used is kept beside it, as `*.broken`.
+
+    `sound`: the caller knows that the present one can be used.
+    """
     lines = ["# The subnet of each network, and the address of each service on a bridge.", "[networks]"]
     lines += [f'"{name}" = "{subnet}"' for name, subnet in sorted(record.networks.items())]
     lines += ["[addresses]"]
@@ -83,7 +86,7 @@ def save(root: Root, record: Record) -> None:
         for name, place in sorted(record.places.items())
     ]
     root.make(paths.STATE)
-    broken = problem(root)
+    broken = not sound and problem(root)
     with root.directory(paths.STATE) as fd:
         if broken:
             files.set_aside(paths.ADDRESSES, dir_fd=fd)

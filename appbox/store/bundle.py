@@ -7,15 +7,17 @@ import errno
 import os
 import stat
 from collections.abc import Iterable, Iterator
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from appbox.desired_values import File
 from appbox.errors import AppboxError
 from appbox.host import syscalls
 from appbox.host.inside import remove_tree
 from appbox.oci.digest import Digest
-from appbox.oci.recorder import Recorder
-from appbox.store import files, paths, snapshots, state
+from appbox.store import files, paths, state
+
+if TYPE_CHECKING:
+    from appbox.oci.recorder import Recorder  # which knows tar, and who only sweeps needs none of it
 
 _META_LIMIT: Final = 16 << 20
 
@@ -59,7 +61,10 @@ def clean(containers: int) -> list[str]:
     )
     for name in found:
         remove_tree(containers, name)
-    snapshots.sweep(containers)
+    if files.exists(paths.SNAPSHOTS, containers):
+        from appbox.store import snapshots  # noqa: PLC0415  # with all that copies data
+
+        snapshots.sweep(containers)
     return found
 
 
@@ -78,7 +83,7 @@ def make_live(bundle: int, hosts: bytes) -> None:
 
     A directory of an overlay's upper layer shows its own owner and mode, so they are copied here. What can be written
     to in a read-only root file system is there too, for an image that lacks it. `hosts` is for who starts the bundle
-    without the script.
+    without the script. Publishing the bundle syncs the file system.
     """
     with files.directory(paths.ROOTFS, bundle) as rootfs:
         top = os.fstat(rootfs)
@@ -95,8 +100,8 @@ def make_live(bundle: int, hosts: bytes) -> None:
             os.mkdir(name, 0o700, dir_fd=live)
             os.chown(name, *owner, dir_fd=live)
             os.chmod(name, mode, dir_fd=live)
-        files.create("resolv.conf", b"", mode=0o644, dir_fd=live)
-        files.create("hosts", hosts, mode=0o644, dir_fd=live)
+        files.create("resolv.conf", b"", mode=0o644, dir_fd=live, durable=False)
+        files.create("hosts", hosts, mode=0o644, dir_fd=live, durable=False)
 
 
 def neutralise(rootfs: int, base: int, recorder: Recorder) -> None:
@@ -133,35 +138,40 @@ def write_mtree(bundle: int, recorder: Recorder) -> Digest:
 def keep_image(bundle: int, manifest: bytes, config: bytes) -> None:
     """Write the image's manifest and configuration into a staged bundle: a later plan needs no registry for them."""
     with files.directory(paths.IMAGE, bundle) as fd:
-        files.create("manifest.json", manifest, mode=0o600, dir_fd=fd)
-        files.create("config.json", config, mode=0o600, dir_fd=fd)
+        files.create("manifest.json", manifest, mode=0o600, dir_fd=fd, durable=False)
+        files.create("config.json", config, mode=0o600, dir_fd=fd, durable=False)
 
 
-def write_generation(bundle: int, number: int, contents: Iterable[File], extra: bytes, base: int = 0) -> None:
+def write_generation(
+    bundle: int, number: int, contents: Iterable[File], extra: bytes, base: int = 0, *, durable: bool = True
+) -> None:
     """Write generation `number` and make it current; `extra` is put before bundle.toml's own lines.
 
-    Directories of configuration, which services may see, belong to the host's id `base`, the service's own root.
+    Directories of configuration, which services may see, belong to the host's id `base`, the service's own root. In a
+    staged bundle it need not be `durable`: publishing that syncs the file system.
     """
     with files.directory(paths.GENERATIONS, bundle) as generations:
         remove_tree(generations, str(number))
         os.mkdir(str(number), 0o700, dir_fd=generations)
         try:
             with files.directory(str(number), generations) as fd:
-                _fill(fd, contents, extra, base)
+                _fill(fd, contents, extra, base, durable=durable)
         except BaseException:
             remove_tree(generations, str(number))
             raise
-        os.fsync(generations)
-    files.link(paths.CURRENT, f"{paths.GENERATIONS}/{number}", dir_fd=bundle)
+        if durable:
+            os.fsync(generations)
+    files.link(paths.CURRENT, f"{paths.GENERATIONS}/{number}", dir_fd=bundle, durable=durable)
 
 
-def _fill(generation: int, contents: Iterable[File], extra: bytes, base: int) -> None:
+def _fill(generation: int, contents: Iterable[File], extra: bytes, base: int, *, durable: bool) -> None:
     os.mkdir("config", 0o755, dir_fd=generation)
     for file in contents:
         data = extra + file.data if file.path == "bundle.toml" else file.data
         with _parent(generation, file.path, base if file.path.startswith("config/") else 0) as (parent, name):
-            files.create(name, data, mode=file.mode, owner=file.owner, dir_fd=parent)
-    _sync_directories(generation)
+            files.create(name, data, mode=file.mode, owner=file.owner, dir_fd=parent, durable=durable)
+    if durable:
+        _sync_directories(generation)
 
 
 @contextlib.contextmanager

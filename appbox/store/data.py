@@ -29,10 +29,11 @@ class Making:
     reachable: bool = False
 
 
-def make(parent: int, name: str, making: Making) -> None:
+def make(parent: int, name: str, making: Making, *, durable: bool = True) -> None:
     """Make the directory `name` as a volume, by one rename, durably. An empty directory of that name is replaced.
 
-    Raises AppboxError when there is one that is not empty.
+    In a staged bundle it need not be `durable`: publishing that syncs the file system. Raises AppboxError when there is
+    one that is not empty.
     """
     temporary = f".{name}{files.TEMPORARY}"
     remove_tree(parent, temporary)
@@ -40,11 +41,13 @@ def make(parent: int, name: str, making: Making) -> None:
     try:
         with files.directory(temporary, parent) as fd:
             fill(fd, making)
-            syscalls.syncfs(fd)
+            if durable:
+                syscalls.syncfs(fd)
         _put(parent, temporary, name, making)
     finally:
         remove_tree(parent, temporary)
-    os.fsync(parent)
+    if durable:
+        os.fsync(parent)
 
 
 def _put(parent: int, temporary: str, name: str, making: Making) -> None:

@@ -43,10 +43,12 @@ def refuse(root: Root, kind: InitKind, name: str) -> None:
 
 
 def _refuse_users(root: Root, own: Owner, name: str) -> None:
-    path = f"{own.config}/systemd/user/{name}.service"
-    if _text(root, path) is not None:
-        hint = f"let {own.name} do it: appbox remove {name} keeps its data, and then root's can take over"
-        raise AppboxError(f"is run by the own systemd of {own.name}", where=name, why=f"{path} is its unit", hint=hint)
+    for init, unit in (("systemd", f"systemd/user/{name}.service"), ("OpenRC", f"rc/init.d/{name}")):
+        path = f"{own.config}/{unit}"
+        if _text(root, path) is not None:
+            what = f"is run by the own {init} of {own.name}"
+            hint = f"let {own.name} do it: appbox remove {name} keeps its data, and then root's can take over"
+            raise AppboxError(what, where=name, why=f"{path} is its unit", hint=hint)
 
 
 def _refuse_roots(root: Root, own: Owner, name: str) -> None:

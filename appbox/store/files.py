@@ -137,8 +137,11 @@ def set_aside(name: str, *, dir_fd: int) -> str:
     return aside
 
 
-def link(name: str, target: str, *, dir_fd: int) -> None:
-    """Make `name` a symlink to `target`, replacing a symlink of that name atomically and durably."""
+def link(name: str, target: str, *, dir_fd: int, durable: bool = True) -> None:
+    """Make `name` a symlink to `target`, replacing a symlink of that name atomically and durably.
+
+    Not `durable`: the caller syncs the file system before anybody can see the link.
+    """
     temporary = f".{name}{TEMPORARY}"
     with contextlib.suppress(FileNotFoundError):
         os.unlink(temporary, dir_fd=dir_fd)
@@ -149,7 +152,8 @@ def link(name: str, target: str, *, dir_fd: int) -> None:
         with contextlib.suppress(OSError):
             os.unlink(temporary, dir_fd=dir_fd)
         raise
-    os.fsync(dir_fd)
+    if durable:
+        os.fsync(dir_fd)
 
 
 def remove(name: str, *, dir_fd: int) -> bool:

@@ -7,7 +7,6 @@ later, with the lock, knows that the run was killed, from where to where it was 
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
@@ -113,4 +112,3 @@ def _save(root: Root, entries: dict[str, Entry]) -> None:
     root.make(paths.STATE, 0o755)
     with root.directory(paths.STATE) as fd:
         files.replace(NAME, f"{text}\n".encode(), mode=0o600, dir_fd=fd)
-        os.fsync(fd)

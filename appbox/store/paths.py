@@ -27,6 +27,8 @@ SYSTEMD_UNITS: str = "/etc/systemd/system"
 OPENRC_SCRIPTS: str = "/etc/init.d"
 RUNLEVEL: str = "/etc/runlevels/default"
 OPENRC_SETTINGS: str = "/etc/conf.d"
+OPENRC_STATE: str = "/run/openrc"
+"""What OpenRC knows of the services that run or have failed, and of everybody's dependencies."""
 
 POLICY: Final = "/etc/appbox/policy.toml"
 """What the host's administrators demand of images, of their users' too."""
@@ -63,6 +65,8 @@ GENERATION_LINKS: Final = ("bundle.toml", "config", "config.json", "run")
 # Inside the containers directory. Service names never begin with a dot, so these cannot clash with one.
 STAGING: Final = ".staging"
 """What a version directory's name begins with before it has its own; see `staging`."""
+SNAPSHOTS: Final = ".snapshots"
+"""What snapshots of data are in, below the containers."""
 REPLACED: Final = ".replaced"
 
 CRON: Final = "/etc/cron.d"

@@ -214,8 +214,11 @@ def _owners(bundle: int) -> Iterator[int]:
                 yield info.st_uid
 
 
-def save(root: Root, table: Mapping[str, IdRange]) -> None:
-    """Write the ranges durably. A file that could not be used is kept beside it, as `*.broken`."""
+def save(root: Root, table: Mapping[str, IdRange], *, sound: bool = False) -> None:
+    """Write the ranges durably. A file that could not be used is kept beside it, as `*.broken`.
+
+    `sound`: the caller knows that the present one can be used.
+    """
     lines = ["# The first host id of each service's range of 65536 user and group ids.", "[ranges]"]
     lines += [f'"{name}" = {found.base}' for name, found in sorted(table.items()) if ranges.is_allocated(found)]
     fixed = {name: found for name, found in sorted(table.items()) if not ranges.is_allocated(found)}
@@ -223,7 +226,7 @@ def save(root: Root, table: Mapping[str, IdRange]) -> None:
         lines += ["# Ranges that manifests name: the first id, and how many.", "[fixed]"]
         lines += [f'"{name}" = [{found.base}, {found.size}]' for name, found in fixed.items()]
     root.make(paths.STATE)
-    broken = _is_broken(root)
+    broken = not sound and _is_broken(root)
     with root.directory(paths.STATE) as folder:
         if broken:
             files.set_aside(paths.RANGES, dir_fd=folder)

@@ -29,7 +29,7 @@ from appbox.host.inside import remove_tree
 from appbox.store import clone, files, paths, state
 from appbox.store.walk import measure
 
-SNAPSHOTS: Final = ".snapshots"
+SNAPSHOTS: Final = paths.SNAPSHOTS
 """Inside the containers directory."""
 
 TABLE: Final = "snapshot.toml"

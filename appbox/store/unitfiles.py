@@ -223,8 +223,13 @@ def _time_of(leaf: str, data: bytes, folder: int) -> tuple[int, int] | None:
 
 
 def _telling(data: bytes) -> list[bytes]:
-    """Return the lines of a unit without the one that has a timer of snapshots started beside the service."""
-    return [line for line in data.splitlines() if not (line[:6] == b"Wants=" and line.endswith(b":snapshot.timer"))]
+    """Return the lines of a unit that a service would notice.
+
+    One has a timer of snapshots started beside it. A user's has its values in a comment (`units.declared`): those that
+    concern the service stand in other lines, too.
+    """
+    lines = (line for line in data.splitlines() if not line.startswith(b"# {"))
+    return [line for line in lines if not (line[:6] == b"Wants=" and line.endswith(b":snapshot.timer"))]
 
 
 def remove(root: Root, kind: InitKind, name: str) -> bool:

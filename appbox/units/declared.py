@@ -7,6 +7,7 @@ rendered to. Pure.
 
 from __future__ import annotations
 
+import contextlib
 import json
 from dataclasses import asdict, fields
 from typing import Any, Final
@@ -35,6 +36,18 @@ def unit_of(text: str) -> Unit:
     if line(found) != f"{last}\n":  # something left out, said twice, or written otherwise
         raise ValueError("it does not say what it was made from as appbox does")
     return found
+
+
+def user_of(text: str) -> str:
+    """Return whom a unit file of the system was made for, "" for one of root's or of somebody else's.
+
+    Only root writes it, so that it is believed: after an administrator's change, and by another version of appbox.
+    """
+    for one in reversed(text.split("\n")):
+        if one.startswith(f"{_BEGIN}{{") and len(one) <= _LIMIT:
+            with contextlib.suppress(ValueError, KeyError, RecursionError):
+                return str(json.loads(one.removeprefix(_BEGIN))["user"])
+    return ""
 
 
 def _unit(data: dict[str, Any]) -> Unit:

@@ -259,15 +259,17 @@ class Pasta:
     """What pasta(1) forwards from the host: `ADDRESS/PORT:PORT` or `PORT:PORT` each, and where it answers for names.
 
     What comes for `resolver` goes to the host's own resolver; "" where the service has others. `slirp`: slirp4netns(1)
-    takes its place, which forwards none.
+    takes its place, which forwards none. `interface` is the service's own, which leads there.
     """
 
     tcp: tuple[str, ...] = ()
     udp: tuple[str, ...] = ()
     resolver: str = ""
     slirp: bool = False
+    interface: str = "eth0"
 
     def __post_init__(self) -> None:
+        _matches(INTERFACE, "interface", self.interface)
         for forward in (*self.tcp, *self.udp):
             _matches(_FORWARD, "forwarded port", forward)
         if self.resolver:
@@ -396,6 +398,11 @@ class RunScript:
     def secrets_size(self) -> int:
         """MiB that secrets may take: each is 1 MiB at most, and one is for what directories need."""
         return self.secrets + 1
+
+    @property
+    def common(self) -> bool:
+        """Whether its bridge is in the namespaces that all services of an ordinary user have in common."""
+        return self.rootless is not None and self.bridge is not None
 
     @property
     def created(self) -> bool:

@@ -17,7 +17,10 @@ def files_of(kind: InitKind, name: str) -> tuple[str, ...]:
         leaves = [f"{name}.service", f"{name}.timer"]
         leaves += [f"{name}:{what}.{suffix}" for what in ("health", "snapshot") for suffix in ("service", "timer")]
         return tuple(f"{paths.SYSTEMD_UNITS}/{leaf}" for leaf in leaves)
-    return (f"{paths.OPENRC_SCRIPTS}/{name}", cron_file(name), crontab_part(name)) if kind == "openrc" else ()
+    own = owner.current()
+    script, tables = f"{paths.OPENRC_SCRIPTS}/{name}", (cron_file(name), crontab_part(name))
+    # The tables of cron are root's.
+    return () if kind == "none" else (script,) if own and not own.by_root else (script, *tables)
 
 
 def cron_file(name: str) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from functools import cache
-from importlib.resources import files
+from pathlib import Path
 from typing import Any, Final
 
 from jinja2 import Environment, FunctionLoader, StrictUndefined
@@ -22,18 +22,23 @@ OVERLAY: Final = "redirect_dir=nofollow,metacopy=off,index=off,xino=off"
 USER_OVERLAY: Final = "userxattr,index=off,xino=off"
 """The same where an ordinary user mounts it: `userxattr` alone lets neither be asked for (overlayfs.rst)."""
 
-_INCLUDED: Final = re.compile(r'^\{% include "([a-z/.-]+)" %\}\n', re.MULTILINE)
+_TEMPLATES: Final = Path(__file__).with_name("templates")
+_INCLUDED: Final = re.compile(r'^\{% include "([a-z0-9/.-]+)" %\}\n', re.MULTILINE)
 _HARMLESS: Final = re.compile(r"[A-Za-z0-9 ./_:;,=+#-]*", re.ASCII)
 
 
 def run_script(script: RunScript) -> str:
     """Return the POSIX script that starts this version of a service; it is to be executable."""
+    own = script.rootless is not None and not script.rootless.by_root
+    memory = script.states if own else "/run"
     return template(
         "run/run.sh.j2",
         script=script,
         marker=marker(script.name),
         overlay=USER_OVERLAY if script.rootless else OVERLAY,
-        manager=" --user" if script.rootless and not script.rootless.by_root else "",
+        manager=" --user" if own else "",
+        openrc=f"{memory}/openrc",
+        supervised=f"{memory}/supervise",
         success=success_statuses(script.stop_signal),
     )
 
@@ -78,5 +83,6 @@ def _source(name: str) -> str:
 
     Jinja2 would give each of them a context of its own at each rendering, which takes longer than all the rest.
     """
-    text = files("appbox.units").joinpath("templates", *name.split("/")).read_text(encoding="utf-8")
+    # By its path, as Python finds its modules: importlib.resources would load ten more of them.
+    text = (_TEMPLATES / name).read_text(encoding="utf-8")
     return _INCLUDED.sub(lambda found: _source(found[1]), text)

@@ -38,7 +38,7 @@ def render(unit: Unit) -> tuple[UnitFile, ...]:
         success=" ".join(map(str, success_statuses(unit.stop_signal))),
         boot="default" if unit.rootless and not unit.user else "multi-user",
         type="notify" if unit.notify else "exec",
-        start_seconds=unit.patience + _SLACK,
+        start_seconds=unit.patience + (0 if unit.notify else _SLACK),  # nobody else waits for the word
     )
     own, schedule, health, timer, *snapshots = places.files_of("systemd", unit.name)
     text += declared.line(unit) if unit.user else ""

@@ -20,11 +20,12 @@ def section(pulls: Sequence[Pull], figures: Sequence[Figure], host: str, version
     return "\n".join(parts)
 
 
-def replace(text: str, fresh: str) -> str:
+def replace(text: str, fresh: str, marks: tuple[str, str] = (BEGIN, END)) -> str:
     """Return a README with another section between its marks; ValueError when it has no such place."""
-    before, begin, rest = text.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end or BEGIN in rest or END in before + after:
-        msg = f"there have to be one {BEGIN} and then one {END}"
+    first, last = marks
+    before, begin, rest = text.partition(first)
+    _, end, after = rest.partition(last)
+    if not begin or not end or first in rest or last in before + after:
+        msg = f"there have to be one {first} and then one {last}"
         raise ValueError(msg)
-    return f"{before}{BEGIN}\n{fresh.strip()}\n{END}{after}"
+    return f"{before}{first}\n{fresh.strip()}\n{last}{after}"

@@ -15,6 +15,7 @@ from tests.ground import cache
 KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
 FALLBACK = "http://deb.debian.org"
 SUITES = ("bookworm", "trixie")
+NEWEST = "sid"  # where a package comes from that is asked for as NAME/sid, all that it needs coming from the suite
 # What a person reads is not needed in a test; it is a third of a small root.
 EXCLUDED = ("/usr/share/doc/*", "/usr/share/man/*", "/usr/share/info/*", "/usr/share/locale/*", "/usr/share/lintian/*")
 # What mmdebstrap takes over from this machine.
@@ -47,6 +48,12 @@ def sources(suite: str) -> list[str]:
     return [f"deb [signed-by={KEYRING}] {uri} {suite}{pocket} main" for pocket, uri in sorted(uris.items())]
 
 
+def newest(suite: str) -> tuple[list[str], list[str]]:
+    """Return lines of apt.conf(5) and sources.list(5) with which single packages of `NEWEST` join those of `suite`."""
+    uri = host_mirrors().get("", f"{FALLBACK}/debian")
+    return [f'APT::Default-Release "{suite}";'], [f"deb [signed-by={KEYRING}] {uri} {NEWEST} main"]
+
+
 def host_mirrors() -> dict[str, str]:
     """Return pocket ("", "-updates", "-security") -> URI as this machine's apt has them; empty without Debian."""
     words = ["apt-get", "indextargets", "--format", "$(RELEASE) $(COMPONENT) $(REPO_URI)", "Created-By: Packages"]
@@ -75,12 +82,13 @@ def bootstrap(target: Path, suite: str, packages: Sequence[str], *, variant: str
     """
     mode = "root" if os.geteuid() == 0 else "unshare"
     form = "directory" if target.is_dir() else "tar"
-    options = [f"--aptopt={line}" for line in acquire_options()]
+    settings, more = newest(suite) if any(name.endswith(f"/{NEWEST}") for name in packages) else ([], [])
+    options = [f"--aptopt={line}" for line in (*acquire_options(), *settings)]
     options += ["--aptopt=Acquire::Languages none;", "--dpkgopt=force-unsafe-io"]
     options += [f"--dpkgopt=path-exclude={pattern}" for pattern in EXCLUDED]
     options += [f"--customize-hook={hook}" for hook in (*hooks, FORGET_HOST)]
     words = ["mmdebstrap", "--quiet", f"--mode={mode}", f"--format={form}", "--skip=output/dev", f"--variant={variant}"]
-    words += [*options, f"--include={','.join(packages)}", suite, str(target), *sources(suite)]
+    words += [*options, f"--include={','.join(packages)}", suite, str(target), *sources(suite), *more]
     done = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
     if done.returncode:
         cache.say(done.stderr)

@@ -66,8 +66,14 @@ class CommandError(AssertionError):
 class Machine:
     """A root and the processes in it, from `with` to its end. Not booted until `boot`."""
 
-    def __init__(self, root: roots.Root, layers: Sequence[Path] = (), *, images: Path | None = None) -> None:
-        """`layers` lie over the root, uppermost first; `images` is seen at the place of the cache's images."""
+    def __init__(
+        self, root: roots.Root, layers: Sequence[Path] = (), *, images: Path | None = None, bare: bool = False
+    ) -> None:
+        """`layers` lie over the root, uppermost first; `images` is seen at the place of the cache's images.
+
+        `bare`: its cgroups have no controller. What is the top for it is none for the kernel, which lets no cgroup but
+        the top have both processes and controllers; crun tries for two seconds at each start to have both.
+        """
         self.init = root.init.name
         self._command = root.init.command
         self._lower = ":".join(map(str, (*layers, root.environment, *root.over, root.system)))
@@ -79,7 +85,8 @@ class Machine:
         self._kept = contextlib.ExitStack()
         self.directory = self._kept.enter_context(cache.scratch(self.init))
         cgroups.sweep(CGROUP)
-        self.cgroup = cgroups.hierarchy() / f"{CGROUP}{self.directory.name}"
+        self._group = cgroups.hierarchy() / f"{CGROUP}{self.directory.name}"
+        self.cgroup = self._group / "bare" if bare else self._group
         self._fill(root.system)
 
     def _fill(self, system: Path) -> None:
@@ -101,14 +108,14 @@ class Machine:
     def close(self) -> None:
         """Kill everything and remove every trace."""
         self.power_off()
-        cgroups.remove(self.cgroup)
+        cgroups.remove(self._group)
         self._kept.close()
 
     # Power
 
     def boot(self, timeout: float = 60) -> None:
         """Start the init; return when it has started all that it starts at boot."""
-        self.cgroup.mkdir(exist_ok=True)
+        self.cgroup.mkdir(parents=True, exist_ok=True)
         # When the tests are killed, the machine dies with them.
         words = ["setpriv", "--pdeathsig=KILL", "unshare", "--fork", "--kill-child", "--propagation=private"]
         words += ["--pid", "--mount", "--uts", "--ipc", "--net"]
@@ -259,7 +266,7 @@ class Machine:
         # Whoever brings a command inside is not there itself.
         if status["State"].startswith(("Z", "X")) or len(status["NSpid"].split()) < 2:
             return None
-        inside = "/" + os.path.relpath(cgroup.removeprefix("0::"), f"/{self.cgroup.name}")
+        inside = "/" + os.path.relpath(cgroup.removeprefix("0::"), f"/{self.cgroup.relative_to(cgroups.hierarchy())}")
         user = int(status["Uid"].split()[0])
         return Process(int(status["NSpid"].split()[1]), int(status["PPid"]), status["Name"], tuple(words), user, inside)
 

@@ -34,9 +34,9 @@ def main() -> int:
     assert sorted(IMAGES) == sorted(recipes.RECIPES)
     with ThreadPoolExecutor(max_workers=2) as pool:
         machines = pool.map(prepare_machine, roots.INITS)
-        kernel = pool.submit(vm.kernel)
+        kernel, users = pool.submit(vm.kernel), pool.submit(roots.ensure_users)
         made = pool.map(images.ensure, IMAGES)
-        for _ in (*machines, kernel.result(), *made):
+        for _ in (*machines, kernel.result(), users.result(), *made):
             pass  # an error is raised here
     return 0
 

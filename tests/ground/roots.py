@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from tests.ground import cache, debian
@@ -119,6 +119,11 @@ OPENRC = Init(
 )
 INITS: Mapping[str, Init] = {init.name: init for init in (SYSTEMD, OPENRC)}
 
+# No release of Debian has an OpenRC with services of users yet (0.60 and later); this one is trixie with that of sid.
+USERS = "users"
+NEWER = tuple(f"{name}/{debian.NEWEST}" for name in ("openrc", "librc1t64", "libeinfo1"))
+OPENRC_OF_USERS = replace(OPENRC, packages=(*NEWER, "sysvinit-core"))
+
 FILES = {
     "etc/hostname": "ground\n",
     "etc/hosts": "127.0.0.1 localhost ground\n::1 localhost\n",
@@ -154,9 +159,16 @@ def ensure(name: str, suite: str = "bookworm") -> Root:
     return Root(init, system, build_environment(system, suite))
 
 
-def build_system(init: Init, suite: str) -> Path:
-    """Return the directory of the system, built when it is missing."""
-    prefix = f"{init.name}-{suite}-"
+def ensure_users() -> Root:
+    """Return the root whose OpenRC has services of users, built when it is missing or older than its recipe."""
+    suite = "trixie"
+    system = build_system(OPENRC_OF_USERS, suite, f"{OPENRC.name}-{USERS}-{suite}-")
+    return Root(OPENRC_OF_USERS, system, build_environment(system, suite))
+
+
+def build_system(init: Init, suite: str, prefix: str = "") -> Path:
+    """Return the directory of the system, built when it is missing; `prefix` is what its name begins with."""
+    prefix = prefix or f"{init.name}-{suite}-"
     path = cache.root() / "roots" / f"{prefix}{cache.key(FORMAT, asdict(init), FILES, COMMON, HOOKS, suite)}"
     with cache.locked(path):
         if not path.exists():

@@ -18,6 +18,8 @@ from tests.ground.machine import CommandError, Machine, Result
 from tests.init.worlds import OF_HOST, RUNTIME_DIRECTORY, RUNTIMES, World
 
 PORT = 6390
+PYTHON = f"{roots.VENV}/bin/python"
+LOGIN = "/sys/fs/cgroup/login"
 AWAY = "/usr/local/lib/away"  # where the other runtime is
 SUBIDS = 100_000  # the first subordinate id of useradd(8)
 CONTAINERS = OF_HOST.containers
@@ -70,6 +72,8 @@ class Host:
                 self.machine.run(["sh", "-c", f'mkdir -p {AWAY} && mv "$(command -v {name})" {AWAY}/'])
         if self.ordinary and self.systemd:
             self.machine.run(["loginctl", "enable-linger", roots.USER])
+        if self.world.own:
+            self.machine.run(["appbox", "doctor", "--user", roots.USER, "--fix", "--yes"])
         self._wait_for_manager()
 
     def _wait_for_manager(self) -> None:
@@ -78,6 +82,12 @@ class Host:
             asked = ["systemctl", "--user", "is-system-running"]
             self.machine.wait_until(
                 lambda: self.run(asked, check=False).out.strip() in ("running", "degraded"), 30, "the user's manager"
+            )
+        if self.world.own:
+            state = f"{RUNTIME_DIRECTORY}/openrc"
+            asked = ["sh", "-c", f'[ ! -e {state}/rc.starting ] && [ "$(cat {state}/softlevel)" = default ]']
+            self.machine.wait_until(
+                lambda: self.machine.run(asked, check=False).code == 0, 30, "what the user has started at boot"
             )
 
     def reboot(self, *, hard: bool = False) -> None:
@@ -99,13 +109,26 @@ class Host:
         """Return the words that root runs for what the owner does."""
         if not self.ordinary:
             return list(words)
-        if not self.systemd and "appbox" in words:  # where a user has no init system, root's has the user's services
+        # Where a user has no init system, root's has the user's services.
+        if not (self.systemd or self.world.own) and "appbox" in words:
             after = list(words).index("appbox") + 1
             return [*words[:after], "--user", roots.USER, *words[after:]]
+        if self.by_root and words[0] == PYTHON:  # which does what appbox --user does
+            return ["env", f"OWNER={roots.USER}", f"INIT={self.machine.init}", *words]
         number = str(roots.USER_ID)
         user = ["setpriv", f"--reuid={number}", f"--regid={number}", "--init-groups", "env", f"--chdir={self.home}"]
+        if self.world.own:  # whose services stay in the cgroup of whoever starts them
+            user = ["sh", "-c", f'mkdir -p {LOGIN}; echo 0 >{LOGIN}/cgroup.procs; exec "$@"', "sh", *user]
         variables = [f"HOME={self.home}", f"USER={roots.USER}", f"LOGNAME={roots.USER}"]
         return [*user, *variables, f"XDG_RUNTIME_DIR={RUNTIME_DIRECTORY}", *words]
+
+    def beside(self, name: str, words: Sequence[str]) -> list[str]:
+        """Return the words that the machine's root runs for what the unit of a service does as its owner."""
+        if self.by_root:
+            enter = "for g in openrc.$0 $0; do g=/sys/fs/cgroup/$g/supervisor; [ ! -d $g ] || echo 0 >$g/cgroup.procs"
+            return ["sh", "-c", f'{enter}; done; exec "$@"', name, *self._as_owner(words)]
+        scope = ["systemd-run", "--user", "--scope", "--quiet", "--collect", "--"]
+        return self._as_owner([*(scope if self.ordinary and self.systemd else []), *words])
 
     def write(self, inside: str, text: str, mode: int = 0o644) -> None:
         """Write a file, with its directories; what is below the owner's home is the owner's."""
@@ -126,6 +149,11 @@ class Host:
             self.machine.run(["find", *paths, "-user", "0", "-exec", "chown", "-h", str(roots.USER_ID), "{}", "+"])
 
     # appbox
+
+    @property
+    def by_root(self) -> bool:
+        """Whether root's init system runs the services of a user, who has none."""
+        return self.ordinary and not (self.systemd or self.world.own)
 
     def appbox(self, *words: str, code: int = 0, timeout: float = 180) -> Result:
         """Run appbox, which has to end with `code`; no traceback may be seen whatever happens."""
@@ -165,7 +193,7 @@ class Host:
 
     def init(self, words: Sequence[str], *, check: bool = True) -> Result:
         """Give a command to the init system that has the services: a user's own manager, or the host's."""
-        if not self.systemd:
+        if not (self.systemd or self.world.own):
             return self.machine.run(words, check=check)
         return self.run([words[0], *(["--user"] if self.ordinary else []), *words[1:]], check=check)
 
@@ -173,7 +201,7 @@ class Host:
     def units(self) -> str:
         """The directory of units."""
         if not self.systemd:
-            return "/etc/init.d"
+            return f"{self.home}/.config/rc/init.d" if self.world.own else "/etc/init.d"
         return f"{self.home}/.config/systemd/user" if self.ordinary else "/etc/systemd/system"
 
     def unit(self, name: str) -> str:
@@ -187,7 +215,8 @@ class Host:
 
     def listed(self) -> list[str]:
         """Return the containers that the runtime knows."""
-        return self.oci("list", "--quiet").out.split()
+        # crun takes a directory that is not there for a failure.
+        return self.oci("list", "--quiet", check=False).out.split()
 
     # The service
 

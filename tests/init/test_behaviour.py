@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import time
 
@@ -251,6 +252,7 @@ def test_a_server_that_ignores_its_stop_signal_is_killed_in_time(host: Host) -> 
     host.control("stop", "job")
     assert 1.5 < time.monotonic() - started < 8
     host.machine.wait_until(lambda: not host.traces("job"), 5, "the end")
+    assert json.loads(host.appbox("--json", "status", "job").out)["state"] == "stopped"
 
 
 def test_what_is_written_outside_volumes_is_gone_at_the_next_start(host: Host) -> None:

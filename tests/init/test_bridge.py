@@ -5,9 +5,17 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from tests.ground import images
-from tests.init.host import Host, redis_manifest
+import pytest
 
+from tests.ground import images
+from tests.init.host import Host, redis_manifest, script_manifest
+from tests.init.test_share import connect, pasta
+from tests.init.worlds import RUNTIME_DIRECTORY, WORLDS
+
+ECHO = """\
+my $socket = IO::Socket::INET->new(LocalPort => 5300, Proto => "udp") or die;
+my $text; while (1) { $socket->send($text) if defined $socket->recv($text, 99); }
+"""
 NETWORKS = '[appbox]\nsubnet = "10.89.7.0/24"\nsubnet6 = "fd00:89:7::/64"\n'
 
 
@@ -21,7 +29,7 @@ def redis(name: str, mode: str, *ports: str, **tables: Any) -> dict[str, Any]:
 def ask(host: Host, service: str, *words: str) -> str:
     """Return what redis answers to a client in the container of `service`."""
     command = ["appbox", "exec", service, "timeout", "2", "redis-cli", *words, "ping"]
-    return host.machine.run(command, check=False).out.strip()
+    return host.run(command, check=False).out.strip()
 
 
 def wait_for(host: Host, service: str, *words: str) -> None:
@@ -112,3 +120,65 @@ def test_ports_that_somebody_has_and_hosts_that_lack_something_are_refused(host:
     error = host.appbox("apply", path, code=8).err
     assert "network.mode: this host has no CNI plugin bridge and no static and no portmap" in error
     assert not host.machine.exists("/opt/containers/two")
+
+
+def echoes(host: Host) -> bool:
+    """Tell whether the service that answers to UDP does, from the host."""
+    script = "exec 3<>/dev/udp/127.0.0.1/5300; echo hello >&3; timeout 2 head -c 6 <&3"
+    return host.machine.run(["bash", "-c", script], check=False).out == "hello\n"
+
+
+def runtime_of_apart(host: Host) -> list[int]:
+    """Return the process of the first service's runtime."""
+    return [p.pid for p in host.machine.processes() if p.name == host.runtime and p.words[-1] == "apart"]
+
+
+def running(host: Host, numbers: list[int]) -> bool:
+    """Tell whether any of those processes is there."""
+    return any(process.pid in numbers for process in host.machine.processes())
+
+
+def namespaces(host: Host) -> set[str]:
+    """Return the namespaces of networks and users in which processes of the machine are."""
+    found = host.machine.run(["sh", "-c", "readlink /proc/[0-9]*/ns/net /proc/[0-9]*/ns/user"], check=False)
+    return set(found.out.split())
+
+
+@pytest.mark.parametrize("host", [name for name, world in WORLDS.items() if world.ordinary], indirect=True)
+def test_bridges_of_an_ordinary_user(host: Host) -> None:
+    connect(host)
+    before = namespaces(host), host.machine.run(["ip", "-o", "link"]).out
+    host.write(f"{host.places.config}/networks.toml", NETWORKS)
+    host.write_manifest(redis("cache", "bridge", "127.0.0.1:7000:6379"))
+    ports = {"ports": ["127.0.0.1:5300:5300/udp"]}
+    process = {"entrypoint": ["perl", "-MIO::Socket::INET", "-e", ECHO], "stop_timeout": 1}
+    host.write_manifest({**redis("echo", "bridge"), "process": process, "network": {"mode": "bridge", **ports}})
+    apart = script_manifest("exec httpd -f -p 6379", name="apart", network={"mode": "bridge:apart"})
+    apart["process"]["stop_timeout"] = 1
+    host.write_manifest(apart)
+    assert "give it 10.89.7.2 and fd00:89:7::2 in the network appbox" in host.appbox("apply", host.services).out
+    assert "nothing to do" in host.appbox("apply", host.services).out
+
+    def whole() -> bool:
+        return host.redis("ping", port=7000) == "PONG" and echoes(host) and ask(host, "echo", "-h", "cache") == "PONG"
+
+    host.machine.wait_until(whole, 20, "all of them")
+    place = {one["name"]: one["addresses"] for one in json.loads(host.appbox("--json", "status").out)}["cache"]
+    assert ask(host, "echo", "-h", place[1]) == "PONG", "IPv6"
+    connects = "nc -w 2 apart 6379 </dev/null && { nc -w 2 " + place[0] + " 6379 </dev/null || echo kept apart; }"
+    assert host.appbox("exec", "apart", "sh", "-c", connects).out.endswith("kept apart\n")
+    assert host.machine.run(["ip", "-o", "link"]).out == before[1], "nothing of it is on the host"
+    # Whatever ends, the others stay connected, and it comes back to them: also the one that made the namespaces.
+    for which in (lambda _: host.machine.find("redis-server")[:1], pasta, runtime_of_apart):
+        old = which(host)
+        host.machine.run(["kill", "-9", *map(str, old)])
+        host.machine.wait_until(lambda: not running(host, old) and whole(), 30, f"others than {old}")  # noqa: B023
+    host.appbox("remove", "apart", "--purge", "--yes")
+    for name in ("cache", "echo"):
+        host.control("stop", name)
+    host.machine.wait_until(lambda: namespaces(host) == before[0], 5, "the end of all namespaces")
+    assert not [trace for name in ("cache", "echo", "apart") for trace in host.traces(name)]
+    assert not host.machine.run(["ls", f"{RUNTIME_DIRECTORY}/netns"]).out
+    host.reboot(hard=True)
+    connect(host)
+    host.machine.wait_until(whole, 30, "all of them after the power cut")

@@ -14,14 +14,15 @@ import json, os, sys
 from appbox import hooks, session
 from appbox.errors import AppboxError
 where, limit, *command = sys.argv[1:]
-session.choose_owner(session.MYSELF if os.geteuid() else "")
+session.choose_owner(session.MYSELF if os.geteuid() else os.environ.get("OWNER", ""))
 with session.Options().open_root() as root:
     open("/tmp/me", "w").write(str(os.getpid()))
     try:
         if where == "sweep":
             found = hooks.sweep(root, "job")
         elif where == "inside":
-            found = hooks.run_inside(root, hooks.Hook("job", "upgrade.before", command, float(limit)))
+            init = os.environ.get("INIT", "none")
+            found = hooks.run_inside(root, hooks.Hook("job", "upgrade.before", command, float(limit), init))
         else:
             found = hooks.run_once(root, hooks.Hook("job", "upgrade.migrate", command, float(limit)), where)
     except AppboxError as error:

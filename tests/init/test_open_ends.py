@@ -15,7 +15,7 @@ HOLD = """
 import os, time
 from appbox import session
 from appbox.host.start_lock import StartLock
-session.choose_owner(session.MYSELF if os.geteuid() else "")
+session.choose_owner(session.MYSELF if os.geteuid() else os.environ.get("OWNER", ""))
 with session.Options().open_root() as root:
     lock = StartLock(root, "timed")
     lock.take()
@@ -92,15 +92,15 @@ def test_nobody_starts_or_judges_a_service_half_way(host: Host) -> None:
     # A health check that falls into a pause says nothing of the service.
     check = {"exec": ["sh", "-c", "[ ! -e /data/bad ] || { sleep 1; false; }"], "interval": 3600, "start_period": 0}
     host.apply(script_manifest(STAY, name="calm", health={**check, "retries": 5}))
-    run, place = [f"{host.containers}/calm/run", "health"], f"{host.places.runs}/calm"
+    run, place = host.beside("calm", [f"{host.containers}/calm/run", "health"]), f"{host.places.runs}/calm"
 
     def failures() -> int:
         return int(host.machine.read(f"{place}/health").split()[1])
 
     host.machine.path(f"{host.containers}/calm/data/data/bad").write_text("")
-    host.run(run)
+    host.machine.run(run)
     assert failures() == 1
-    during = host.start(run)
+    during = host.machine.start(run)
     host.machine.wait_until(lambda: host.runs("sleep 1"), 10, "the check")
     host.machine.write(f"{place}/paused", "")
     during.communicate(timeout=20)
@@ -109,7 +109,7 @@ def test_nobody_starts_or_judges_a_service_half_way(host: Host) -> None:
     held = f"{host.places.runs}/.held"
     host.run(["sh", "-c", f"mkdir -p {held}; echo pause >{held}/calm"])
     host.oci("pause", "calm")
-    host.run(run)
+    host.machine.run(run)
     host.oci("resume", "calm")
     assert failures() == 1
     # When its snapshots are taken is no reason to start a service again.
@@ -131,7 +131,10 @@ def test_nobody_starts_or_judges_a_service_half_way(host: Host) -> None:
         host.control("start", "timed")
     else:
         assert "appbox is changing it" in host.control("start", "timed", check=False).err
-        due = host.start(["sh", "-c", host.cron_line("timed")[1]])
+        if host.by_root:  # such a job waits for its next time
+            holder.communicate(timeout=30)
+            return
+        due = host.machine.start(["sh", "-c", host.cron_line("timed")[1]])
     assert not host.has_data("timed", "ran")
     assert holder.poll() is None
     assert holder.communicate(timeout=30)[0] == b"held\n"

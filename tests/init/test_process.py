@@ -198,9 +198,14 @@ def hostile(host: Host) -> str:
     return f"oci:{host.home}/hostile"
 
 
+def others(host: Host) -> dict[str, tuple[object, ...]]:
+    """Return the files in /tmp; its own times change, since a user's crun makes something there and removes it."""
+    return {path: about for path, about in host.files(("/tmp",)).items() if path != "/tmp/."}
+
+
 def test_links_of_an_image_lead_no_mount_out_and_change_no_zone(host: Host) -> None:
     host.run(["mkdir", "-p", "/tmp/outside/null", "/tmp/outside/data"])
-    before = host.files(("/tmp",))
+    before = others(host)
     pattern = host.machine.read("/proc/sys/kernel/core_pattern")
     manifest = script_manifest(LOOK, name="liar")
     manifest |= {"image": hostile(host), "version": "1"}
@@ -209,7 +214,7 @@ def test_links_of_an_image_lead_no_mount_out_and_change_no_zone(host: Host) -> N
     host.machine.wait_until(lambda: host.has_data("liar", "up"), 20, "the report")
     seen = {name: host.data("liar", name).strip() for name in ("link", "clock", "utc", "links", "pattern")}
     assert seen == {"link": "no link", "clock": "05:30", "utc": "00:00", "links": "", "pattern": pattern.strip()}
-    assert host.files(("/tmp",)) == before
+    assert others(host) == before
     # What is published keeps its link: it went in the overlay of this start only.
     assert host.run(["readlink", f"{host.containers}/liar/rootfs/etc/localtime"]).out.strip().endswith("/UTC")
     assert host.machine.read("/proc/sys/kernel/core_pattern") == pattern

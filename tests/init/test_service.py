@@ -11,7 +11,16 @@ import pytest
 from tests.init.host import Host, script_manifest
 
 STAY = "trap 'exit 0' TERM; while :; do sleep 0.1; done"
-STAMPING = f'read -r up _ </proc/uptime; echo "$up" >>/data/start; {STAY}'
+STAMPING = """
+stamp() { read -r up _ </proc/uptime; echo "$up" >>/data/$1; }
+trap 'sleep 0.5; stamp stop; exit 0' TERM
+stamp start; while :; do sleep 0.1; done
+"""
+
+
+def stamps(host: Host, when: str) -> dict[str, float]:
+    """Return when services have started or stopped last."""
+    return {name: float(host.data(name, when).split()[-1]) for name in ("base", "app", "a-looker")}
 
 
 def test_services_start_in_order_and_stop_together(host: Host) -> None:
@@ -22,13 +31,18 @@ def test_services_start_in_order_and_stop_together(host: Host) -> None:
         host.write_manifest(manifest)
     told = host.appbox("apply", host.services).out
     assert [line.split()[0] for line in told.splitlines() if line[:1].isalpha()][:3] == ["base", "app", "a-looker"]
-    starts = {name: float(host.data(name, "start").split()[0]) for name in ("base", "app", "a-looker")}
+    starts = stamps(host, "start")
     assert starts["base"] < starts["app"] < starts["a-looker"]
     host.control("stop", "base")
     assert not host.is_active("app")
     assert host.is_active("a-looker")
     host.control("start", "app")
     assert host.is_active("base")
+    host.reboot()
+    # Each is given its time before the next one is told.
+    stops = stamps(host, "stop")
+    assert stops["a-looker"] + 0.4 < stops["app"] < stops["base"] - 0.4
+    host.machine.wait_until(lambda: host.is_active("a-looker"), 20, "all of them")
     assert "is required by app" in host.appbox("remove", "base", code=1).err
     host.write_manifest(script_manifest(STAMPING, name="base", service={"requires": ["app"]}))
     error = host.appbox("plan", host.services, code=3).err
@@ -66,7 +80,7 @@ def test_a_timed_job_runs_at_its_times_and_its_last_result_is_kept(host: Host) -
         times, command = host.cron_line("job")
         assert times == "* * * * *"
         for _ in range(2):
-            host.run(["env", "-i", "sh", "-c", command])
+            host.machine.run(["env", "-i", "sh", "-c", command])
             host.machine.wait_until(lambda: len(host.data("job", "starts").splitlines()) > 1, 20, "the job")
     assert len(host.data("job", "starts").splitlines()) == 2
     host.appbox("stop", "job")
@@ -97,6 +111,17 @@ def test_a_service_that_never_stays_up_is_a_failed_start(host: Host) -> None:
         assert error.count("no configuration found") == 1
     for verb in ("start", "restart"):
         assert "does not stay up" in host.appbox(verb, "job", code=1).err
+    # What takes its time to fail never reaches a limit: the first try that has failed is enough to know.
+    secrets = {"slow": {"command": ["sh", "-c", "sleep 2; exit 1"]}}
+    slow = {**crashing, "name": "slow", "secrets": secrets, "service": {"restart_limit": "5/5s"}}
+    began = time.monotonic()
+    error = host.apply(slow, code=1).err
+    assert "does not stay up" in error
+    assert "the command of secret slow failed" in error
+    assert time.monotonic() - began < 20
+    status = ["--json", "status", "slow"]
+    host.machine.wait_until(lambda: json.loads(host.appbox(*status).out)["state"] == "failed", 10, "the next try")
+    host.appbox("stop", "slow")
     # Where a start waits for the service to be well, it is the init system that says that it failed.
     host.appbox("stop", "job")
     waiting = {**crashing, "health": {"exec": ["true"]}, "service": {"restart_limit": "2/60s"}}

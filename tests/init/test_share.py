@@ -117,6 +117,7 @@ def test_pasta_and_who_shares_its_network(host: Host) -> None:
 
 
 def test_what_cannot_be_shared_is_refused_before_anything_is_touched(host: Host) -> None:
+    connect(host)
     path = host.write_manifest(side())
     found = host.appbox("plan", path, code=3).err
     assert f"{path}:" in found
@@ -125,7 +126,8 @@ def test_what_cannot_be_shared_is_refused_before_anything_is_touched(host: Host)
     found = host.appbox("check", path, host.write_manifest(web(network={"mode": "host"})), code=3).err
     assert "web has the host's network" in found
     program = host.run(["sh", "-c", "command -v pasta"]).out.strip()
-    host.run(["mv", program, f"{program}.gone"])
+    host.machine.run(["mv", program, f"{program}.gone"])
+    host.machine.run(["sh", "-c", 'rm "$(command -v slirp4netns)"'])
     found = host.appbox("apply", host.write_manifest(web()), code=8).err
     assert "network.mode" in found
     assert "install the package passt" in found

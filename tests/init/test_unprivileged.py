@@ -33,7 +33,6 @@ REFUSED: dict[str, tuple[int, dict[str, Any], str]] = {
         {"network": {"mode": "pasta", "ports": ["80:80"]}},
         "echo net.ipv4.ip_unprivileged_port_start=80 > /etc/sysctl.d/50-appbox.conf",
     ),
-    "a bridge": (8, {"network": {"mode": "bridge"}}, "only root can connect a service to a bridge"),
     "ids of the host": (8, {"security": {"userns": {"base": 900_000, "size": 65_536}}}, "the user's ids"),
     "a device of root's": (8, {"security": {"devices": ["/dev/secret"]}}, "you may not open /dev/secret"),
     "more open files than allowed": (8, {"resources": {"nofile": 9_000_000}}, "resources.nofile"),

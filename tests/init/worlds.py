@@ -13,16 +13,20 @@ RUNTIMES: Final = ("runc", "crun")
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """`init` is one of `roots.INITS` or "busybox"; `ordinary`: an ordinary user's; `runtime`: the only one there is."""
+    """`init` is one of `roots.INITS` or "busybox"; `ordinary`: an ordinary user's; `runtime`: the only one there is.
+
+    `own`: an OpenRC that has services of users, whose own one runs them; systemd always has.
+    """
 
     init: str
     ordinary: bool = False
     runtime: str = "runc"
+    own: bool = False
 
     @property
     def name(self) -> str:
         """What tests call it: root and runc go without saying."""
-        named = (("user", self.ordinary), (self.runtime, self.runtime != "runc"))
+        named = (("user", self.ordinary), ("own", self.own), (self.runtime, self.runtime != "runc"))
         return "-".join([self.init, *(word for word, said in named if said)])
 
     @property
@@ -32,6 +36,11 @@ class World:
         Root's crun raises its limit of locked memory, which root lacks the right to there; since 1.14.1 it goes on.
         """
         return "trixie" if self.runtime == "crun" and not self.ordinary else ""
+
+    @property
+    def bare(self) -> bool:
+        """Whether its machines have no cgroup controllers (see `machine.Machine`); CI machines have next to none."""
+        return self.init == "openrc" and self.runtime == "crun"
 
     @property
     def places(self) -> Places:
@@ -85,6 +94,20 @@ WORLDS: Final = {
     world.name: world
     for world in (
         *(World(init, ordinary, runtime) for runtime, ordinary, init in product(RUNTIMES, (False, True), roots.INITS)),
+        World("openrc", ordinary=True, own=True),
         World("busybox"),
     )
 }
+
+_BRIDGES: Final = "bridges of the host (a user's have tests of their own)"
+ROOTS_OWN: Final = {
+    "test_services_on_bridges_find_each_other_and_are_reached": _BRIDGES,
+    "test_ports_that_somebody_has_and_hosts_that_lack_something_are_refused": _BRIDGES,
+    "test_drafts_run_as_they_come": _BRIDGES,
+    "test_a_bare_user_is_prepared_step_by_step": "what root's `doctor --fix` mends",
+    "test_a_manifest_says_what_root_lacks": "what root's `doctor --fix` mends",
+    "test_text_arrives_byte_for_byte_and_is_never_executed": (
+        "hostile text at the keys for the host's devices, kernel parameters and files of others"
+    ),
+}
+"""Tests that ask for what only root has, and what that is: they are run for root's services alone."""

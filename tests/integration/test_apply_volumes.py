@@ -2,18 +2,39 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from appbox import planning, several, sources
+from appbox.actions import Action
+from appbox.errors import AppboxError
+from appbox.host.facts import Abilities
+from appbox.oci import runtimes
+from appbox.oci.cache import Cache
+from appbox.store.root import Root
 from tests.ground import layers
 from tests.ground.rootfs import mounted
 from tests.ground.sandbox import BASE, Sandbox, members
 
 pytestmark = pytest.mark.root
+
+
+class Quiet:
+    """Listens to a run, and says nothing of it; see `several.Listener`."""
+
+    def preparing(self, names: Sequence[str]) -> None: ...
+    def begun(self, name: str, version: str) -> None: ...
+    def told(self, action: Action) -> None: ...
+    def said(self, text: str) -> None: ...
+    def failed(self, name: str, error: AppboxError) -> None: ...
+    def left(self, names: Sequence[str]) -> None: ...
 
 
 @pytest.fixture
@@ -30,8 +51,8 @@ def identity(path: Path) -> tuple[int, int, int]:
     return stat.S_IMODE(info.st_mode), info.st_uid, info.st_gid
 
 
-def mounts(box: Sandbox) -> dict[str, Any]:
-    return {mount["destination"]: mount for mount in box.spec()["mounts"]}
+def mounts(box: Sandbox, name: str = "web") -> dict[str, Any]:
+    return {mount["destination"]: mount for mount in box.spec(name)["mounts"]}
 
 
 def is_seeded(folder: Path, *, reachable: bool = False) -> None:
@@ -72,6 +93,17 @@ def test_what_is_in_a_volume_stays_as_it_is(box: Sandbox) -> None:
     assert sorted(os.listdir(volume)) == ["link", "sub", "version"]
     assert (identity(volume), (volume / "version").read_text()) == ((0o700, BASE + 33, BASE + 33), "mine")
     box.settled()
+
+
+def test_data_that_is_no_volume_any_more_stays_and_is_named(box: Sandbox) -> None:
+    box.apply()
+    (box.current() / "data/data/version").write_text("mine")
+    said = box.apply(volumes={"data": {"path": "/seed", "source": "/srv/x"}}).out
+    assert "web: note: data/data of the bundle is not mounted: what is in it stays there" in said
+    assert (box.current() / "data/data/version").read_text() == "mine"
+    box.settled()
+    assert "is not mounted" not in box.apply(volumes={"data": {"path": "/seed"}}).out
+    assert (box.current() / "data/data/version").read_text() == "mine"
 
 
 def test_a_volume_that_is_gone_is_made_again(box: Sandbox) -> None:
@@ -140,10 +172,38 @@ def test_what_somebody_has_in_a_directory_is_theirs(box: Sandbox) -> None:
     (box.root / "srv/x").mkdir(parents=True, mode=0o700)
     (box.root / "srv/x/theirs").write_text("")
     said = box.apply(**host()).out
-    assert "web: note: /srv/x is not empty and keeps its owner, 0:0, who is nobody in the service" in said
+    assert "web: note: /srv/x keeps its owner, 0:0, who is nobody in the service" in said
     assert "make volume" not in said
     assert (os.listdir(box.root / "srv/x"), identity(box.root / "srv/x")) == (["theirs"], (0o700, 0, 0))
     box.settled()
+
+
+def test_an_empty_directory_that_another_service_has_stays_that_one_s(box: Sandbox) -> None:
+    for name in ("one", "two"):
+        box.manifest(name, volumes={"h": {"path": "/new", "source": "/srv/x"}})
+        said = box.appbox("apply", box.services).out
+    ids = box.ranges["one"]
+    assert f"two: note: /srv/x keeps its owner, {ids}:{ids}, who is nobody in the service" in said
+    assert identity(box.root / "srv/x")[1:] == (ids, ids)
+    box.settled()
+
+
+def test_a_path_that_another_service_of_the_run_has_made_is_mounted_as_the_other_ones(box: Sandbox) -> None:
+    """What runtime a live host has decides; below another root nobody asks, so that it is said here."""
+    for name in ("one", "two"):
+        box.manifest(name, volumes={"h": {"path": "/new", "source": "/srv/x", "owner": "5:6"}})
+    with Root(str(box.root)) as root:
+        loaded = sources.load([str(box.services)], "box")
+        cache = Cache(str(box.root / "var/cache/appbox"))
+        planned = planning.prepare(root, loaded, cache, init="systemd", start=False)
+        able = Abilities(runtime=runtimes.parse("runc version 1.3.6"), kernel=(6, 18))
+        planned = replace(planned, facts=replace(planned.facts, abilities=able))
+        done = several.carry_out(root, cache, planned, Quiet(), progress=contextlib.nullcontext, fail_fast=False)
+    assert [one.result for one in done] == ["done", "done"]
+    mount = {name: mounts(box, name)["/new"] for name in ("one", "two")}
+    assert "uidMappings" not in mount["one"]
+    first, second = (box.ranges[name] for name in ("one", "two"))
+    assert mount["two"]["uidMappings"][0] == {"containerID": first + 5, "hostID": second + 5, "size": 1}
 
 
 def test_a_file_of_the_host_is_mounted_as_it_is(box: Sandbox) -> None:

@@ -5,6 +5,7 @@ What it takes in seconds is measured by `./dev bench`.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -22,8 +23,18 @@ from tests.ground.sandbox import Sandbox
 
 pytestmark = pytest.mark.root
 
-FEW, MORE, MOST = 10, 30, 50
-"""Numbers of services. From one to the next are as many, so that what each costs can be compared."""
+FIRST = 8
+"""Services that are new, and three and five times as many."""
+FEW, MORE, MOST = 40, 55, 70
+"""Numbers of services. From one to the next are as many, so that what each costs can be compared.
+
+They are so many that a second process plans half of them.
+"""
+
+PROCESSORS = sorted(os.sched_getaffinity(0))
+
+SYNCS = {"fsync": 12, "syncfs": 1}
+"""How often the first apply of a service may wait for the disk: what is staged is synced once, when it is published."""
 
 TIMES_OF_LOADING = {"plan": 6, "apply": 6, "status": 2}
 """How many times what loading its libraries takes a run over a hundred services without changes may take."""
@@ -34,7 +45,10 @@ _CHANGES = re.compile(
     r"|fsync|fdatasync|sync|syncfs|setxattr|lsetxattr|fsetxattr|removexattr|utime|mount|umount)(at|at2|at_time64|s|2)*"
 )
 _OPEN_TO_CHANGE = re.compile(r"O_(WRONLY|RDWR|CREAT|TRUNC|TMPFILE)")
-_PROCESSES = {"execve", "execveat", "fork", "vfork"}
+_PROCESSES = {"execve", "execveat", "vfork"}
+_WAITING = {"futex", "sched_yield", "restart_syscall"}
+"""What threads call when they meet, as often as it happens."""
+_COPIES = {"fork", "clone", "clone3"}
 
 
 def _services(box: Sandbox, numbers: range) -> None:
@@ -52,6 +66,13 @@ def _services(box: Sandbox, numbers: range) -> None:
 
 def _calls(box: Sandbox, *words: object) -> list[tuple[str, str]]:
     """Return the system calls of a command that finds nothing to do: names and arguments."""
+    calls, out = _traced(box, *words)
+    assert out == "nothing to do\n"
+    return calls
+
+
+def _traced(box: Sandbox, *words: object) -> tuple[list[tuple[str, str]], str]:
+    """Return the system calls of a command, names and arguments, and what it prints."""
     report = box.place / "calls"
     done = subprocess.run(
         ["strace", "-f", "-qq", "-s", "256", "-o", report, *box.command(*words)],
@@ -60,9 +81,9 @@ def _calls(box: Sandbox, *words: object) -> list[tuple[str, str]]:
         text=True,
         check=False,
     )
-    assert (done.returncode, done.stdout) == (0, "nothing to do\n"), done
+    assert done.returncode == 0, done
     found = (_CALL.match(line) for line in report.read_text(encoding="utf-8", errors="replace").splitlines())
-    return [(call[1], call[2]) for call in found if call]
+    return [(call[1], call[2]) for call in found if call], done.stdout
 
 
 def _changes(calls: list[tuple[str, str]]) -> list[tuple[str, str]]:
@@ -87,6 +108,7 @@ def test_a_run_without_changes_writes_nothing_starts_nothing_and_costs_the_same_
         calls = _calls(box, "plan", box.services)
         assert not _changes(calls)
         assert [name for name, _ in calls if name in _PROCESSES] == ["execve"]
+        assert len([name for name, _ in calls if name in _COPIES]) == min(len(PROCESSORS) - 1, 1)
         counts[count] = Counter(name for name, _ in calls)
     first, second = counts[MORE] - counts[FEW], counts[MOST] - counts[MORE]
     # A directory that grows takes some more reading; what is done for each pair of services would double.
@@ -97,6 +119,55 @@ def test_a_run_without_changes_writes_nothing_starts_nothing_and_costs_the_same_
     before = box.snapshot(times=True)
     _calls(box, "apply", box.services)
     assert box.snapshot(times=True) == before
+
+
+def test_a_first_apply_waits_for_the_disk_a_few_times_and_costs_the_same_for_each_service(tmp_path: Path) -> None:
+    """Whatever is read anew for each service that was made before makes the last of a thousand wait for seconds."""
+    counts: dict[int, Counter[str]] = {}
+    for count in (FIRST, 3 * FIRST, 5 * FIRST):
+        (tmp_path / str(count)).mkdir()
+        box = Sandbox(tmp_path / str(count))
+        for number in range(count):
+            box.manifest(f"s{number:02}", network={"mode": "bridge"}, volumes={"data": {"path": "/seed"}})
+        calls, _ = _traced(box, "apply", box.services)
+        counts[count] = Counter(name for name, _ in calls if name not in _WAITING)
+    once = counts[3 * FIRST] - counts[FIRST]
+    again = counts[5 * FIRST] - counts[3 * FIRST]
+    for name, most in SYNCS.items():
+        assert again[name] <= most * 2 * FIRST, again
+    assert again.total() < 1.1 * once.total(), (again - once).most_common(5)
+
+
+@pytest.mark.skipif(len(PROCESSORS) < 2, reason="there is one processor, and so one process")
+def test_a_plan_is_the_same_whether_a_second_process_takes_part_or_not(tmp_path: Path) -> None:
+    box = Sandbox(tmp_path)
+    (box.services / "app.conf.j2").write_text("{{ number }}\n", encoding="utf-8")
+    _services(box, range(MOST))
+    box.appbox("apply", box.services)
+    one = ["taskset", "--cpu-list", str(PROCESSORS[0])]
+
+    def plans() -> list[str]:
+        words = box.command("plan", "--json", box.services)
+        return [subprocess.run([*how, *words], capture_output=True, text=True, check=True).stdout for how in ([], one)]
+
+    # What is so in the second half alone: a change, a deleted unit, a changed file, a lost place on the bridge.
+    _services(box, range(MOST, MOST + 1))
+    box.manifest("s60", process={"args": ["sleep", "7"]})
+    (box.units / "s50.service").unlink()
+    (box.containers / "s55/config.json").write_text("{}", encoding="utf-8")
+    addresses = box.state / "addresses.toml"
+    lines = addresses.read_text(encoding="utf-8").splitlines(keepends=True)
+    addresses.write_text("".join(line for line in lines if '"s65"' not in line), encoding="utf-8")
+    together, alone = plans()
+    assert together == alone
+    changing = [one["name"] for one in json.loads(together)["services"] if one["actions"]]
+    assert {"s50", "s55", "s60", "s65", f"s{MOST}"} <= set(changing)
+    assert len(changing) < MOST // 4
+    # And so many that it gives up.
+    for number in range(MOST - 20, MOST):
+        box.manifest(f"s{number:02}", process={"args": ["sleep", "8"]})
+    together, alone = plans()
+    assert together == alone
 
 
 def _seconds(commands: dict[str, list[str]]) -> dict[str, float]:

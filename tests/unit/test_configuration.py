@@ -40,6 +40,7 @@ def test_the_ends_of_a_templates_lines_stay_what_they_are() -> None:
     [
         ("a\r\nb\n", 1, "carriage returns that are not at the end of every line"),
         ("a\nb\rc", 2, "carriage returns"),
+        ("\n{% include 'x' %}", 2, "include, import and extends are not possible"),
         ("\n{{ por }}", 2, "'por' is undefined; set por in [vars], or use por | default(…)"),
         ("{{ vars.por }}", 1, "has no attribute 'por'"),
         ("\n\n{% if %}", 3, "template syntax"),

@@ -15,6 +15,7 @@ from appbox import demands, health, health_line
 from appbox.errors import ManifestError
 from appbox.health_line import State
 from appbox.host.facts import Abilities, Facts
+from appbox.units.model import NOTIFY_PATIENCE
 from tests.ground.pure import FACTS, build, locked, spec, text
 
 HTTP = '[health]\nhttp = "{}"\n'
@@ -129,18 +130,21 @@ def test_readiness_reaches_the_init_system_through_a_socket_of_this_start() -> N
     run = next(file.data for file in desired.files if file.path == "run")
     assert b"READY=1" in run  # and nothing else that it says: systemd would let it put off its own stop
     assert b'--bind "$NOTIFY_SOCKET"' not in run
+    # How long that may take is the same with every init, and is said.
+    assert f"TimeoutStartSec={NOTIFY_PATIENCE}\n" in desired.units[0].text
+    assert f"has not said within {NOTIFY_PATIENCE} seconds that it is ready".encode() in run
 
 
 @pytest.mark.parametrize(
     ("line", "said", "state"),
     [
-        (b"healthy 0 12 3 - -\n", b"", State("healthy", 0, 12)),
+        (b"healthy 0 12 3 - -\n", b"", State("healthy", 0, 12, began=3)),
         (
             b"unhealthy 3 9 3 exit-7 limit\n",
             b"\n no\x1b[31m \nmore",
-            State("unhealthy", 3, 9, "the command ended with 7: no\\x1b[31m", "limit"),
+            State("unhealthy", 3, 9, "the command ended with 7: no\\x1b[31m", "limit", 3),
         ),
-        (b"starting 0 9 3 timeout -\n", b"", State("starting", 0, 9, "it took too long")),
+        (b"starting 0 9 3 timeout -\n", b"", State("starting", 0, 9, "it took too long", began=3)),
         (
             b"unhealthy 3 9 3 missing failed\n",
             MISSING,
@@ -148,9 +152,10 @@ def test_readiness_reaches_the_init_system_through_a_socket_of_this_start() -> N
                 *("unhealthy", 3, 9),
                 'the command cannot be started: exec: "nope": executable file not found in $PATH',
                 "failed",
+                3,
             ),
         ),
-        (b"unhealthy 1 9 3 http-503 -", b"", State("unhealthy", 1, 9, "the answer was 503")),
+        (b"unhealthy 1 9 3 http-503 -", b"", State("unhealthy", 1, 9, "the answer was 503", began=3)),
         (b"", b"", None),
         (b"fine 0 1 1 - -", b"", None),
         (b"healthy x 1 1 - -", b"", None),
@@ -173,3 +178,5 @@ def test_a_sentence_says_what_was_wrong_and_what_was_done() -> None:
     assert not health_line.sentence(State("starting"))
     found = health_line.sentence(State("unhealthy", 3, 9, "it took too long", "restarted"))
     assert found == "is unhealthy: it took too long, 3 times in a row; it is restarted"
+    found = health_line.sentence(State("unhealthy", 1, 99, "nothing listens there", "failed", 60))
+    assert found == "is unhealthy: nothing listens there; its start failed for it after 39 seconds"

@@ -225,7 +225,7 @@ def test_somebody_s_files_are_seen_with_the_service_s_owner() -> None:
 def test_otherwise_the_plan_says_what_there_is_to_choose(there: HostSource, able: Abilities, why: str) -> None:
     mount, notes = mount_of(there, replace(FACTS, abilities=able))
     assert "uidMappings" not in mount
-    note = next(note for note in notes if note.startswith("/srv/v is not empty"))
+    note = next(note for note in notes if note.startswith("/srv/v keeps its owner"))
     assert why in note
     assert f"chown -R {BASE + 33}:{BASE + 33} /srv/v" in note
 

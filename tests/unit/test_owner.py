@@ -28,7 +28,7 @@ ALICE = Owner(
     uids=owner.extents(1000, RANGES),
     gids=owner.extents(1001, RANGES[:1]),
 )
-UNITS = {"SYSTEMD_UNITS", "OPENRC_SCRIPTS", "RUNLEVEL", "OPENRC_SETTINGS"}
+UNITS = {"SYSTEMD_UNITS", "OPENRC_SCRIPTS", "RUNLEVEL", "OPENRC_SETTINGS", "OPENRC_STATE"}
 
 
 @pytest.fixture(autouse=True)

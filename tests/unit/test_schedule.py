@@ -76,6 +76,13 @@ def test_some_times_never_come(text: str) -> None:
     assert after(parse(text), datetime(2024, 1, 1, tzinfo=UTC)) is None
 
 
+@pytest.mark.parametrize("text", ["*-02-30", "*-04,06-31 03:30", "Mon 2028-2-30..31"])
+def test_a_manifest_s_time_has_to_come_some_year(text: str) -> None:
+    with pytest.raises(BadValueError, match="never comes"):
+        expression(text)
+    assert expression(text.replace("30", "28").replace("31", "29"))
+
+
 @pytest.mark.parametrize(
     ("text", "fields"),
     [

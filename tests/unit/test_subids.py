@@ -99,3 +99,13 @@ def test_any_text_is_read(text: str) -> None:
 
 def test_sizes_are_summed_up() -> None:
     assert subids.together([IdRange(1, 5), IdRange(9, 7)]) == 12
+
+
+@given(st.lists(st.builds(IdRange, st.integers(0, 60), st.integers(0, 20)), max_size=6))
+def test_what_is_given_twice_counts_once(ranges: list[IdRange]) -> None:
+    """The kernel maps no id twice; which id of a container an id is does not change when it is given once more."""
+    kept = subids.apart(ranges)
+    ids = [number for one in kept for number in range(one.base, one.end)]
+    given_ = dict.fromkeys(number for one in ranges for number in range(one.base, one.end))
+    assert ids == list(given_)
+    assert subids.together(ranges) == len(ids)

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import replace
+from ipaddress import IPv4Network, IPv6Network
 from typing import Any
 
 import pytest
 
 from appbox import demands, needs, owner, volumes
 from appbox import desired as desires
+from appbox.addresses import Attachment, Network
 from appbox.desired_values import Desired
 from appbox.errors import ManifestError
-from appbox.host.facts import EXAMPLE, Abilities, Cgroups
+from appbox.host.facts import EXAMPLE, Abilities, Cgroups, Networking
 from appbox.locked import HostSource
 from appbox.oci.users import User
 from appbox.owner import Extent, Owner
@@ -21,6 +24,7 @@ from tests.ground.pure import locked, rootfs
 MINE = (Extent(0, 1000, 1), Extent(1, 100_000, 65_536))
 ALICE = Owner("alice", 1000, 1000, "/home/alice", "/d", "/c", "/k", "/r", MINE, MINE)
 ABLE = Abilities(first_port=1024)
+NETWORK = Network("appbox", IPv4Network("10.89.0.0/24"), IPv6Network("fd00:89::/64"))
 VOLUME = '[volumes.v]\npath = "/v"\nsource = "/srv/v"\n'
 
 
@@ -31,8 +35,11 @@ def alice() -> Iterator[None]:
     owner.use(None)
 
 
-def lacks(tables: str, able: Abilities = ABLE) -> list[tuple[str, str]]:
-    found = demands.missing(locked(tables), replace(EXAMPLE, live=True, abilities=able))
+def lacks(tables: str, able: Abilities = ABLE, network: Network = NETWORK) -> list[tuple[str, str]]:
+    asked = locked(tables)
+    if asked.manifest.network.mode == "bridge":
+        asked = replace(asked, attachment=Attachment(network, network.subnet[2]))
+    found = demands.missing(asked, replace(EXAMPLE, live=True, abilities=able))
     return [(".".join(map(str, lack.key)), f"{lack.message}; {lack.hint}") for lack in found]
 
 
@@ -48,6 +55,24 @@ REFUSED = [
         replace(ABLE, slirp=True),
         "network.ports",
         "slirp4netns publishes no ports",
+    ),
+    (
+        '[network]\nmode = "bridge"\nports = ["127.0.0.1:8080:80", "127.0.0.2:8080:81"]\n',
+        ABLE,
+        "network.ports.1",
+        "pasta publishes a port of the host once, and ports[0] has 8080 already; take another port",
+    ),
+    (
+        '[network]\nmode = "bridge"\n',
+        replace(ABLE, networking=Networking(plugins=frozenset({"bridge"}), programs=frozenset({"flock"}))),
+        "network.mode",
+        "this host has no CNI plugin static",
+    ),
+    (
+        '[network]\nmode = "bridge"\n',
+        replace(ABLE, pasta="you may not open /dev/net/tun"),
+        "network.mode",
+        "let root do: chmod 0666 /dev/net/tun",
     ),
     ("[security]\nuserns = { base = 300000, size = 65536 }\n", ABLE, "security.userns", "alice has only those of"),
     ('[security]\napparmor = "web"\n', ABLE, "security.apparmor", "only root sees which"),
@@ -78,6 +103,42 @@ def test_what_only_root_can_give_is_refused(tables: str, able: Abilities, key: s
     (found, said), *_ = lacks(tables, able)
     assert found == key
     assert words in said
+
+
+@pytest.mark.usefixtures("alice")
+def test_a_bridge_asks_for_no_firewall_and_is_connected_with_no_other() -> None:
+    has = Networking(plugins=frozenset({"bridge", "static"}), programs=frozenset({"flock"}))
+    bridge = '[network]\nmode = "bridge"\nports = ["8080:80"]\n'
+    assert lacks(bridge, replace(ABLE, networking=has)) == []
+    for key, network in (
+        ("isolate", replace(NETWORK, isolate=False)),
+        ("masquerade", replace(NETWORK, masquerade=False)),
+    ):
+        ((where, said),) = lacks(bridge, ABLE, network)
+        assert where == "network.mode"
+        assert f"{key} = false of the network appbox is for root's" in said
+
+
+@pytest.mark.usefixtures("alice")
+def test_a_bridge_is_the_first_interface_and_pasta_the_second() -> None:
+    bridge = '[network]\nmode = "bridge"\nports = ["127.0.0.1:8080:80", "53:53/udp"]\n'
+    asked = replace(locked(bridge), attachment=Attachment(NETWORK, NETWORK.subnet[2]))
+    facts = replace(EXAMPLE, live=True, abilities=ABLE)
+    files = {file.path: file.data for file in desires.build(asked, facts, 0, rootfs()).files}
+    assert sorted(path for path in files if path.startswith("cni/")) == ["cni/bridge.json", "cni/hosts.appbox"]
+    plugin = json.loads(files["cni/bridge.json"])
+    assert plugin["ipam"] == {
+        "type": "static",
+        "addresses": [{"address": "10.89.0.2/24"}, {"address": "fd00:89::2/64"}],
+    }
+    assert not {"isGateway", "hairpinMode"} & plugin.keys()
+    script = files["run"].decode()
+    assert "--ns-ifname eth1 " in script
+    assert "--tcp-ports 127.0.0.1/8080:80 --udp-ports 53:53 " in script
+    assert "iptables" not in script
+    slirp = replace(facts, abilities=replace(ABLE, slirp=True))
+    other = {file.path: file.data for file in desires.build(asked, slirp, 0, rootfs()).files}["run"].decode()
+    assert '"$2" eth1 3>' in other
 
 
 def test_root_is_told_nothing_of_it() -> None:

@@ -293,9 +293,19 @@ def test_newuidmap_by_capability() -> None:
     ("runtime", "word", "what"),
     [
         (
-            RuntimeDirectory("/run/user/1000"),
+            RuntimeDirectory("/run/user/1000", instead="/dev/shm/appbox-1000"),
             "weak",
             "no login has made /run/user/1000: appbox uses /dev/shm/appbox-1000",
+        ),
+        (
+            RuntimeDirectory("/run/user/1000", there=True, fault="is no directory", instead="/dev/shm/appbox-1000"),
+            "weak",
+            "/run/user/1000 is no directory: appbox uses /dev/shm/appbox-1000",
+        ),
+        (
+            RuntimeDirectory("/run/user/1", instead="/dev/shm/appbox-1", instead_fault="belongs to the user id 0"),
+            "missing",
+            "no login has made /run/user/1, and /dev/shm/appbox-1 belongs to the user id 0",
         ),
         (RuntimeDirectory("/x", said=True), "missing", "XDG_RUNTIME_DIR is /x, which is not there"),
         (
@@ -326,6 +336,32 @@ def test_runtime_directory_under_openrc() -> None:
     found = findings.judge(replace(seen, login=replace(ALICE, runtime=RuntimeDirectory("/run/user/1000"))), USER)
     assert "rc-update add appbox-run-user-1000 boot" in steps(one(found, "runtime directory"))
     assert one(found, "user services").what == "OpenRC 0.55 has no services of users, which came with 0.60"
+
+
+def test_services_of_users_under_openrc() -> None:
+    users = OpenRC((0, 64), "unified", "x", in_runlevel=True, users=True)
+    seen = replace(OF_ALICE, init="openrc", openrc=users)
+    found = findings.judge(replace(seen, login=replace(ALICE, linger=True)), USER)
+    assert not {"linger", "user services"} & {subject for subject, _ in not_well(found)}
+    found = findings.judge(replace(seen, login=replace(ALICE, linger=False)), USER)
+    assert one(found, "linger").what == "nothing starts the services of alice at boot: no runlevel has user.alice"
+    assert steps(one(found, "linger")) == [
+        (
+            "mkdir -p /etc/conf.d && printf '%s\\n' 'rc_use=\"localmount logger net dns\"' "
+            "'retry=\"TERM/90/KILL/5\"' >/etc/conf.d/user.alice"
+        ),
+        "ln -sf user /etc/init.d/user.alice",
+        "rc-update add user.alice default",
+        "rc-service user.alice start",
+        "rc-update --update",
+    ]
+    # Nothing starts without a runtime directory, and what an administrator has written stays.
+    bare = replace(ALICE, linger=False, settings=True, runtime=RuntimeDirectory("/run/user/1000"))
+    mend = steps(one(findings.judge(replace(seen, login=bare), USER), "linger"))
+    assert "rc-service appbox-run-user-1000 start" in mend
+    assert not [step for step in mend if "conf.d" in step]
+    found = findings.judge(replace(seen, openrc=replace(users, users=False), login=ALICE), USER)
+    assert "openrc-user, is not installed" in one(found, "user services").what
 
 
 def test_linger_and_delegation() -> None:
@@ -436,6 +472,10 @@ def test_manifests_ask_for_what_their_keys_need() -> None:
     assert wanted.lowest_port == 80
     bridge = wants.of([manifest('[network]\nmode = "bridge"\n'), manifest("", "db")], user=False)
     assert {"cni", "iptables", "flock", "user namespaces", "overlay", "seccomp"} < set(bridge.asked or ())
+    assert not {"pasta", "tun"} & set(bridge.asked or ())
+    of_user = set(wants.of([manifest('[network]\nmode = "bridge"\n')], user=True).asked or ())
+    assert {"cni", "flock", "pasta", "tun"} < of_user
+    assert "iptables" not in of_user
     assert [each.file for each in bridge.keys("registry")] == ["web.toml", "db.toml"]
 
 

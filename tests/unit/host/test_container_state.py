@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -82,3 +83,12 @@ def test_an_empty_file_is_none(states: Path) -> None:
     keep(states, "runc", "")
     keep(states, "crun", "")
     assert not list(container_state.read("web"))
+
+
+@pytest.mark.parametrize(("group", "can"), [("there", True), ("gone", False)])
+def test_only_a_cgroup_that_is_there_can_be_frozen(states: Path, group: str, *, can: bool) -> None:
+    (states / "there").mkdir()
+    own = {"init_process_pid": os.getpid(), "init_process_start": runc.start_time(os.getpid())}
+    keep(states, "runc", {**RUNC, **own, "cgroup_paths": {"": str(states / group)}})
+    assert runc.can_pause("web") == can
+    assert not runc.can_pause("other")

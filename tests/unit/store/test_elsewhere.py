@@ -75,6 +75,15 @@ def test_what_the_users_own_systemd_runs_is_the_users(root: Root, tmp_path: Path
         elsewhere.refuse(root, "systemd", "web")
 
 
+def test_what_the_users_own_openrc_runs_is_the_users(root: Root, tmp_path: Path) -> None:
+    text = openrc.render(Unit("web", "1", rootless=True, bundles=paths.CONTAINERS, runs=paths.RUN))[0].text
+    put(tmp_path, "/h/config/rc/init.d/web", text)
+    elsewhere.refuse(root, "openrc", "web")
+    owner.use(replace(ALICE, by_root=True))
+    with pytest.raises(AppboxError, match="is run by the own OpenRC of alice"):
+        elsewhere.refuse(root, "openrc", "web")
+
+
 def test_a_unit_of_services_in_another_place_is_not_taken_over(root: Root, tmp_path: Path) -> None:
     text = systemd.render(Unit("web", "1", rootless=True, bundles="/old/containers", runs=paths.RUN))[0].text
     put(tmp_path, "/h/config/systemd/user/web.service", text)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import pytest
@@ -157,3 +157,12 @@ def test_arbitrary_text_is_refused(text: str) -> None:
     for candidate in (text, f"# {text}", f"# {{{text}}}\n"):
         with pytest.raises(ValueError, match=r"."):
             declared.unit_of(candidate)
+
+
+def test_whose_a_unit_is_shows_after_changes_by_hand_and_of_the_format() -> None:
+    unit = replace(UNIT, user="alice")
+    text = f"[Unit]\nDescription=x\n{declared.line(unit)}"
+    assert declared.user_of(text) == "alice"
+    assert declared.user_of(f"{text}# by hand\n#{{}}\n# {{}}\n# {{\n") == "alice"
+    assert declared.user_of(text.replace('"user": ', '"more": 1, "user": ')) == "alice"
+    assert declared.user_of("[Unit]\nDescription=x\n") == ""

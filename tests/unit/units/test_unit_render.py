@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 from dataclasses import replace
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 
 from appbox.units import openrc, render, systemd
 from appbox.units.limits import Limits
-from appbox.units.model import Bridge, Check, LogFiles, Rootless, RunScript, Scratch, StopSignal, Unit, When
+from appbox.units.model import Bridge, Check, LogFiles, Pasta, Rootless, RunScript, Scratch, StopSignal, Unit, When
 
 HEALTH: tuple[tuple[Any, Any, Any], ...] = (
     ("exec", "restart", ""),
@@ -32,6 +33,20 @@ SCRIPTS = {
     "bridge": render.run_script(
         RunScript("web", "1.0", bridge=Bridge("db", "ab-db"), hosts="bridge", resolver="outside")
     ),
+    **{
+        f"bridge-of-a-user-{ids}": render.run_script(
+            RunScript(
+                "web",
+                "1.0",
+                bridge=Bridge("db", "ab-db"),
+                hosts="bridge",
+                resolver="outside",
+                pasta=Pasta(("8080:80",)),
+                rootless=Rootless("0 7 1", "0 7 1", alone=ids == "alone"),
+            )
+        )
+        for ids in ("many", "alone")
+    },
     "timezone": render.run_script(RunScript("web", "1.0", timezone=True)),
     "read-only": render.run_script(RunScript("web", "1.0", scratch=(Scratch("tmp", "/tmp"),))),
     **{
@@ -145,3 +160,21 @@ def test_the_lines_of_a_unit_are_those_of_its_template() -> None:
 def test_a_script_of_another_version_differs_only_where_the_version_stands() -> None:
     first, second = (render.run_script(RunScript("web", version)) for version in ("1.0", "2.0"))
     assert first.replace("web-1.0", "web-2.0") == second
+
+
+def test_a_users_own_openrc_needs_no_root() -> None:
+    unit = Unit("web", "1.0", rootless=True, check=Check("exec"), reload=True, notify=True)
+    text = openrc.render(unit)[0].text
+    assert "\t(umask 022; mkdir -p /var/log/appbox) || return 1\n" in text
+    assert not re.search(r"\b(su|checkpath|chown|as_user|command_user|cgroup)\b", text)
+    script = render.run_script(
+        RunScript("web", "1.0", rootless=Rootless("0 7 1", "0 7 1"), check=Check("exec"), states="/run/user/7")
+    )
+    assert "rc-service --user --ifstarted" in script
+    assert '"/run/user/7/openrc/starting/$name"' in script
+    assert '"/run/user/7/openrc/stopping/$name"' in script
+    assert "/sys/fs/cgroup/openrc." not in script
+    by_root = Rootless("0 7 1", "0 7 1", by_root=True)
+    of_root = render.run_script(RunScript("web", "1.0", rootless=by_root, check=Check("exec"), states="/run/user/7"))
+    assert '"/run/openrc/starting/$name"' in of_root
+    assert "/sys/fs/cgroup/openrc." in of_root
