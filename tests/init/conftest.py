@@ -30,6 +30,8 @@ FIRST = ("systemd", "openrc")
 
 # What runs in the others; all of it does in those that APPBOX_TEST_WORLDS names, separated by commas, or with "all".
 IN_WORLDS = (
+    "test_restart_policy[openrc-user-on-failure-0-False]",
+    "test_restart_policy[openrc-user-crun-always-0-True]",
     "test_own_commands_control_and_show_the_service[systemd-user]",
     "test_kill_9_leads_to_exactly_one_server[systemd-user-server]",
     "test_services_need_neither_appbox_nor_python[systemd-user]",  # and a reboot

@@ -270,7 +270,8 @@ def test_who_is_not_root(readable: Sandbox) -> None:
     before = box.snapshot()
     unpack = ["image", "unpack", f"oci:{box.images}:1.0", "/tmp/x"]
     for words in (["apply", path], ["plan", path], ["import", "x.tar"], unpack):
-        assert box.appbox_as_nobody(*words, code=1).err == f"appbox: {box.root}/tmp: permission denied; this is done as nobody\n"
+        refused = f"appbox: {box.root}/tmp: permission denied; this is done as nobody\n"
+        assert box.appbox_as_nobody(*words, code=1).err == refused
     for words in (["start"], ["stop"], ["restart"], ["shell"], ["run"]):
         assert "nothing is started or stopped below --root" in box.appbox_as_nobody(*words, "web", code=2).err
     assert "nothing is started" in box.appbox_as_nobody("exec", "web", "ls", code=2).err
