@@ -91,3 +91,13 @@ def test_an_appbox_that_root_alone_can_read_works_for_no_user(box: Sandbox) -> N
     own.chmod(0o700)
     found = as_root_for_dora(box, "status", code=8, path=own)
     assert f"{own}/appbox/host: dora cannot read appbox's own files; install it where everybody can" in found
+
+
+def test_what_is_rendered_is_roots_or_with_user_the_users_own(box: Sandbox) -> None:
+    home = box.place / "home"
+    for words, place in (((), "etc/systemd/system"), (("--user",), f"{home}/.config/systemd/user")):
+        out = home / f"out{len(words)}"
+        box.appbox_as_nobody(*words, "render", box.manifest(volumes=None), "-o", out)
+        (unit,) = out.rglob("web.service")
+        assert str(unit.parent).endswith(place)
+        assert (str(home) in unit.read_text()) == bool(words)
