@@ -28,43 +28,34 @@ MOST_OF_USER: Final = 2
 PARAMETERS = pytest.mark.parametrize("operation", on("tmpfs"), ids=lambda operation: operation.name)
 
 
+def kill_at_each(operation: Operation, place: ground.Ground, most: int, figures: Table) -> None:
+    """Kill a command at each of its calls, in a sample at most so many, and see what it leaves and what comes next."""
+    row = figures(operation.name, place.kind, "kill -9")
+    trial = Trial(place, operation)
+    found = trial.calls()
+    row.points = len(found)
+
+    def attempt(call: Call) -> None:
+        place.back()
+        assert trial.run(at(call, KILL)).code in (-9, 0)
+        trial.between()
+        trial.again()
+
+    sweep(row, sample(found, most, operation.name), attempt)
+    figures.judge()
+
+
 @PARAMETERS
 def test_killed_at_each_call(operation: Operation, tmp_path: Path, figures: Table) -> None:
     with ground.memory(tmp_path) as place:
-        row = figures(operation.name, place.kind, "kill -9")
-        trial = Trial(place, operation)
-        found = trial.calls()
-        row.points = len(found)
-
-        def attempt(call: Call) -> None:
-            place.back()
-            assert trial.run(at(call, KILL)).code in (-9, 0)
-            trial.between()
-            trial.again()
-
-        sweep(row, sample(found, MOST, operation.name), attempt)
-        figures.judge()
+        kill_at_each(operation, place, MOST, figures)
 
 
-@pytest.mark.parametrize(
-    "operation", [one for one in on("tmpfs") if one.for_users], ids=lambda operation: operation.name
-)
+@pytest.mark.parametrize("operation", [one for one in on("tmpfs") if one.for_users], ids=lambda one: one.name)
 def test_killed_as_an_ordinary_user(operation: Operation, figures: Table) -> None:
     """Two processes are appbox then: one in the user's namespace, one outside; either dies at the call, and both do."""
     with ground.memory_of_user() as place:
-        row = figures(operation.name, place.kind, "kill -9")
-        trial = Trial(place, operation)
-        found = trial.calls()
-        row.points = len(found)
-
-        def attempt(call: Call) -> None:
-            place.back()
-            assert trial.run(at(call, KILL)).code in (-9, 0)
-            trial.between()
-            trial.again()
-
-        sweep(row, sample(found, MOST_OF_USER, operation.name), attempt)
-        figures.judge()
+        kill_at_each(operation, place, MOST_OF_USER, figures)
 
 
 @PARAMETERS
