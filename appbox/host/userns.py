@@ -125,9 +125,9 @@ def _stay(owner: Owner, child: int, line: socket.socket, made: int) -> NoReturn:
             os._exit(8)
     if code < 0:
         # Whoever waits for us is to see that it was a signal.
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError):  # SIGKILL has no other way
             signal.signal(-code, signal.SIG_DFL)
-            os.kill(os.getpid(), -code)
+        os.kill(os.getpid(), -code)
     os._exit(code if code >= 0 else 128 - code)
 
 
